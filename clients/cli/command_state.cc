@@ -1,0 +1,113 @@
+// `anabranch state ls|show|log|rm`.
+#include <memory>
+#include <ostream>
+
+#include "absl/strings/str_join.h"
+#include "clients/cli/commands.h"
+#include "clients/cli/format.h"
+#include "clients/cli/json_output.h"
+#include "statestore/base/status_macros.h"
+
+namespace anabranch::cli {
+namespace {
+
+void PrintStates(Cli& cli, const std::vector<v1::State>& states) {
+  if (cli.options.json) {
+    for (const v1::State& state : states) PrintJson(ToJson(state), cli.streams.out);
+    return;
+  }
+  if (states.empty()) {
+    cli.streams.err << "no states" << std::endl;
+    return;
+  }
+  Table table({"STATE", "TOKENS", "SPAN", "SIZE", "CREATED", "LABELS"},
+              {.right_aligned = {1, 2, 3}});
+  for (const v1::State& state : states) {
+    table.Add({state.id(), HumanCount(state.token_count()), HumanCount(state.span_token_count()),
+               HumanBytes(state.size_bytes()), AgeOf(state.create_time()),
+               LabelList(state.labels())});
+  }
+  table.Print(cli.streams.out);
+}
+
+absl::Status List(Cli& cli, int64_t limit) {
+  ANABRANCH_ASSIGN_OR_RETURN(std::vector<v1::State> states, cli.client().ListStates({}, limit));
+  PrintStates(cli, states);
+  return absl::OkStatus();
+}
+
+absl::Status Log(Cli& cli, const std::string& id, int64_t limit) {
+  ANABRANCH_ASSIGN_OR_RETURN(std::vector<v1::State> states, cli.client().GetLineage(id, limit));
+  PrintStates(cli, states);
+  return absl::OkStatus();
+}
+
+absl::Status Show(Cli& cli, const std::string& id) {
+  ANABRANCH_ASSIGN_OR_RETURN(v1::State state, cli.client().GetState(id));
+  if (cli.options.json) {
+    PrintJson(ToJson(state), cli.streams.out);
+    return absl::OkStatus();
+  }
+  const std::string parents =
+      state.parent_ids().empty() ? "-" : absl::StrJoin(state.parent_ids(), " ");
+  PrintFields({{"state", state.id()},
+               {"parents", parents},
+               {"operation", state.operation()},
+               {"tokens", HumanCount(state.token_count())},
+               {"span tokens", HumanCount(state.span_token_count())},
+               {"size", HumanBytes(state.size_bytes())},
+               {"labels", LabelList(state.labels())},
+               {"created", AgeOf(state.create_time())},
+               {"expires", state.has_expire_time() ? ExpiryOf(state.expire_time()) : "never"},
+               {"pinned", state.pinned() ? "yes" : "no"},
+               {"model", state.model_fingerprint()},
+               {"numerics", state.numerics_profile()}},
+              cli.streams.out);
+  return absl::OkStatus();
+}
+
+absl::Status Remove(Cli& cli, const std::vector<std::string>& ids) {
+  for (const std::string& id : ids) {
+    v1::DeleteStateRequest request;
+    request.set_id(id);
+    ANABRANCH_RETURN_IF_ERROR(cli.client().DeleteState(request));
+    if (cli.options.json) {
+      PrintJson({{"deleted", id}}, cli.streams.out);
+    } else {
+      cli.streams.err << "deleted " << id << std::endl;
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+void AddStateCommands(CLI::App& app, Cli& cli) {
+  CLI::App* group = app.add_subcommand("state", "What was read, immutable: ls, show, log, rm");
+  group->require_subcommand(1);
+  auto id = std::make_shared<std::string>();
+  auto limit = std::make_shared<int64_t>(0);
+
+  CLI::App* list = group->add_subcommand("ls", "List states, oldest first");
+  list->add_option("-n,--limit", *limit, "At most this many")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 40).description(""));
+  list->callback([&cli, limit] { cli.command = [limit](Cli& c) { return List(c, *limit); }; });
+
+  CLI::App* show = group->add_subcommand("show", "Show one state");
+  show->add_option("STATE", *id, "State or ref")->required();
+  show->callback([&cli, id] { cli.command = [id](Cli& c) { return Show(c, *id); }; });
+
+  CLI::App* log = group->add_subcommand("log", "A state and its ancestors, newest first");
+  log->add_option("STATE", *id, "State or ref")->required();
+  log->add_option("-n,--limit", *limit, "At most this many")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 40).description(""));
+  log->callback(
+      [&cli, id, limit] { cli.command = [id, limit](Cli& c) { return Log(c, *id, *limit); }; });
+
+  auto ids = std::make_shared<std::vector<std::string>>();
+  CLI::App* remove = group->add_subcommand("rm", "Delete states that nothing needs any more");
+  remove->add_option("STATE", *ids, "States")->required();
+  remove->callback([&cli, ids] { cli.command = [ids](Cli& c) { return Remove(c, *ids); }; });
+}
+
+}  // namespace anabranch::cli

@@ -1,0 +1,20 @@
+// The command groups of `anabranch`, one file each. Each function adds its commands to the parser;
+// a command that is chosen sets cli.command. `cli` outlives the parser.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+#include "clients/cli/cli.h"
+
+namespace anabranch::cli {
+
+void AddChatCommand(CLI::App& app, Cli& cli);        // command_chat.cc
+void AddAskCommand(CLI::App& app, Cli& cli);         // command_ask.cc
+void AddAppendCommand(CLI::App& app, Cli& cli);      // command_append.cc
+void AddSessionCommands(CLI::App& app, Cli& cli);    // command_session.cc
+void AddStateCommands(CLI::App& app, Cli& cli);      // command_state.cc
+void AddRefCommands(CLI::App& app, Cli& cli);        // command_ref.cc
+void AddStatusCommand(CLI::App& app, Cli& cli);      // command_status.cc
+void AddCompletionCommand(CLI::App& app, Cli& cli);  // command_completion.cc
+
+}  // namespace anabranch::cli

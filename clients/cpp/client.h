@@ -1,0 +1,131 @@
+// Client of an Anabranch server.
+//
+//   anabranch::Client client({.address = "127.0.0.1:50051"});
+//
+//   anabranch::v1::CreateSessionRequest create;
+//   create.set_session_id("notes");
+//   auto session = client.CreateSession(create);            // absl::StatusOr<...>
+//
+//   anabranch::v1::AppendRequest append;
+//   append.set_session_id("notes");
+//   append.mutable_content()->set_text("The river forks at Mill Bridge.");
+//   auto read = client.Append(append, [](const anabranch::v1::AppendProgress& p) { ... });
+//
+//   anabranch::v1::GenerateRequest generate;
+//   generate.set_session_id("notes");
+//   auto done = client.Generate(generate, [](const anabranch::v1::GenerateDelta& delta) {
+//     Show(delta.text());
+//   });
+//   if (!done.ok()) { use done.status(), anabranch::ErrorReason(done.status()) }
+//
+// Messages are those of proto/anabranch/v1, whose comments are the manual.
+//
+// Thread-safe. Every call has a deadline. Calls that change something get a random request_id
+// unless the caller set one. A call is repeated, after a short wait, only when the server was
+// UNAVAILABLE and repeating cannot apply it twice:
+//   * unary calls: always, because they only read or carry a request id;
+//   * Append of one content, and Generate before its first delta: if expected_token_count is set,
+//     so that a server that already read part of it refuses with ABORTED;
+//   * Append from a source: never.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "anabranch/v1/admin.pb.h"
+#include "anabranch/v1/resources.pb.h"
+#include "anabranch/v1/sessions.pb.h"
+#include "anabranch/v1/states.pb.h"
+#include "clients/cpp/cancellation.h"
+#include "clients/cpp/error_info.h"
+
+namespace anabranch {
+
+struct ClientOptions {
+  std::string address = "127.0.0.1:50051";
+  // Deadline of calls that do not run the model.
+  absl::Duration timeout = absl::Seconds(30);
+  // Deadline of CreateSession, Append, Generate, Score and Commit.
+  absl::Duration model_timeout = absl::Hours(1);
+  // Tries of one call, the first included.
+  int max_attempts = 4;
+};
+
+// The next piece to read; nullopt at the end. An error cancels the append and is its result.
+using ContentSource = std::function<absl::StatusOr<std::optional<v1::Content>>()>;
+// Called for each progress message, from another thread than Append's, one at a time.
+using ProgressCallback = std::function<void(const v1::AppendProgress&)>;
+// Called for each delta, from Generate's thread.
+using DeltaCallback = std::function<void(const v1::GenerateDelta&)>;
+
+class Client {
+ public:
+  // Does not connect yet: the first call does, and reports UNAVAILABLE if no server answers.
+  explicit Client(ClientOptions options);
+  ~Client();
+  Client(const Client&) = delete;
+  Client& operator=(const Client&) = delete;
+
+  const ClientOptions& options() const { return options_; }
+
+  // --- Sessions ---
+  absl::StatusOr<v1::CreateSessionResponse> CreateSession(v1::CreateSessionRequest request,
+                                                          Cancellation* cancel = nullptr);
+  absl::StatusOr<v1::Session> GetSession(const std::string& id);
+  // All sessions whose ids start with `prefix`, through as many pages as it takes.
+  absl::StatusOr<std::vector<v1::Session>> ListSessions(const std::string& prefix = "");
+  absl::Status CloseSession(v1::CloseSessionRequest request);
+
+  // Reads request.content. Returns when all of it is durable.
+  absl::StatusOr<v1::AppendDone> Append(v1::AppendRequest request,
+                                        const ProgressCallback& on_progress = nullptr,
+                                        Cancellation* cancel = nullptr);
+  // Reads request.content, if set, then everything that `source` gives.
+  absl::StatusOr<v1::AppendDone> AppendFrom(v1::AppendRequest request, const ContentSource& source,
+                                            const ProgressCallback& on_progress = nullptr,
+                                            Cancellation* cancel = nullptr);
+  // Returns when all tokens are durable. If the request id was acknowledged before, there are no
+  // deltas: the result holds the whole text.
+  absl::StatusOr<v1::GenerateDone> Generate(v1::GenerateRequest request,
+                                            const DeltaCallback& on_delta = nullptr,
+                                            Cancellation* cancel = nullptr);
+  absl::StatusOr<v1::ScoreResponse> Score(const v1::ScoreRequest& request,
+                                          Cancellation* cancel = nullptr);
+  absl::StatusOr<v1::CommitResponse> Commit(v1::CommitRequest request,
+                                            Cancellation* cancel = nullptr);
+
+  // --- States ---
+  absl::StatusOr<v1::State> GetState(const std::string& id_or_ref);
+  // Oldest first, through as many pages as it takes; `limit` 0 means all.
+  absl::StatusOr<std::vector<v1::State>> ListStates(v1::ListStatesRequest request = {},
+                                                    int64_t limit = 0);
+  absl::StatusOr<v1::State> UpdateState(v1::UpdateStateRequest request);
+  absl::Status DeleteState(v1::DeleteStateRequest request);
+  // A state and its ancestors, newest first; `limit` 0 means all.
+  absl::StatusOr<std::vector<v1::State>> GetLineage(const std::string& id_or_ref,
+                                                    int64_t limit = 0);
+  // One page, as the request says.
+  absl::StatusOr<v1::GetTokensResponse> GetTokens(const v1::GetTokensRequest& request);
+
+  // --- Refs ---
+  absl::StatusOr<v1::Ref> GetRef(const std::string& name);
+  absl::StatusOr<std::vector<v1::Ref>> ListRefs(const std::string& prefix = "");
+  absl::StatusOr<v1::Ref> SetRef(v1::SetRefRequest request);
+  absl::Status DeleteRef(v1::DeleteRefRequest request);
+
+  // --- Admin ---
+  absl::StatusOr<v1::ServerStatus> GetStatus();
+
+ private:
+  struct Stubs;
+  ClientOptions options_;
+  std::unique_ptr<Stubs> stubs_;
+};
+
+}  // namespace anabranch

@@ -1,0 +1,124 @@
+// The streaming calls of Client: Append and Generate.
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "clients/cpp/client.h"
+#include "clients/cpp/client_stubs.h"
+
+namespace anabranch {
+namespace {
+
+using AppendStream = grpc::ClientReaderWriter<v1::AppendRequest, v1::AppendResponse>;
+
+absl::Status EndedEarly(absl::string_view call) {
+  return absl::InternalError(absl::StrCat("the server ended ", call, " without its final answer"));
+}
+
+// Writes the first request and everything from `source`. A failed write means that the call has
+// ended; its status says why. A source's error is returned.
+absl::Status WriteAll(AppendStream& stream, const v1::AppendRequest& first,
+                      const ContentSource& source) {
+  if (!stream.Write(first)) return absl::OkStatus();
+  while (source) {
+    absl::StatusOr<std::optional<v1::Content>> content = source();
+    if (!content.ok()) return content.status();
+    if (!content->has_value()) break;
+    v1::AppendRequest next;
+    *next.mutable_content() = **std::move(content);
+    if (!stream.Write(next)) return absl::OkStatus();
+  }
+  stream.WritesDone();
+  return absl::OkStatus();
+}
+
+// One attempt. Reads progress on its own thread, so that neither side waits for the other.
+absl::StatusOr<v1::AppendDone> AppendOnce(v1::Sessions::Stub& stub, grpc::ClientContext& context,
+                                          const v1::AppendRequest& first,
+                                          const ContentSource& source,
+                                          const ProgressCallback& on_progress) {
+  std::unique_ptr<AppendStream> stream = stub.Append(&context);
+  std::optional<v1::AppendDone> done;
+  std::thread reader([&] {
+    v1::AppendResponse response;
+    while (stream->Read(&response)) {
+      if (response.has_progress() && on_progress) on_progress(response.progress());
+      if (response.has_done()) done = std::move(*response.mutable_done());
+    }
+  });
+  absl::Status written = WriteAll(*stream, first, source);
+  if (!written.ok()) context.TryCancel();
+  reader.join();
+  absl::Status status = FromGrpcStatus(stream->Finish());
+  if (!written.ok()) return written;
+  if (!status.ok()) return status;
+  if (!done.has_value()) return EndedEarly("Append");
+  return *std::move(done);
+}
+
+absl::StatusOr<v1::GenerateDone> GenerateOnce(v1::Sessions::Stub& stub,
+                                              grpc::ClientContext& context,
+                                              const v1::GenerateRequest& request,
+                                              const DeltaCallback& on_delta) {
+  std::unique_ptr<grpc::ClientReader<v1::GenerateResponse>> stream =
+      stub.Generate(&context, request);
+  std::optional<v1::GenerateDone> done;
+  v1::GenerateResponse response;
+  while (stream->Read(&response)) {
+    if (response.has_delta() && on_delta) on_delta(response.delta());
+    if (response.has_done()) done = std::move(*response.mutable_done());
+  }
+  absl::Status status = FromGrpcStatus(stream->Finish());
+  if (!status.ok()) return status;
+  if (!done.has_value()) return EndedEarly("Generate");
+  return *std::move(done);
+}
+
+}  // namespace
+
+absl::StatusOr<v1::AppendDone> Client::Append(v1::AppendRequest request,
+                                              const ProgressCallback& on_progress,
+                                              Cancellation* cancel) {
+  EnsureRequestId(request);
+  CallLimits limits = ModelLimits(options_, cancel);
+  if (request.expected_token_count() == 0) limits.max_attempts = 1;
+  return CallWithRepeats<absl::StatusOr<v1::AppendDone>>(limits, [&](grpc::ClientContext& context) {
+    return AppendOnce(*stubs_->sessions, context, request, nullptr, on_progress);
+  });
+}
+
+absl::StatusOr<v1::AppendDone> Client::AppendFrom(v1::AppendRequest request,
+                                                  const ContentSource& source,
+                                                  const ProgressCallback& on_progress,
+                                                  Cancellation* cancel) {
+  EnsureRequestId(request);
+  CallLimits limits = ModelLimits(options_, cancel);
+  limits.max_attempts = 1;  // what the source gave is gone
+  return CallWithRepeats<absl::StatusOr<v1::AppendDone>>(limits, [&](grpc::ClientContext& context) {
+    return AppendOnce(*stubs_->sessions, context, request, source, on_progress);
+  });
+}
+
+absl::StatusOr<v1::GenerateDone> Client::Generate(v1::GenerateRequest request,
+                                                  const DeltaCallback& on_delta,
+                                                  Cancellation* cancel) {
+  EnsureRequestId(request);
+  CallLimits limits = ModelLimits(options_, cancel);
+  if (request.expected_token_count() == 0) limits.max_attempts = 1;
+  bool started = false;
+  DeltaCallback watched = [&](const v1::GenerateDelta& delta) {
+    started = true;
+    if (on_delta) on_delta(delta);
+  };
+  return CallWithRepeats<absl::StatusOr<v1::GenerateDone>>(
+      limits,
+      [&](grpc::ClientContext& context) {
+        return GenerateOnce(*stubs_->sessions, context, request, watched);
+      },
+      [&] { return !started; });
+}
+
+}  // namespace anabranch

@@ -1,0 +1,26 @@
+"""Client of Anabranch: contexts that are read once, kept, resumed, and continued.
+
+    from anabranch import Client
+
+    with Client("127.0.0.1:50051") as client:
+        ada = client.open_session("assistants/ada")
+        print(ada.ask("My name is Ada.").text)
+        print(ada.ask("What is my name?").text)
+        print(ada.commit().state.id)
+
+AsyncClient has the same methods for asyncio.
+"""
+from .aio import AsyncClient, AsyncGeneration, AsyncSession
+from .client import Client, Generation, Session
+from .errors import (Aborted, AlreadyExists, AnabranchError, Cancelled, DataLoss, DeadlineExceeded,
+                     FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted, Unavailable)
+from .types import (Append, Commit, Delta, Message, RefInfo, Reply, Score, SessionInfo, StateInfo,
+                    Token, Usage)
+
+__all__ = [
+    "Aborted", "AlreadyExists", "AnabranchError", "Append", "AsyncClient", "AsyncGeneration",
+    "AsyncSession", "Cancelled", "Client", "Commit", "DataLoss", "DeadlineExceeded", "Delta",
+    "FailedPrecondition", "Generation", "InvalidArgument", "Message", "NotFound", "RefInfo", "Reply",
+    "ResourceExhausted", "Score", "Session", "SessionInfo", "StateInfo", "Token", "Unavailable",
+    "Usage",
+]

@@ -1,0 +1,127 @@
+"""Requests from arguments, dataclasses from responses. Shared by the sync and asyncio clients."""
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .types import (Append, Commit, Delta, Message, RefInfo, Reply, Score, SessionInfo, StateInfo,
+                    Token, Usage)
+from .v1 import resources_pb2 as resources
+from .v1 import sessions_pb2 as sessions
+
+# Text; one message or several; or token ids.
+ContentLike = str | Message | Sequence[Message] | Sequence[int]
+
+# A piece of an append is kept well below the message limit of 4 MiB.
+MAX_TEXT_BYTES = 3 << 20
+
+CHANNEL_OPTIONS = [("grpc.keepalive_time_ms", 60_000), ("grpc.keepalive_timeout_ms", 20_000)]
+
+_FINISH = {sessions.FINISH_REASON_END: "end", sessions.FINISH_REASON_STOP_STRING: "stop_string",
+           sessions.FINISH_REASON_MAX_TOKENS: "max_tokens",
+           sessions.FINISH_REASON_CONTEXT_LIMIT: "context_limit"}
+
+
+def method(service: str, name: str) -> str:
+    return f"/anabranch.v1.{service}/{name}"
+
+
+def new_request_id() -> str:
+    return str(uuid.uuid4())
+
+
+def content(value: ContentLike) -> resources.Content:
+    if isinstance(value, str):
+        return resources.Content(text=value)
+    if isinstance(value, Message):
+        value = [value]
+    items = list(value)
+    if items and all(isinstance(item, Message) for item in items):
+        messages = [resources.Message(role=m.role, text=m.text) for m in items]
+        return resources.Content(messages=resources.Messages(messages=messages))
+    return resources.Content(tokens=resources.Tokens(ids=items))
+
+
+def append_requests(session_id: str, value: ContentLike, request_id: str,
+                    expected_token_count: int, no_checkpoint: bool) -> list[sessions.AppendRequest]:
+    if isinstance(value, str) and len(value.encode()) > MAX_TEXT_BYTES:
+        raise ValueError(f"text of {len(value.encode())} bytes: at most {MAX_TEXT_BYTES} a call; "
+                         "append it in parts, split at line ends")
+    return [sessions.AppendRequest(session_id=session_id, content=content(value),
+                                   request_id=request_id, no_checkpoint=no_checkpoint,
+                                   expected_token_count=expected_token_count)]
+
+
+def create_session_request(session_id: str, state: str, ref_name: str, history: ContentLike | None,
+                           ref: str, labels: Mapping[str, str]) -> sessions.CreateSessionRequest:
+    if sum((bool(state), bool(ref_name), history is not None)) > 1:
+        raise ValueError("give at most one of state, from_ref and history")
+    request = sessions.CreateSessionRequest(session_id=session_id, ref=ref, labels=dict(labels),
+                                            request_id=new_request_id())
+    if state:
+        request.state_id = state
+    elif ref_name:
+        request.ref_name = ref_name
+    elif history is not None:
+        request.history.CopyFrom(content(history))
+    return request
+
+
+def generate_request(session_id: str, options: Mapping[str, Any]) -> sessions.GenerateRequest:
+    sampling = {name: options[name] for name in sessions.Sampling.DESCRIPTOR.fields_by_name
+                if name in options}
+    rest = {name: value for name, value in options.items() if name not in sampling}
+    rest.setdefault("request_id", new_request_id())
+    return sessions.GenerateRequest(session_id=session_id, sampling=sessions.Sampling(**sampling),
+                                    **rest)
+
+
+def usage(m: resources.Usage) -> Usage:
+    return Usage(**{name: getattr(m, name) for name in Usage.__dataclass_fields__})
+
+
+def session_info(m: resources.Session) -> SessionInfo:
+    fields = {name: getattr(m, name) for name in SessionInfo.__dataclass_fields__}
+    fields["labels"] = dict(m.labels)
+    return SessionInfo(**fields)
+
+
+def state_info(m: resources.State) -> StateInfo:
+    fields = {name: getattr(m, name) for name in StateInfo.__dataclass_fields__}
+    fields["labels"] = dict(m.labels)
+    fields["parent_ids"] = tuple(m.parent_ids)
+    for name in ("create_time", "expire_time"):
+        fields[name] = getattr(m, name).ToDatetime() if m.HasField(name) else None
+    return StateInfo(**fields)
+
+
+def ref_info(m: resources.Ref) -> RefInfo:
+    return RefInfo(m.name, m.state_id, m.etag)
+
+
+def token(m: sessions.TokenInfo) -> Token:
+    return Token(m.id, m.text, m.logprob, tuple(token(t) for t in m.top))
+
+
+def delta(m: sessions.GenerateDelta) -> Delta:
+    return Delta(m.text, tuple(token(t) for t in m.tokens), m.token_count, m.durable_token_count)
+
+
+def reply(m: sessions.GenerateDone) -> Reply:
+    return Reply(m.text, _FINISH.get(m.finish_reason, ""), session_info(m.session), usage(m.usage))
+
+
+def append_done(m: sessions.AppendDone) -> Append:
+    return Append(session_info(m.session), usage(m.usage))
+
+
+def score(m: sessions.ScoreResponse) -> Score:
+    return Score(m.logprob, m.token_count, tuple(token(t) for t in m.tokens), usage(m.usage))
+
+
+def commit(m: sessions.CommitResponse) -> Commit:
+    return Commit(state_info(m.state), ref_info(m.ref) if m.HasField("ref") else None,
+                  session_info(m.session), usage(m.usage))
+
+

@@ -1,0 +1,235 @@
+"""The asyncio client: the methods of client.py as coroutines and asynchronous iterators."""
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from . import _protocol as p
+from .errors import AlreadyExists, NotFound, from_rpc_error
+from .types import (Append, Commit, Delta, Message, RefInfo, Reply, Score, SessionInfo, StateInfo,
+                    Usage)
+from .v1 import admin_pb2, sessions_pb2, states_pb2
+
+
+class AsyncGeneration:
+    """Iterate with `async for` over deltas; `await result()` gives the whole."""
+
+    def __init__(self, call: Any, addr: str) -> None:
+        self._call, self._addr = call, addr
+        self._result: Reply | None = None
+
+    def __aiter__(self) -> "AsyncGeneration":
+        return self
+
+    async def __anext__(self) -> Delta:
+        try:
+            event = await self._call.read()
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, self._addr) from None
+        if event is grpc.aio.EOF:
+            raise StopAsyncIteration
+        if event.HasField("done"):
+            self._result = p.reply(event.done)
+            return await self.__anext__()
+        return p.delta(event.delta)
+
+    async def result(self) -> Reply:
+        """Runs to the end if need be."""
+        async for _ in self:
+            pass
+        assert self._result is not None  # the server always ends with it or with an error
+        return self._result
+
+    def cancel(self) -> None:
+        self._call.cancel()
+
+
+class AsyncSession:
+    """A session by its id. Making one does not contact the server."""
+
+    def __init__(self, client: "AsyncClient", session_id: str) -> None:
+        self._client, self.id = client, session_id
+
+    async def info(self) -> SessionInfo:
+        request = sessions_pb2.GetSessionRequest(session_id=self.id)
+        return p.session_info(await self._client._unary("Sessions", "GetSession", request,
+                                                        p.resources.Session))
+
+    async def append(self, content: p.ContentLike, *, expected_token_count: int = 0,
+                     no_checkpoint: bool = False,
+                     on_progress: Callable[[int, int], None] | None = None) -> Append:
+        requests = p.append_requests(self.id, content, p.new_request_id(), expected_token_count,
+                                     no_checkpoint)
+        return await self._client._append(requests, on_progress)
+
+    def generate(self, **options: Any) -> AsyncGeneration:
+        return self._client._generate(p.generate_request(self.id, options))
+
+    async def ask(self, text: str, **options: Any) -> Reply:
+        await self.append(Message("user", text), no_checkpoint=True)
+        return await self.generate(reply=True, **options).result()
+
+    async def score(self, content: p.ContentLike, *, per_token: bool = False) -> Score:
+        request = sessions_pb2.ScoreRequest(session_id=self.id, content=p.content(content),
+                                            per_token=per_token)
+        return p.score(await self._client._unary("Sessions", "Score", request,
+                                                 sessions_pb2.ScoreResponse))
+
+    async def commit(self, *, labels: Mapping[str, str] | None = None,
+                     expected_ref: str = "") -> Commit:
+        request = sessions_pb2.CommitRequest(session_id=self.id, labels=dict(labels or {}),
+                                             expected_ref_state_id=expected_ref,
+                                             request_id=p.new_request_id())
+        return p.commit(await self._client._unary("Sessions", "Commit", request,
+                                                  sessions_pb2.CommitResponse))
+
+    async def text(self) -> str:
+        request = states_pb2.GetTokensRequest(session_id=self.id, text_only=True)
+        return (await self._client._unary("States", "GetTokens", request,
+                                          states_pb2.GetTokensResponse)).text
+
+    async def close(self) -> None:
+        request = sessions_pb2.CloseSessionRequest(session_id=self.id, request_id=p.new_request_id())
+        await self._client._unary("Sessions", "CloseSession", request,
+                                  sessions_pb2.CloseSessionResponse)
+
+
+class AsyncClient:
+    def __init__(self, addr: str = "127.0.0.1:50051", *, timeout: float = 600.0,
+                 channel: grpc.aio.Channel | None = None) -> None:
+        self.addr, self.timeout = addr, timeout
+        self._channel = channel or grpc.aio.insecure_channel(addr, options=p.CHANNEL_OPTIONS)
+
+    async def __aenter__(self) -> "AsyncClient":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+    def session(self, session_id: str) -> AsyncSession:
+        return AsyncSession(self, session_id)
+
+    async def create_session(self, session_id: str = "", *, state: str = "", from_ref: str = "",
+                             history: p.ContentLike | None = None, ref: str = "",
+                             labels: Mapping[str, str] | None = None
+                             ) -> tuple[AsyncSession, Usage]:
+        request = p.create_session_request(session_id, state, from_ref, history, ref, labels or {})
+        response = await self._unary("Sessions", "CreateSession", request,
+                                     sessions_pb2.CreateSessionResponse)
+        return AsyncSession(self, response.session.id), p.usage(response.usage)
+
+    async def open_session(self, name: str) -> AsyncSession:
+        try:
+            await self.session(name).info()
+        except NotFound:
+            try:
+                try:
+                    await self.create_session(name, from_ref=name)
+                except NotFound:
+                    await self.create_session(name)
+            except AlreadyExists:
+                pass  # somebody else was faster
+        return self.session(name)
+
+    async def sessions(self, prefix: str = "") -> AsyncIterator[SessionInfo]:
+        request = sessions_pb2.ListSessionsRequest(prefix=prefix)
+        async for page in self._pages("Sessions", "ListSessions", request,
+                                      sessions_pb2.ListSessionsResponse):
+            for session in page.sessions:
+                yield p.session_info(session)
+
+    async def state(self, state_id: str) -> StateInfo:
+        return p.state_info(await self._unary("States", "GetState",
+                                              states_pb2.GetStateRequest(id=state_id),
+                                              p.resources.State))
+
+    async def states(self, *, labels: Mapping[str, str] | None = None,
+                     descendant_of: str = "") -> AsyncIterator[StateInfo]:
+        request = states_pb2.ListStatesRequest(labels=dict(labels or {}), descendant_of=descendant_of)
+        async for page in self._pages("States", "ListStates", request,
+                                      states_pb2.ListStatesResponse):
+            for state in page.states:
+                yield p.state_info(state)
+
+    async def lineage(self, state_id: str) -> AsyncIterator[StateInfo]:
+        request = states_pb2.GetLineageRequest(id=state_id)
+        async for page in self._pages("States", "GetLineage", request,
+                                      states_pb2.GetLineageResponse):
+            for state in page.states:
+                yield p.state_info(state)
+
+    async def delete_state(self, state_id: str) -> None:
+        request = states_pb2.DeleteStateRequest(id=state_id, request_id=p.new_request_id())
+        await self._unary("States", "DeleteState", request, states_pb2.DeleteStateResponse)
+
+    async def ref(self, name: str) -> RefInfo:
+        return p.ref_info(await self._unary("States", "GetRef", states_pb2.GetRefRequest(name=name),
+                                            p.resources.Ref))
+
+    async def refs(self, prefix: str = "") -> AsyncIterator[RefInfo]:
+        request = states_pb2.ListRefsRequest(prefix=prefix)
+        async for page in self._pages("States", "ListRefs", request, states_pb2.ListRefsResponse):
+            for ref in page.refs:
+                yield p.ref_info(ref)
+
+    async def set_ref(self, name: str, state_id: str, *, expected: str = "") -> RefInfo:
+        request = states_pb2.SetRefRequest(name=name, state_id=state_id, expected_state_id=expected,
+                                           request_id=p.new_request_id())
+        return p.ref_info(await self._unary("States", "SetRef", request, p.resources.Ref))
+
+    async def delete_ref(self, name: str) -> None:
+        request = states_pb2.DeleteRefRequest(name=name, request_id=p.new_request_id())
+        await self._unary("States", "DeleteRef", request, states_pb2.DeleteRefResponse)
+
+    async def status(self) -> admin_pb2.ServerStatus:
+        return await self._unary("Admin", "GetStatus", admin_pb2.GetStatusRequest(),
+                                 admin_pb2.ServerStatus)
+
+    async def _unary(self, service: str, name: str, request: Any, response_type: Any) -> Any:
+        call = self._channel.unary_unary(p.method(service, name),
+                                         request_serializer=type(request).SerializeToString,
+                                         response_deserializer=response_type.FromString)
+        try:
+            return await call(request, timeout=self.timeout)
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, self.addr) from None
+
+    async def _pages(self, service: str, name: str, request: Any,
+                     response_type: Any) -> AsyncIterator[Any]:
+        while True:
+            response = await self._unary(service, name, request, response_type)
+            yield response
+            if not response.next_page_token:
+                return
+            request.page_token = response.next_page_token
+
+    def _generate(self, request: sessions_pb2.GenerateRequest) -> AsyncGeneration:
+        call = self._channel.unary_stream(
+            p.method("Sessions", "Generate"),
+            request_serializer=sessions_pb2.GenerateRequest.SerializeToString,
+            response_deserializer=sessions_pb2.GenerateResponse.FromString)
+        return AsyncGeneration(call(request, timeout=self.timeout), self.addr)
+
+    async def _append(self, requests: list[sessions_pb2.AppendRequest],
+                      on_progress: Callable[[int, int], None] | None) -> Append:
+        call = self._channel.stream_stream(
+            p.method("Sessions", "Append"),
+            request_serializer=sessions_pb2.AppendRequest.SerializeToString,
+            response_deserializer=sessions_pb2.AppendResponse.FromString)
+        done = None
+        try:
+            async for event in call(iter(requests), timeout=self.timeout):
+                if event.HasField("done"):
+                    done = p.append_done(event.done)
+                elif on_progress is not None:
+                    on_progress(event.progress.tokens_read, event.progress.tokens_total)
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, self.addr) from None
+        assert done is not None  # the server always ends with it or with an error
+        return done

@@ -1,0 +1,236 @@
+"""The synchronous client. One Client is one connection; it may be shared by threads."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import grpc
+
+from . import _protocol as p
+from .errors import AlreadyExists, NotFound, from_rpc_error
+from .types import (Append, Commit, Delta, Message, RefInfo, Reply, Score, SessionInfo, StateInfo,
+                    Usage)
+from .v1 import admin_pb2, sessions_pb2, states_pb2
+
+
+class Generation(Iterator[Delta]):
+    """Iterate over it for deltas; `result` has the whole once the iteration has ended."""
+
+    def __init__(self, call: grpc.Call, addr: str) -> None:
+        self._call, self._addr = call, addr
+        self._result: Reply | None = None
+
+    def __next__(self) -> Delta:
+        try:
+            for event in self._call:
+                if event.HasField("done"):
+                    self._result = p.reply(event.done)
+                else:
+                    return p.delta(event.delta)
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, self._addr) from None
+        raise StopIteration
+
+    @property
+    def result(self) -> Reply:
+        """Runs to the end if need be."""
+        for _ in self:
+            pass
+        assert self._result is not None  # the server always ends with it or with an error
+        return self._result
+
+    def cancel(self) -> None:
+        """Stops within one step of the engine; what was generated stays in the session."""
+        self._call.cancel()
+
+
+class Session:
+    """A session by its id. Making one does not contact the server."""
+
+    def __init__(self, client: "Client", session_id: str) -> None:
+        self._client, self.id = client, session_id
+
+    def info(self) -> SessionInfo:
+        return p.session_info(self._client._unary(
+            "Sessions", "GetSession", sessions_pb2.GetSessionRequest(session_id=self.id),
+            p.resources.Session))
+
+    def append(self, content: p.ContentLike, *, expected_token_count: int = 0,
+               no_checkpoint: bool = False,
+               on_progress: Callable[[int, int], None] | None = None) -> Append:
+        """Reads content. `on_progress(tokens_read, tokens_total)` is called as it goes."""
+        requests = p.append_requests(self.id, content, p.new_request_id(), expected_token_count,
+                                     no_checkpoint)
+        return self._client._append(requests, on_progress)
+
+    def generate(self, **options: Any) -> Generation:
+        """Samples. Options: max_tokens, stop, reply, temperature, top_k, top_p, min_p,
+        repetition_penalty, seed, logprobs, top_logprobs, expected_token_count, no_checkpoint,
+        ignore_eos; see proto/anabranch/v1/sessions.proto."""
+        return self._client._generate(p.generate_request(self.id, options))
+
+    def ask(self, text: str, **options: Any) -> Reply:
+        """Appends one user message and generates the reply."""
+        self.append(Message("user", text), no_checkpoint=True)
+        return self.generate(reply=True, **options).result
+
+    def score(self, content: p.ContentLike, *, per_token: bool = False) -> Score:
+        """Log-likelihood of content here, without moving the session."""
+        request = sessions_pb2.ScoreRequest(session_id=self.id, content=p.content(content),
+                                            per_token=per_token)
+        return p.score(self._client._unary("Sessions", "Score", request, sessions_pb2.ScoreResponse))
+
+    def commit(self, *, labels: Mapping[str, str] | None = None, expected_ref: str = "") -> Commit:
+        """Captures a state and moves the session's ref to it."""
+        request = sessions_pb2.CommitRequest(session_id=self.id, labels=dict(labels or {}),
+                                             expected_ref_state_id=expected_ref,
+                                             request_id=p.new_request_id())
+        return p.commit(self._client._unary("Sessions", "Commit", request,
+                                            sessions_pb2.CommitResponse))
+
+    def text(self) -> str:
+        """Everything the session has read and said."""
+        request = states_pb2.GetTokensRequest(session_id=self.id, text_only=True)
+        return self._client._unary("States", "GetTokens", request, states_pb2.GetTokensResponse).text
+
+    def close(self) -> None:
+        """Forgets the session; states and refs stay."""
+        request = sessions_pb2.CloseSessionRequest(session_id=self.id, request_id=p.new_request_id())
+        self._client._unary("Sessions", "CloseSession", request, sessions_pb2.CloseSessionResponse)
+
+
+class Client:
+    def __init__(self, addr: str = "127.0.0.1:50051", *, timeout: float = 600.0,
+                 channel: grpc.Channel | None = None) -> None:
+        """`timeout`: seconds for each call. `channel`: bring your own (TLS, interceptors)."""
+        self.addr, self.timeout = addr, timeout
+        self._channel = channel or grpc.insecure_channel(addr, options=p.CHANNEL_OPTIONS)
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._channel.close()
+
+    # Sessions.
+
+    def session(self, session_id: str) -> Session:
+        return Session(self, session_id)
+
+    def create_session(self, session_id: str = "", *, state: str = "", from_ref: str = "",
+                       history: p.ContentLike | None = None, ref: str = "",
+                       labels: Mapping[str, str] | None = None) -> tuple[Session, Usage]:
+        request = p.create_session_request(session_id, state, from_ref, history, ref, labels or {})
+        response = self._unary("Sessions", "CreateSession", request,
+                               sessions_pb2.CreateSessionResponse)
+        return Session(self, response.session.id), p.usage(response.usage)
+
+    def open_session(self, name: str) -> Session:
+        """The session `name`; created from the ref of that name, or empty, if there is none."""
+        try:
+            self.session(name).info()
+        except NotFound:
+            try:
+                try:
+                    self.create_session(name, from_ref=name)
+                except NotFound:
+                    self.create_session(name)
+            except AlreadyExists:
+                pass  # somebody else was faster
+        return self.session(name)
+
+    def sessions(self, prefix: str = "") -> Iterator[SessionInfo]:
+        request = sessions_pb2.ListSessionsRequest(prefix=prefix)
+        for page in self._pages("Sessions", "ListSessions", request,
+                                sessions_pb2.ListSessionsResponse):
+            yield from map(p.session_info, page.sessions)
+
+    # States and refs.
+
+    def state(self, state_id: str) -> StateInfo:
+        """By id or by the name of a ref."""
+        return p.state_info(self._unary("States", "GetState", states_pb2.GetStateRequest(id=state_id),
+                                        p.resources.State))
+
+    def states(self, *, labels: Mapping[str, str] | None = None,
+               descendant_of: str = "") -> Iterator[StateInfo]:
+        request = states_pb2.ListStatesRequest(labels=dict(labels or {}), descendant_of=descendant_of)
+        for page in self._pages("States", "ListStates", request, states_pb2.ListStatesResponse):
+            yield from map(p.state_info, page.states)
+
+    def lineage(self, state_id: str) -> Iterator[StateInfo]:
+        request = states_pb2.GetLineageRequest(id=state_id)
+        for page in self._pages("States", "GetLineage", request, states_pb2.GetLineageResponse):
+            yield from map(p.state_info, page.states)
+
+    def delete_state(self, state_id: str) -> None:
+        request = states_pb2.DeleteStateRequest(id=state_id, request_id=p.new_request_id())
+        self._unary("States", "DeleteState", request, states_pb2.DeleteStateResponse)
+
+    def ref(self, name: str) -> RefInfo:
+        return p.ref_info(self._unary("States", "GetRef", states_pb2.GetRefRequest(name=name),
+                                      p.resources.Ref))
+
+    def refs(self, prefix: str = "") -> Iterator[RefInfo]:
+        request = states_pb2.ListRefsRequest(prefix=prefix)
+        for page in self._pages("States", "ListRefs", request, states_pb2.ListRefsResponse):
+            yield from map(p.ref_info, page.refs)
+
+    def set_ref(self, name: str, state_id: str, *, expected: str = "") -> RefInfo:
+        request = states_pb2.SetRefRequest(name=name, state_id=state_id, expected_state_id=expected,
+                                           request_id=p.new_request_id())
+        return p.ref_info(self._unary("States", "SetRef", request, p.resources.Ref))
+
+    def delete_ref(self, name: str) -> None:
+        request = states_pb2.DeleteRefRequest(name=name, request_id=p.new_request_id())
+        self._unary("States", "DeleteRef", request, states_pb2.DeleteRefResponse)
+
+    def status(self) -> admin_pb2.ServerStatus:
+        return self._unary("Admin", "GetStatus", admin_pb2.GetStatusRequest(), admin_pb2.ServerStatus)
+
+    # Transport.
+
+    def _unary(self, service: str, name: str, request: Any, response_type: Any) -> Any:
+        call = self._channel.unary_unary(p.method(service, name),
+                                         request_serializer=type(request).SerializeToString,
+                                         response_deserializer=response_type.FromString)
+        try:
+            return call(request, timeout=self.timeout)
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, self.addr) from None
+
+    def _pages(self, service: str, name: str, request: Any, response_type: Any) -> Iterator[Any]:
+        while True:
+            response = self._unary(service, name, request, response_type)
+            yield response
+            if not response.next_page_token:
+                return
+            request.page_token = response.next_page_token
+
+    def _generate(self, request: sessions_pb2.GenerateRequest) -> Generation:
+        call = self._channel.unary_stream(
+            p.method("Sessions", "Generate"),
+            request_serializer=sessions_pb2.GenerateRequest.SerializeToString,
+            response_deserializer=sessions_pb2.GenerateResponse.FromString)
+        return Generation(call(request, timeout=self.timeout), self.addr)
+
+    def _append(self, requests: list[sessions_pb2.AppendRequest],
+                on_progress: Callable[[int, int], None] | None) -> Append:
+        call = self._channel.stream_stream(
+            p.method("Sessions", "Append"),
+            request_serializer=sessions_pb2.AppendRequest.SerializeToString,
+            response_deserializer=sessions_pb2.AppendResponse.FromString)
+        done = None
+        try:
+            for event in call(iter(requests), timeout=self.timeout):
+                if event.HasField("done"):
+                    done = p.append_done(event.done)
+                elif on_progress is not None:
+                    on_progress(event.progress.tokens_read, event.progress.tokens_total)
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, self.addr) from None
+        assert done is not None  # the server always ends with it or with an error
+        return done

@@ -1,0 +1,112 @@
+"""What calls return: plain dataclasses, named as in the protocol (proto/anabranch/v1)."""
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn, for models with a chat format. The text is plain: special tokens have no effect."""
+    role: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a call cost. Billing only new tokens needs tokens_read and tokens_generated alone."""
+    tokens_reused: int = 0
+    tokens_replayed: int = 0
+    tokens_read: int = 0
+    tokens_generated: int = 0
+    state_bytes_loaded: int = 0
+    state_bytes_stored: int = 0
+    queue_ms: float = 0.0
+    restore_ms: float = 0.0
+    compute_ms: float = 0.0
+    miss_reason: str = ""
+
+
+@dataclass(frozen=True)
+class SessionInfo:
+    id: str
+    ref: str
+    head_state_id: str
+    token_count: int
+    head_token_count: int
+    model_fingerprint: str
+    labels: dict[str, str] = field(default_factory=dict)
+    loaded: bool = False
+    busy: bool = False
+
+
+@dataclass(frozen=True)
+class StateInfo:
+    id: str
+    parent_ids: tuple[str, ...]
+    operation: str
+    model_fingerprint: str
+    numerics_profile: str
+    token_count: int
+    span_token_count: int
+    size_bytes: int
+    labels: dict[str, str] = field(default_factory=dict)
+    create_time: datetime.datetime | None = None
+    expire_time: datetime.datetime | None = None
+    pinned: bool = False
+    etag: str = ""
+
+
+@dataclass(frozen=True)
+class RefInfo:
+    name: str
+    state_id: str
+    etag: str = ""
+
+
+@dataclass(frozen=True)
+class Token:
+    id: int
+    text: str
+    logprob: float
+    top: tuple["Token", ...] = ()
+
+
+@dataclass(frozen=True)
+class Delta:
+    """A piece of a generation. `durable_token_count` tokens of the session survive a crash now."""
+    text: str
+    tokens: tuple[Token, ...]
+    token_count: int
+    durable_token_count: int
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The end of a generation, sent once everything generated is durable."""
+    text: str
+    finish_reason: str  # "end", "stop_string", "max_tokens", "context_limit"
+    session: SessionInfo
+    usage: Usage
+
+
+@dataclass(frozen=True)
+class Append:
+    session: SessionInfo
+    usage: Usage
+
+
+@dataclass(frozen=True)
+class Score:
+    logprob: float
+    token_count: int
+    tokens: tuple[Token, ...]
+    usage: Usage
+
+
+@dataclass(frozen=True)
+class Commit:
+    state: StateInfo
+    ref: RefInfo | None
+    session: SessionInfo
+    usage: Usage

@@ -1,0 +1,216 @@
+"""Measures recall, merging and bits per byte on text, wordings and values that training never saw.
+
+    python evaluate.py --work DIR --model DIR [--model DIR ...] [--scale 1.0]
+
+A question counts only if the whole answer, up to its end token, is what greedy generation gives: each
+token of the right answer must be the most likely one after those before it, which is the same thing.
+Every question is asked on a fork of the state at the conversation's end.
+"""
+import argparse
+import json
+import math
+import random
+from collections import defaultdict
+
+import torch
+from safetensors.torch import load_file
+
+import generate as G
+import model as M
+import slots as S
+
+LENGTHS = (700, 1200, 2600, 5000, 10000)
+MERGES = (2, 4, 8, 16, 32)
+PLAIN = [("name", "first"), ("locker code", "code"), ("favorite color", "color"), ("room number", "number"), ("home town", "city"), ("birthday", "date"),
+         ("phone number", "phone"), ("favorite food", "food"), ("password", "password"), ("license plate", "code"), ("email", "email"), ("wifi password", "password"),
+         ("ticket id", "code"), ("hobby", "hobby"), ("nickname", "pet"), ("shoe size", "size"), ("desk number", "number"), ("middle name", "first")]
+
+
+def plain_slot(r, held, cast):
+    """Nouns in the plainest wording (the pilot's own way of speaking), for a fair comparison."""
+    noun, kind = r.choice(PLAIN)
+    who = ("me", "you") if r.random() < .7 else S.who(r, held, cast)
+    slot = S.person_noun(r, who, noun, kind)
+    slot._tell, slot._ask, slot._fix = S.TELL[:1], S.ASK[:2], S.FIX[:1]
+    return slot
+
+
+def conversation(maker, r, length, facts, new_slot=None):
+    """Facts told at random places of a conversation of about `length` tokens, then questions.
+
+    Some facts are about others, some corrected once; three questions are about what was never told.
+    """
+    c = maker.start(r)
+    if new_slot:
+        def one():
+            while True:
+                s = new_slot(r, c.held, c.cast)
+                if s.key not in c.ever:
+                    return s
+        c.new_slot = one
+    told, fixes = 0, max(1, facts // 5)
+    spots = sorted(r.random() * .9 for _ in range(facts)) + [9]
+    late = sorted(.2 + r.random() * .75 for _ in range(fixes)) + [9]
+    while len(c.ids) < length - 15:
+        at = len(c.ids) / length
+        if spots[0] <= at:
+            spots.pop(0)
+            c.tell()
+            told += 1
+        elif late[0] <= at and told:
+            late.pop(0)
+            c.fix()
+        else:
+            c.filled(max(15, int(min(r.choice((40, 100, 200)), min(spots[0], late[0], 1) * length - len(c.ids) + 10))))
+    while told < facts:
+        c.tell()
+        told += 1
+    questions = [c.question_known(k) for k in list(c.facts)]
+    for _ in range(3):
+        if new_slot:
+            s = c.new_slot()
+            questions.append(("unknown", s.ask(r, c.held), s.unknown()))
+        else:
+            questions.append(c.question_unknown())
+    return c.ids, [(kind, c.style(q, True), a) for kind, q, a in questions]
+
+
+def merge_case(maker, r, n, facts=3, length=300):
+    """n contexts with `facts` facts each, and questions about all of them and what nobody told."""
+    used, contexts, known = {}, [], []
+    for _ in range(n):
+        c = None
+        while c is None:
+            c = maker.context(r, facts, length, used)
+        contexts.append(c.ids)
+        known += [c.question_known(k) for k in list(c.facts)]
+    r.shuffle(known)
+    extra = maker.start(r, used)
+    questions = known[:24] + [extra.question_unknown() for _ in range(2)]
+    return contexts, [(kind, extra.style(q, True), a) for kind, q, a in questions]
+
+
+class Judge:
+    def __init__(self, path, dev):
+        cfg = M.Config.from_json(f"{path}/config.json")
+        self.dev, self.name = dev, path
+        self.kind = torch.bfloat16 if dev == "cuda" else torch.float32
+        self.model = M.Model(cfg, self.kind, 64).load(load_file(f"{path}/model.safetensors")).to(dev).eval()
+
+    @torch.no_grad()
+    def read(self, rows, batch=32, segment=2048):
+        """States after reading each row (token lists): padded in front, in segments."""
+        longest = -(-max(map(len, rows)) // 64) * 64
+        parts = []
+        for a in range(0, len(rows), batch):
+            some = rows[a:a + batch]
+            ids, keep = torch.zeros(len(some), longest, dtype=torch.long), torch.zeros(len(some), longest)
+            for k, row in enumerate(some):
+                ids[k, longest - len(row):], keep[k, longest - len(row):] = torch.tensor(row), 1
+            memory = None
+            for s in range(0, longest, segment):
+                memory = self.model(ids[:, s:s + segment].to(self.dev), memory, keep[:, s:s + segment].to(self.dev))[1]
+            parts.append(memory)
+        join = lambda lists: [torch.cat(ts) for ts in zip(*lists)]
+        return M.Memory(*(join([getattr(p, f) for p in parts]) for f in ("states", "windows", "log_p")))
+
+    @torch.no_grad()
+    def judge(self, memory, tok, asked, batch=256):
+        """asked: (row of memory, question, answer) -> whether greedy generation gives the answer."""
+        right = []
+        for a in range(0, len(asked), batch):
+            some = asked[a:a + batch]
+            heads = [[G.USER] + tok.encode(q).ids + [G.END, G.ASSISTANT] for _, q, _ in some]
+            tails = [tok.encode(x).ids + [G.END] for _, _, x in some]
+            width = -(-max(len(h) + len(t) for h, t in zip(heads, tails)) // 64) * 64
+            ids = torch.zeros(len(some), width, dtype=torch.long)
+            for k, (h, t) in enumerate(zip(heads, tails)):
+                ids[k, :len(h) + len(t)] = torch.tensor(h + t)
+            best = self.model.logits(self.model(ids.to(self.dev), memory.pick(torch.tensor([x[0] for x in some], device=self.dev)))[0]).argmax(-1).cpu()
+            for k, (h, t) in enumerate(zip(heads, tails)):
+                right.append(best[k, len(h) - 1:len(h) + len(t) - 1].tolist() == t)
+        return right
+
+    @torch.no_grad()
+    def bits(self, rows):
+        total = 0.0
+        for a in range(0, len(rows), 16):
+            ids = torch.tensor(rows[a:a + 16]).to(self.dev)
+            logits = self.model.logits(self.model(ids[:, :-1])[0])
+            total += torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="sum").item()
+        return total / math.log(2)
+
+
+def run(judges, maker, scale, seed=1):
+    out = {j.name: {} for j in judges}
+    tok = maker.tok
+    for style in ("held-out", "plain"):
+        for length in LENGTHS:
+            count = max(2, int((128 if length < 5000 else 64) * scale))
+            rows, asked, kinds = [], [], []
+            for k in range(count):
+                r = random.Random(f"eval/{seed}/{style}/{length}/{k}")
+                ids, questions = conversation(maker, r, int(length * r.uniform(.85, 1.15)), r.randint(3, 12), plain_slot if style == "plain" else None)
+                rows.append(ids)
+                asked += [(k, q, a) for _, q, a in questions]
+                kinds += [kind for kind, _, _ in questions]
+            mean = sum(map(len, rows)) / len(rows)
+            for j in judges:
+                right = j.judge(j.read(rows), tok, asked)
+                by = defaultdict(list)
+                for kind, ok in zip(kinds, right):
+                    by[kind].append(ok)
+                    if kind in ("recall", "corrected"):
+                        by["all told"].append(ok)
+                res = {k: [round(sum(v) / len(v), 4), len(v)] for k, v in by.items()}
+                out[j.name][f"{style} {length}"] = {"mean tokens": round(mean), **res}
+                if style == "held-out" and length == 700:
+                    out[j.name]["wrong"] = [f"{q} -> {a}" for (_, q, a), ok in zip(asked, right) if not ok][:40]
+    for n in MERGES:
+        count = max(2, int((48 if n < 16 else 24) * scale))
+        contexts, sequences, members, asked, kinds = [], [], [], [], []
+        for k in range(count):
+            parts, questions = merge_case(maker, random.Random(f"merge/{seed}/{n}/{k}"), n)
+            members.append(list(range(len(contexts), len(contexts) + n)))
+            contexts += parts
+            sequences.append(parts[0] + [t for p in parts[1:] for t in p[1:]])
+            asked += [(k, q, a) for _, q, a in questions]
+            kinds += [kind for kind, _, _ in questions]
+        for j in judges:
+            groups = torch.tensor(members, device=j.dev)
+            merged = M.merge(j.read(contexts, 128), groups, groups[:, -1])
+            res = {}
+            for name, memory in (("sequence", j.read(sequences)), ("merged", merged)):
+                right = j.judge(memory, tok, asked)
+                for want in ("told", "unknown"):
+                    got = [ok for kind, ok in zip(kinds, right) if (kind in ("unknown", "dropped")) == (want == "unknown")]
+                    res[f"{name} {want}"] = [round(sum(got) / max(1, len(got)), 4), len(got)]
+            out[j.name][f"merge {n}"] = {"tokens in sequence": round(sum(map(len, sequences)) / count), **res}
+    for name, flat in (("dialogue", maker.filler.dialogs), ("prose", maker.filler.prose)):
+        flat = flat.tolist()
+        rows = [[G.BOS] + flat[a:a + 2048] for a in range(0, len(flat) - 2048, 2048)][:max(4, int(200 * scale))]
+        size = sum(len(tok.decode(row).encode()) for row in rows)
+        for j in judges:
+            out[j.name][f"bits per byte, {name}"] = round(j.bits(rows) / size, 4)
+    return out
+
+
+if __name__ == "__main__":
+    ap = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    ap.add_argument("--work", required=True)
+    ap.add_argument("--model", action="append", required=True)
+    ap.add_argument("--scale", type=float, default=1.0)
+    ap.add_argument("--out")
+    args = ap.parse_args()
+    dev = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.set_float32_matmul_precision("high")
+    maker = G.Maker(args.work, held=True)
+    out = run([Judge(m, dev) for m in args.model], maker, args.scale)
+    for name, res in out.items():
+        print(f"== {name}")
+        for key, row in res.items():
+            if key != "wrong":
+                print(f"{key:24} {json.dumps(row)}")
+        print("\n".join(res["wrong"][:8]))
+    if args.out:
+        json.dump(out, open(args.out, "w"), indent=1)

@@ -1,0 +1,42 @@
+// Row-wise helpers around the linear layers.
+#pragma once
+
+#include "kernels/launch.h"
+
+namespace anabranch::kernels {
+
+// y[r] = table[ids[r]] * scale. `table` is row-major [vocab, width] of `dtype`.
+struct EmbedParams {
+  int64_t rows = 0, width = 0;
+  const int32_t* ids = nullptr;
+  const void* table = nullptr;
+  DType dtype = DType::kFloat32;
+  float scale = 1;
+  float* y = nullptr;  // [rows, width], dense
+  bool round_to_bf16 = false;
+};
+absl::Status Embed(const EmbedParams& params, const Launch& launch);
+
+// y = silu(gate) * up, row by row: the middle of a gated MLP.
+struct SiluMulParams {
+  int64_t rows = 0, width = 0;
+  const float* gate = nullptr;
+  const float* up = nullptr;
+  int64_t in_stride = 0;  // of both inputs
+  float* y = nullptr;
+  int64_t y_stride = 0;
+  bool round_to_bf16 = false;
+};
+absl::Status SiluMul(const SiluMulParams& params, const Launch& launch);
+
+// x += scale * y, dense [rows, width]; with round_to_bf16 the product and the sum are rounded.
+struct AddScaledParams {
+  int64_t rows = 0, width = 0;
+  float* x = nullptr;
+  const float* y = nullptr;
+  float scale = 1;
+  bool round_to_bf16 = false;
+};
+absl::Status AddScaled(const AddScaledParams& params, const Launch& launch);
+
+}  // namespace anabranch::kernels

@@ -1,0 +1,35 @@
+// The Mamba-1 recurrence over a chunk of tokens (MODELS.md 2.3 items 5-8), per channel i:
+//   dt = softplus(dt_raw + dt_bias);  h[n] = exp(dt * A[i,n]) * h[n] + dt * u * B[n]
+//   y = (sum_n h[n] * C[n] + D[i] * u) * silu(z)
+// Tokens are applied in order with h in registers, so any split of a sequence gives the same bits.
+#pragma once
+
+#include "kernels/launch.h"
+
+namespace anabranch::kernels {
+
+struct SelectiveScanParams {
+  PackedRows rows;
+  int64_t channels = 0;       // I
+  int32_t state_dim = 0;      // N
+  const float* u = nullptr;   // [rows, channels], after convolution
+  const float* dt = nullptr;  // [rows, channels], before bias and softplus
+  const float* b = nullptr;   // [rows, state_dim]
+  const float* c = nullptr;   // [rows, state_dim]
+  const float* z = nullptr;   // [rows, channels], gate before silu; null: no gate
+  int64_t u_stride = 0, dt_stride = 0, b_stride = 0, c_stride = 0, z_stride = 0;
+  const float* a = nullptr;        // [channels, state_dim], negative: -exp(A_log)
+  const float* d = nullptr;        // [channels]
+  const float* dt_bias = nullptr;  // [channels]
+  float* state = nullptr;          // [slots, channels, state_dim]; read and updated
+  int64_t state_slot_stride = 0;
+  double* t_sum = nullptr;  // [slots, channels]: sum of dt since the first token; read and updated
+  int64_t t_slot_stride = 0;
+  float* y = nullptr;  // [rows, channels]; may not alias the inputs
+  int64_t y_stride = 0;
+  bool round_to_bf16 = false;  // round y before the gate and after it
+};
+
+absl::Status SelectiveScan(const SelectiveScanParams& params, const Launch& launch);
+
+}  // namespace anabranch::kernels

@@ -1,0 +1,36 @@
+// The Mamba-2 recurrence over a chunk of tokens (MODELS.md 2.4 items 3-7), per head h of group g:
+//   dt = clamp(softplus(dt_raw + dt_bias), dt_lo, dt_hi);  a = exp(dt * A)
+//   S = a * S + (dt * x) outer B;   y = S C + D * x
+// The CPU kernel walks the chunk with blocks of S held in registers: each token is applied in
+// order, so any split of a sequence gives the same bits, and it needs no more arithmetic than the
+// chunked dual form at these sizes (docs/ARCHITECTURE.md, "Canonical states").
+#pragma once
+
+#include "kernels/launch.h"
+
+namespace anabranch::kernels {
+
+struct SsdScanParams {
+  PackedRows rows;
+  int32_t heads = 0, head_dim = 0, state_dim = 0, groups = 1;
+  const float* x = nullptr;   // [rows, heads * head_dim]
+  const float* b = nullptr;   // [rows, groups * state_dim]
+  const float* c = nullptr;   // [rows, groups * state_dim]
+  const float* dt = nullptr;  // [rows, heads], before bias and softplus
+  int64_t x_stride = 0, b_stride = 0, c_stride = 0, dt_stride = 0;
+  const float* a = nullptr;        // [heads], negative: -exp(A_log)
+  const float* d = nullptr;        // [heads]
+  const float* dt_bias = nullptr;  // [heads]
+  float dt_lo = 0, dt_hi = 0;      // dt_hi may be infinity
+  float* state = nullptr;          // [slots, heads, head_dim, state_dim]; read and updated
+  int64_t state_slot_stride = 0;
+  double* t_sum = nullptr;  // [slots, heads]: sum of dt since the first token; read and updated
+  int64_t t_slot_stride = 0;
+  float* y = nullptr;  // [rows, heads * head_dim]; may not alias the inputs
+  int64_t y_stride = 0;
+  bool round_to_bf16 = false;
+};
+
+absl::Status SsdScan(const SsdScanParams& params, const Launch& launch);
+
+}  // namespace anabranch::kernels

@@ -1,0 +1,127 @@
+// Causal attention over the sequence's pages of keys and values; q, k and v come from one stacked
+// projection.
+#include "kernels/attention.h"
+#include "runtime/mixer.h"
+#include "statestore/base/status_macros.h"
+
+namespace anabranch {
+namespace {
+
+class AttentionMixer : public Mixer {
+ public:
+  explicit AttentionMixer(const AttentionSpec& spec) : spec_(spec) {}
+
+  absl::Status Load(const std::string& prefix, WeightReader& weights);
+  void DeclareState(int32_t layer, StateLayout& layout) override;
+  absl::Status Run(const StepContext& step, const float* x, float* y) const override;
+
+ private:
+  absl::Status Rotate(const StepContext& step, float* qkv) const;
+  absl::Status Attend(const StepContext& step, const float* qkv, float* y) const;
+  int64_t q_width() const { return spec_.heads * spec_.head_dim; }
+  int64_t kv_width() const { return spec_.kv_heads * spec_.head_dim; }
+  int64_t qkv_width() const { return q_width() + 2 * kv_width(); }
+
+  AttentionSpec spec_;
+  kernels::DType dtype_ = kernels::DType::kFloat32;
+  Linear qkv_proj_, out_proj_;
+  size_t entry_ = 0;  // of the keys; the values follow
+};
+
+absl::Status AttentionMixer::Load(const std::string& prefix, WeightReader& weights) {
+  dtype_ = weights.dtype();
+  ANABRANCH_ASSIGN_OR_RETURN(
+      qkv_proj_,
+      weights.ReadLinear({prefix + "q_proj", prefix + "k_proj", prefix + "v_proj"}, spec_.bias));
+  ANABRANCH_ASSIGN_OR_RETURN(out_proj_, weights.ReadLinear({prefix + "o_proj"}, spec_.bias));
+  return absl::OkStatus();
+}
+
+void AttentionMixer::DeclareState(int32_t layer, StateLayout& layout) {
+  entry_ = layout.entries.size();
+  const StateDType stored =
+      dtype_ == kernels::DType::kBFloat16 ? StateDType::kBFloat16 : StateDType::kFloat32;
+  for (StateKind kind : {StateKind::kKeys, StateKind::kValues}) {
+    layout.entries.push_back(
+        {layer, kind, stored, {kKvPageTokens, spec_.kv_heads, spec_.head_dim}, stored});
+  }
+}
+
+absl::Status AttentionMixer::Rotate(const StepContext& step, float* qkv) const {
+  if (spec_.rotary_dim == 0) return absl::OkStatus();
+  kernels::RopeParams params;
+  params.rows = step.rows;
+  params.position = step.positions;
+  params.head_dim = static_cast<int32_t>(spec_.head_dim);
+  params.rotary_dim = spec_.rotary_dim;
+  params.theta = spec_.rope_theta;
+  params.x_stride = qkv_width();
+  params.round_to_bf16 = step.bf16;
+  params.heads = static_cast<int32_t>(spec_.heads);
+  params.x = qkv;
+  ANABRANCH_RETURN_IF_ERROR(kernels::Rope(params, step.launch));
+  params.heads = static_cast<int32_t>(spec_.kv_heads);
+  params.x = qkv + q_width();
+  return kernels::Rope(params, step.launch);
+}
+
+absl::Status AttentionMixer::Attend(const StepContext& step, const float* qkv, float* y) const {
+  kernels::AttentionParams params;
+  params.rows = step.rows;
+  params.position = step.positions;
+  params.heads = static_cast<int32_t>(spec_.heads);
+  params.kv_heads = static_cast<int32_t>(spec_.kv_heads);
+  params.head_dim = static_cast<int32_t>(spec_.head_dim);
+  params.scale = spec_.scale;
+  params.q = qkv;
+  params.k = qkv + q_width();
+  params.v = qkv + q_width() + kv_width();
+  params.q_stride = params.k_stride = params.v_stride = qkv_width();
+  params.kv.dtype = dtype_;
+  params.kv.keys = step.state->base[entry_];
+  params.kv.values = step.state->base[entry_ + 1];
+  params.kv.page_stride = step.state->stride[entry_];
+  params.kv.page_tokens = kKvPageTokens;
+  params.kv.pages = step.pages;
+  params.kv.page_start = step.page_start;
+  params.y = y;
+  params.y_stride = q_width();
+  params.round_to_bf16 = step.bf16;
+  const int64_t scratch = kernels::AttentionScratch(params, step.max_context);
+  ANABRANCH_ASSIGN_OR_RETURN(params.scratch, step.workspace->Take(scratch));
+  return kernels::Attention(params, step.launch);
+}
+
+absl::Status AttentionMixer::Run(const StepContext& step, const float* x, float* y) const {
+  const int64_t rows = step.rows.num_rows();
+  const int64_t hidden = out_proj_.out_features();
+  ANABRANCH_ASSIGN_OR_RETURN(float* qkv, step.workspace->Take(rows * qkv_width()));
+  ANABRANCH_ASSIGN_OR_RETURN(float* attended, step.workspace->Take(rows * q_width()));
+  ANABRANCH_RETURN_IF_ERROR(qkv_proj_.Run(rows, x, hidden, qkv, qkv_width(), step.launch));
+  ANABRANCH_RETURN_IF_ERROR(Rotate(step, qkv));
+  ANABRANCH_RETURN_IF_ERROR(Attend(step, qkv, attended));
+  return out_proj_.Run(rows, attended, q_width(), y, hidden, step.launch);
+}
+
+}  // namespace
+
+void ListTensors(const AttentionSpec& spec, const std::string& prefix, int64_t hidden,
+                 std::vector<ExpectedTensor>& out) {
+  const int64_t q_width = spec.heads * spec.head_dim, kv_width = spec.kv_heads * spec.head_dim;
+  const auto add = [&](const std::string& name, int64_t rows, int64_t columns) {
+    out.push_back({prefix + name + ".weight", {rows, columns}});
+    if (spec.bias) out.push_back({prefix + name + ".bias", {rows}});
+  };
+  add("q_proj", q_width, hidden);
+  add("k_proj", kv_width, hidden);
+  add("v_proj", kv_width, hidden);
+  add("o_proj", hidden, q_width);
+}
+
+MixerOr MakeMixer(const AttentionSpec& spec, const std::string& prefix, WeightReader& weights) {
+  auto mixer = std::make_unique<AttentionMixer>(spec);
+  ANABRANCH_RETURN_IF_ERROR(mixer->Load(prefix, weights));
+  return mixer;
+}
+
+}  // namespace anabranch

@@ -1,0 +1,389 @@
+#include "runtime/engine.h"
+
+#include <algorithm>
+#include <cstring>
+#include <iterator>
+#include <limits>
+#include <thread>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "runtime/sequence.h"
+#include "runtime/step_planner.h"
+#include "runtime/step_rows.h"
+#include "runtime/work.h"
+#include "statestore/base/status_macros.h"
+
+namespace anabranch {
+namespace {
+
+absl::Status Busy() {
+  return absl::FailedPreconditionError("the sequence is busy with other work");
+}
+
+// All bits of a float's exponent set: infinity or NaN. Integer, so that the loop is vectorised.
+bool AllFinite(absl::Span<const float> values) {
+  constexpr uint32_t kExponent = 0x7f800000;
+  uint32_t found = 0;
+  for (float value : values) {
+    uint32_t bits;
+    std::memcpy(&bits, &value, sizeof(bits));
+    found |= (bits & kExponent) == kExponent;
+  }
+  return found == 0;
+}
+
+absl::Status ValidateOptions(const EngineOptions& options, int64_t vocab) {
+  if (vocab < 1 || vocab > std::numeric_limits<int32_t>::max()) {
+    return absl::InvalidArgumentError("the model's vocabulary is out of range");
+  }
+  if (options.max_prefill_rows < 1 || options.max_prefill_rows_decoding < 1 ||
+      options.max_decode_rows < 1 || options.max_score_rows < 1 || options.max_queue < 1 ||
+      options.max_context_tokens < 1) {
+    return absl::InvalidArgumentError("the engine's limits must all be at least 1");
+  }
+  if (options.valid_vocab < 0 || options.valid_vocab > vocab) {
+    return absl::InvalidArgumentError(absl::StrCat("valid_vocab must be between 0 and ", vocab));
+  }
+  return absl::OkStatus();
+}
+
+class EngineImpl final : public Engine {
+ public:
+  EngineImpl(std::shared_ptr<Model> model, const EngineOptions& options,
+             std::unique_ptr<SlotPool> pool)
+      : model_(std::move(model)),
+        vocab_(model_->description().vocab),
+        max_queue_(options.max_queue),
+        limits_{options.max_context_tokens, static_cast<int32_t>(vocab_),
+                options.valid_vocab > 0 ? options.valid_vocab : static_cast<int32_t>(vocab_)},
+        pool_(std::move(pool)),
+        planner_({options.max_decode_rows, options.max_prefill_rows,
+                  options.max_prefill_rows_decoding, options.max_score_rows}),
+        rows_(pool_->layout().has_kv()),
+        thread_([this] { Run(); }) {}
+
+  ~EngineImpl() override {
+    {
+      absl::MutexLock lock(&mutex_);
+      stopping_ = true;
+    }
+    thread_.join();
+  }
+
+  absl::StatusOr<SequencePtr> NewSequence() override;
+  absl::StatusOr<SequencePtr> Fork(const SequencePtr& sequence) override;
+  absl::StatusOr<SequencePtr> Restore(const StateImage& image,
+                                      std::vector<int32_t> tokens) override;
+  absl::StatusOr<StateImage> Capture(const SequencePtr& sequence) override;
+
+  absl::Status Submit(ReadWork work) override { return Accept(std::move(work)); }
+  absl::Status Submit(GenerateWork work) override { return Accept(std::move(work)); }
+  absl::Status Submit(ScoreWork work) override { return Accept(std::move(work)); }
+
+  int64_t Position(const SequencePtr& sequence) const override { return sequence->ref.position; }
+  const std::vector<int32_t>& Tokens(const SequencePtr& sequence) const override {
+    return sequence->tokens;
+  }
+  absl::Span<const float> LastLogits(const SequencePtr& sequence) const override {
+    return LogitsOf(*sequence);
+  }
+
+  const Model& model() const override { return *model_; }
+  EngineStats stats() const override {
+    const SlotPool::Usage usage = pool_->usage();
+    absl::MutexLock lock(&mutex_);
+    EngineStats stats = stats_;
+    stats.slots = usage;
+    return stats;
+  }
+
+ private:
+  static absl::Span<const float> LogitsOf(const Sequence& sequence) {
+    return sequence.last_logits == nullptr ? absl::Span<const float>() : *sequence.last_logits;
+  }
+  absl::Status CheckOwned(const SequencePtr& sequence) const {
+    if (sequence != nullptr && sequence->owner == this) return absl::OkStatus();
+    return absl::InvalidArgumentError("the sequence is not of this engine");
+  }
+  // Held by the caller, for reading or writing.
+  static absl::Status CheckWhole(const Sequence& sequence) {
+    if (!sequence.broken) return absl::OkStatus();
+    return absl::FailedPreconditionError(
+        "a step of the sequence failed; continue from its last state");
+  }
+  absl::StatusOr<SequencePtr> ForkHeld(const Sequence& sequence) {
+    ANABRANCH_RETURN_IF_ERROR(CheckWhole(sequence));
+    auto fork = std::make_shared<Sequence>(this, pool_, pool_->Share(sequence.ref));
+    fork->tokens = sequence.tokens;
+    fork->last_logits = sequence.last_logits;
+    return fork;
+  }
+  absl::StatusOr<StateImage> CaptureHeld(const Sequence& sequence) const {
+    ANABRANCH_RETURN_IF_ERROR(CheckWhole(sequence));
+    return CaptureState(*pool_, sequence.ref, model_->fingerprint(), model_->numerics_profile(),
+                        LogitsOf(sequence));
+  }
+
+  template <typename W>
+  absl::Status Accept(W work);
+  absl::Status Enqueue(std::unique_ptr<Work> work);
+
+  // The engine's thread.
+  void Run();
+  bool Admit();
+  void EndUnwanted();
+  void Step();
+  std::vector<Work*> PackRows();
+  absl::Status Forward(const std::vector<Work*>& works);
+  void Deliver(Work& work, size_t index);
+  void Begin(Work& work);
+  void End(Work& work, const absl::Status& status);
+  void EndBroken(Work& work, const absl::Status& status);
+
+  const std::shared_ptr<Model> model_;
+  const int64_t vocab_;
+  const int32_t max_queue_;
+  const WorkLimits limits_;
+  const std::shared_ptr<SlotPool> pool_;  // thread-safe
+
+  // Of the engine's thread.
+  StepPlanner planner_;
+  std::vector<std::unique_ptr<Work>> active_;  // ascending id
+  StepRows rows_;
+  std::vector<float> logits_;
+
+  mutable absl::Mutex mutex_;
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  uint64_t next_id_ ABSL_GUARDED_BY(mutex_) = 1;
+  std::vector<std::unique_ptr<Work>> inbox_ ABSL_GUARDED_BY(mutex_);
+  EngineStats stats_ ABSL_GUARDED_BY(mutex_);
+
+  std::thread thread_;  // last: it uses everything above
+};
+
+absl::StatusOr<SequencePtr> EngineImpl::NewSequence() {
+  ANABRANCH_ASSIGN_OR_RETURN(SlotRef ref, pool_->Acquire());
+  return std::make_shared<Sequence>(this, pool_, std::move(ref));
+}
+
+absl::StatusOr<SequencePtr> EngineImpl::Fork(const SequencePtr& sequence) {
+  ANABRANCH_RETURN_IF_ERROR(CheckOwned(sequence));
+  if (!sequence->use.TryRead()) return Busy();
+  absl::StatusOr<SequencePtr> fork = ForkHeld(*sequence);
+  sequence->use.EndRead();
+  return fork;
+}
+
+absl::StatusOr<StateImage> EngineImpl::Capture(const SequencePtr& sequence) {
+  ANABRANCH_RETURN_IF_ERROR(CheckOwned(sequence));
+  if (!sequence->use.TryRead()) return Busy();
+  absl::StatusOr<StateImage> image = CaptureHeld(*sequence);
+  sequence->use.EndRead();
+  return image;
+}
+
+absl::StatusOr<SequencePtr> EngineImpl::Restore(const StateImage& image,
+                                                std::vector<int32_t> tokens) {
+  const StateHeader& header = image.header;
+  if (static_cast<int64_t>(tokens.size()) != header.token_count) {
+    return absl::InvalidArgumentError(absl::StrCat("the state has read ", header.token_count,
+                                                   " tokens; ", tokens.size(), " were given"));
+  }
+  if (header.token_count > limits_.max_context_tokens) {
+    return absl::InvalidArgumentError(absl::StrCat("the state has read ", header.token_count,
+                                                   " tokens; the limit is ",
+                                                   limits_.max_context_tokens));
+  }
+  ANABRANCH_RETURN_IF_ERROR(ValidateTokens(tokens, limits_.vocab));
+  ANABRANCH_ASSIGN_OR_RETURN(RestoredState state, RestoreState(*pool_, image, model_->fingerprint(),
+                                                               model_->numerics_profile()));
+  auto sequence = std::make_shared<Sequence>(this, pool_, std::move(state.ref));
+  if (header.vocab != 0 && header.vocab != vocab_) {
+    return absl::DataLossError(absl::StrCat("the state's last logits have ", header.vocab,
+                                            " values; the vocabulary has ", vocab_));
+  }
+  sequence->tokens = std::move(tokens);
+  if (!state.last_logits.empty()) {
+    sequence->last_logits =
+        std::make_shared<const std::vector<float>>(std::move(state.last_logits));
+  }
+  return sequence;
+}
+
+template <typename W>
+absl::Status EngineImpl::Accept(W work) {
+  ANABRANCH_RETURN_IF_ERROR(CheckOwned(work.sequence));
+  const SequencePtr sequence = work.sequence;
+  if (!sequence->use.TryWrite()) return Busy();
+  absl::Status status = CheckWhole(*sequence);
+  if (status.ok()) status = Enqueue(MakeWork(std::move(work), limits_));
+  if (!status.ok()) sequence->use.EndWrite();
+  return status;
+}
+
+absl::Status EngineImpl::Enqueue(std::unique_ptr<Work> work) {
+  ANABRANCH_RETURN_IF_ERROR(work->Validate());
+  work->submitted = absl::Now();
+  absl::MutexLock lock(&mutex_);
+  if (stopping_) return absl::UnavailableError("the engine is shutting down");
+  if (stats_.queued >= max_queue_) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("the engine's queue is full: ", max_queue_, " works wait"));
+  }
+  ++stats_.queued;
+  work->id = next_id_++;
+  inbox_.push_back(std::move(work));
+  return absl::OkStatus();
+}
+
+void EngineImpl::Run() {
+  while (Admit()) {
+    EndUnwanted();
+    Step();
+    active_.erase(std::remove_if(active_.begin(), active_.end(),
+                                 [](const auto& work) { return work->ended; }),
+                  active_.end());
+  }
+  for (auto& work : active_) End(*work, absl::CancelledError("the engine is shutting down"));
+  active_.clear();
+}
+
+// Waits until there is something to do and takes in what was submitted. False: the end.
+bool EngineImpl::Admit() {
+  const bool idle = active_.empty();
+  absl::MutexLock lock(&mutex_);
+  const auto ready = [this, idle]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return stopping_ || !idle || !inbox_.empty();
+  };
+  mutex_.Await(absl::Condition(&ready));
+  std::move(inbox_.begin(), inbox_.end(), std::back_inserter(active_));
+  inbox_.clear();
+  return !stopping_;
+}
+
+void EngineImpl::EndUnwanted() {
+  const absl::Time now = absl::Now();
+  for (auto& work : active_) {
+    const absl::Status status = work->CheckStillWanted(now);
+    if (!status.ok() || work->complete()) End(*work, status);
+  }
+}
+
+void EngineImpl::Step() {
+  const std::vector<Work*> works = PackRows();
+  if (works.empty()) return;
+  const absl::Status status = Forward(works);
+  for (size_t i = 0; i < works.size(); ++i) {
+    if (status.ok()) {
+      Deliver(*works[i], i);
+    } else {
+      EndBroken(*works[i], status);
+    }
+  }
+}
+
+// Chooses the works of the step and packs their rows. A work whose slots or pages run out ends
+// here, before anything of its state was touched.
+std::vector<Work*> EngineImpl::PackRows() {
+  std::vector<StepCandidate> candidates;
+  std::vector<Work*> candidate_works;
+  for (auto& work : active_) {
+    if (work->ended) continue;
+    candidates.push_back({work->id, work->decodes(), work->scores(), work->RowsWanted()});
+    candidate_works.push_back(work.get());
+  }
+  rows_.Clear();
+  std::vector<Work*> works;
+  for (const StepShare& share : planner_.Plan(candidates)) {
+    Work& work = *candidate_works[share.index];
+    Begin(work);
+    const absl::Status room = pool_->PrepareWrite(work.sequence().ref, share.rows);
+    if (!room.ok()) {
+      End(work, room);
+      continue;
+    }
+    rows_.Add(work.sequence().ref, work.NextTokens(share.rows), work.scores());
+    works.push_back(&work);
+  }
+  return works;
+}
+
+absl::Status EngineImpl::Forward(const std::vector<Work*>& works) {
+  logits_.resize(rows_.num_logit_rows() * vocab_);
+  const absl::Time start = absl::Now();
+  const absl::Status status =
+      model_->Forward(rows_.batch(), pool_->arrays(), absl::MakeSpan(logits_));
+  const absl::Duration busy = absl::Now() - start;
+  for (Work* work : works) work->stats.compute_time += busy;
+  absl::MutexLock lock(&mutex_);
+  ++stats_.steps;
+  stats_.busy += busy;
+  if (!status.ok()) return status;
+  stats_.rows += rows_.num_rows();
+  for (size_t i = 0; i < works.size(); ++i) {
+    (works[i]->decodes() ? stats_.tokens_generated : stats_.tokens_read) += rows_.tokens(i).size();
+  }
+  return status;
+}
+
+// The rows of one work are in its state: move the sequence on and tell the caller.
+void EngineImpl::Deliver(Work& work, size_t index) {
+  const absl::Span<const int32_t> tokens = rows_.tokens(index);
+  const absl::Span<const float> logits = rows_.logits(index, logits_, vocab_);
+  Sequence& sequence = work.sequence();
+  if (!AllFinite(logits)) {
+    EndBroken(work, absl::InternalError(absl::StrCat(
+                        "the model's logits are not finite after reading tokens ",
+                        sequence.ref.position, " to ", sequence.ref.position + tokens.size() - 1)));
+    return;
+  }
+  sequence.tokens.insert(sequence.tokens.end(), tokens.begin(), tokens.end());
+  sequence.ref.position += tokens.size();
+  const absl::Span<const float> last = logits.last(vocab_);
+  sequence.last_logits = std::make_shared<const std::vector<float>>(last.begin(), last.end());
+  work.Advanced(tokens, logits);
+  if (work.complete()) {
+    End(work, absl::OkStatus());
+  } else if (work.AtCheckpoint()) {
+    work.ReportCheckpoint(CaptureHeld(sequence));
+  }
+}
+
+void EngineImpl::Begin(Work& work) {
+  if (std::exchange(work.started, true)) return;
+  work.stats.queue_time = absl::Now() - work.submitted;
+  absl::MutexLock lock(&mutex_);
+  --stats_.queued;
+  ++stats_.running;
+}
+
+void EngineImpl::End(Work& work, const absl::Status& status) {
+  if (std::exchange(work.ended, true)) return;
+  if (!work.started) work.stats.queue_time = absl::Now() - work.submitted;
+  {
+    absl::MutexLock lock(&mutex_);
+    --(work.started ? stats_.running : stats_.queued);
+  }
+  work.LetGo();
+  work.Done(status);
+}
+
+void EngineImpl::EndBroken(Work& work, const absl::Status& status) {
+  work.sequence().broken = true;
+  End(work, status);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(std::shared_ptr<Model> model,
+                                                       const EngineOptions& options) {
+  if (model == nullptr) return absl::InvalidArgumentError("the engine needs a model");
+  ANABRANCH_RETURN_IF_ERROR(ValidateOptions(options, model->description().vocab));
+  ANABRANCH_ASSIGN_OR_RETURN(auto pool, SlotPool::Create(model->state_layout(), options.slots));
+  return std::make_unique<EngineImpl>(std::move(model), options, std::move(pool));
+}
+
+}  // namespace anabranch

@@ -1,0 +1,45 @@
+#include "runtime/fingerprint.h"
+
+#include <openssl/evp.h>
+
+#include "absl/strings/escaping.h"
+
+namespace anabranch {
+
+struct FingerprintBuilder::Context {
+  EVP_MD_CTX* digest = EVP_MD_CTX_new();
+  bool ok = digest != nullptr && EVP_DigestInit_ex(digest, EVP_sha256(), nullptr) == 1;
+  ~Context() { EVP_MD_CTX_free(digest); }
+};
+
+FingerprintBuilder::FingerprintBuilder() : context_(std::make_unique<Context>()) {}
+FingerprintBuilder::~FingerprintBuilder() = default;
+
+void FingerprintBuilder::Update(const void* data, size_t size) {
+  if (context_->ok) context_->ok = EVP_DigestUpdate(context_->digest, data, size) == 1;
+}
+
+void FingerprintBuilder::Add(absl::string_view name, absl::Span<const uint8_t> bytes) {
+  for (const uint64_t length : {uint64_t{name.size()}, uint64_t{bytes.size()}}) {
+    uint8_t little_endian[8];
+    for (int i = 0; i < 8; ++i) little_endian[i] = static_cast<uint8_t>(length >> (8 * i));
+    Update(little_endian, sizeof(little_endian));
+  }
+  Update(name.data(), name.size());
+  Update(bytes.data(), bytes.size());
+}
+
+void FingerprintBuilder::Add(absl::string_view name, absl::string_view bytes) {
+  Add(name, absl::MakeConstSpan(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()));
+}
+
+absl::StatusOr<std::string> FingerprintBuilder::Finish() {
+  uint8_t hash[EVP_MAX_MD_SIZE];
+  unsigned int size = 0;
+  if (!context_->ok || EVP_DigestFinal_ex(context_->digest, hash, &size) != 1) {
+    return absl::InternalError("SHA-256 failed");
+  }
+  return absl::BytesToHexString(absl::string_view(reinterpret_cast<const char*>(hash), size));
+}
+
+}  // namespace anabranch

@@ -1,0 +1,60 @@
+#include "runtime/float_convert.h"
+
+#include <c10/util/BFloat16.h>
+#include <c10/util/Half.h>
+
+#include <cmath>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+
+namespace anabranch {
+namespace {
+
+// File data may be unaligned, so elements are copied out one by one.
+template <typename Half>
+void Widen(const TensorView& tensor, float* out) {
+  const uint8_t* in = tensor.bytes.data();
+  const int64_t count = tensor.num_elements();
+  for (int64_t i = 0; i < count; ++i) {
+    uint16_t bits;
+    std::memcpy(&bits, in + i * sizeof(bits), sizeof(bits));
+    out[i] = static_cast<float>(Half(bits, Half::from_bits()));
+  }
+}
+
+}  // namespace
+
+absl::Status ToFloats(const TensorView& tensor, float* out) {
+  switch (tensor.dtype) {
+    case TensorDType::kF32:
+      if (!tensor.bytes.empty()) std::memcpy(out, tensor.bytes.data(), tensor.bytes.size());
+      return absl::OkStatus();
+    case TensorDType::kBF16:
+      Widen<c10::BFloat16>(tensor, out);
+      return absl::OkStatus();
+    case TensorDType::kF16:
+      Widen<c10::Half>(tensor, out);
+      return absl::OkStatus();
+    default:
+      return absl::InvalidArgumentError(absl::StrCat("dtype ", TensorDTypeName(tensor.dtype),
+                                                     " where F32, BF16 or F16 is needed"));
+  }
+}
+
+void RoundToBFloat16(float* values, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) values[i] = static_cast<float>(c10::BFloat16(values[i]));
+}
+
+void ToBFloat16(const float* values, int64_t count, uint16_t* out) {
+  for (int64_t i = 0; i < count; ++i) out[i] = c10::BFloat16(values[i]).x;
+}
+
+bool AllFinite(const float* values, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) {
+    if (!std::isfinite(values[i])) return false;
+  }
+  return true;
+}
+
+}  // namespace anabranch

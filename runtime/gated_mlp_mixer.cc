@@ -1,0 +1,64 @@
+// The gated MLP, down(silu(gate x) * (up x)), with gate and up fused in one matrix. Keeps no state.
+#include "kernels/elementwise.h"
+#include "runtime/mixer.h"
+#include "statestore/base/status_macros.h"
+
+namespace anabranch {
+namespace {
+
+class GatedMlpMixer : public Mixer {
+ public:
+  explicit GatedMlpMixer(const GatedMlpSpec& spec) : spec_(spec) {}
+
+  absl::Status Load(const std::string& prefix, WeightReader& weights) {
+    ANABRANCH_ASSIGN_OR_RETURN(in_, weights.ReadLinear({prefix + "input_linear"}, spec_.bias));
+    ANABRANCH_ASSIGN_OR_RETURN(out_, weights.ReadLinear({prefix + "output_linear"}, spec_.bias));
+    return absl::OkStatus();
+  }
+
+  void DeclareState(int32_t layer, StateLayout& layout) override {}
+
+  absl::Status Run(const StepContext& step, const float* x, float* y) const override {
+    const int64_t rows = step.rows.num_rows();
+    const int64_t hidden = out_.out_features();
+    const int64_t width = spec_.width;
+    ANABRANCH_ASSIGN_OR_RETURN(float* gate_up, step.workspace->Take(rows * 2 * width));
+    ANABRANCH_ASSIGN_OR_RETURN(float* product, step.workspace->Take(rows * width));
+    ANABRANCH_RETURN_IF_ERROR(in_.Run(rows, x, hidden, gate_up, 2 * width, step.launch));
+    kernels::SiluMulParams params;
+    params.rows = rows;
+    params.width = width;
+    params.gate = gate_up;
+    params.up = gate_up + width;
+    params.in_stride = 2 * width;
+    params.y = product;
+    params.y_stride = width;
+    params.round_to_bf16 = step.bf16;
+    ANABRANCH_RETURN_IF_ERROR(kernels::SiluMul(params, step.launch));
+    return out_.Run(rows, product, width, y, hidden, step.launch);
+  }
+
+ private:
+  GatedMlpSpec spec_;
+  Linear in_, out_;
+};
+
+}  // namespace
+
+void ListTensors(const GatedMlpSpec& spec, const std::string& prefix, int64_t hidden,
+                 std::vector<ExpectedTensor>& out) {
+  out.push_back({prefix + "input_linear.weight", {2 * spec.width, hidden}});
+  out.push_back({prefix + "output_linear.weight", {hidden, spec.width}});
+  if (spec.bias) {
+    out.push_back({prefix + "input_linear.bias", {2 * spec.width}});
+    out.push_back({prefix + "output_linear.bias", {hidden}});
+  }
+}
+
+MixerOr MakeMixer(const GatedMlpSpec& spec, const std::string& prefix, WeightReader& weights) {
+  auto mixer = std::make_unique<GatedMlpMixer>(spec);
+  ANABRANCH_RETURN_IF_ERROR(mixer->Load(prefix, weights));
+  return mixer;
+}
+
+}  // namespace anabranch

@@ -1,0 +1,168 @@
+// The Mamba-1 mixer: projection into u | z, convolution of u, projection of the result into
+// delta | B | C, projection of delta into dt, selective scan gated by z, projection back.
+#include "kernels/causal_conv1d.h"
+#include "kernels/norm.h"
+#include "kernels/selective_scan.h"
+#include "runtime/mixer.h"
+#include "statestore/base/status_macros.h"
+
+namespace anabranch {
+namespace {
+
+class Mamba1Mixer : public Mixer {
+ public:
+  explicit Mamba1Mixer(const Mamba1Spec& spec) : spec_(spec) {}
+
+  absl::Status Load(const std::string& prefix, WeightReader& weights);
+  void DeclareState(int32_t layer, StateLayout& layout) override;
+  absl::Status Run(const StepContext& step, const float* x, float* y) const override;
+
+ private:
+  absl::Status Convolve(const StepContext& step, const float* projected, float* u) const;
+  absl::Status NormaliseSections(const StepContext& step, float* sections) const;
+  absl::Status Scan(const StepContext& step, const float* u, const float* projected,
+                    const float* sections, const float* dt, float* y) const;
+  int64_t sections() const { return spec_.dt_rank + 2 * spec_.state_dim; }
+
+  Mamba1Spec spec_;
+  kernels::DType dtype_ = kernels::DType::kFloat32;
+  Linear in_proj_, x_proj_, dt_proj_, out_proj_;
+  Buffer conv_weight_, conv_bias_, dt_bias_, decay_, skip_;
+  size_t entry_ = 0;  // of the window; the recurrent tensor and T follow
+};
+
+absl::Status Mamba1Mixer::Load(const std::string& prefix, WeightReader& weights) {
+  dtype_ = weights.dtype();
+  ANABRANCH_ASSIGN_OR_RETURN(in_proj_, weights.ReadLinear({prefix + "in_proj"}, spec_.proj_bias));
+  ANABRANCH_ASSIGN_OR_RETURN(x_proj_, weights.ReadLinear({prefix + "x_proj"}, false));
+  // The scan adds the bias in float32, just before softplus.
+  ANABRANCH_ASSIGN_OR_RETURN(dt_proj_, weights.ReadLinear({prefix + "dt_proj"}, false));
+  ANABRANCH_ASSIGN_OR_RETURN(dt_bias_, weights.ReadFloats(prefix + "dt_proj.bias"));
+  ANABRANCH_ASSIGN_OR_RETURN(out_proj_, weights.ReadLinear({prefix + "out_proj"}, spec_.proj_bias));
+  ANABRANCH_ASSIGN_OR_RETURN(conv_weight_, weights.ReadConvolution(prefix + "conv1d.weight"));
+  if (spec_.conv_bias) {
+    ANABRANCH_ASSIGN_OR_RETURN(conv_bias_, weights.ReadFloats(prefix + "conv1d.bias"));
+  }
+  ANABRANCH_ASSIGN_OR_RETURN(decay_, ReadDecay(prefix + "A_log", weights));
+  ANABRANCH_ASSIGN_OR_RETURN(skip_, weights.ReadFloats(prefix + "D"));
+  return absl::OkStatus();
+}
+
+void Mamba1Mixer::DeclareState(int32_t layer, StateLayout& layout) {
+  entry_ = layout.entries.size();
+  layout.entries.push_back(WindowEntry(layer, spec_.conv_width, spec_.inner, dtype_));
+  layout.entries.push_back({layer,
+                            StateKind::kRecurrent,
+                            StateDType::kFloat32,
+                            {spec_.inner, spec_.state_dim},
+                            StateDType::kFloat32});
+  layout.entries.push_back(
+      {layer, StateKind::kCumulative, StateDType::kFloat64, {spec_.inner}, StateDType::kFloat64});
+}
+
+absl::Status Mamba1Mixer::Convolve(const StepContext& step, const float* projected,
+                                   float* u) const {
+  kernels::CausalConv1dParams params;
+  params.rows = step.rows;
+  params.channels = spec_.inner;
+  params.width = spec_.conv_width;
+  params.u = projected;
+  params.u_stride = 2 * spec_.inner;
+  params.weight = conv_weight_.floats();
+  params.bias = conv_bias_.floats();
+  params.window = static_cast<float*>(step.state->base[entry_]);
+  params.window_slot_stride = step.state->stride[entry_];
+  params.out = u;
+  params.out_stride = spec_.inner;
+  params.round_to_bf16 = step.bf16;
+  return kernels::CausalConv1d(params, step.launch);
+}
+
+absl::Status Mamba1Mixer::NormaliseSections(const StepContext& step, float* values) const {
+  if (spec_.inner_norm == Mamba1Spec::InnerNorm::kNone) return absl::OkStatus();
+  int64_t offset = 0;
+  for (int64_t width : {spec_.dt_rank, spec_.state_dim, spec_.state_dim}) {
+    kernels::RmsNormParams params;
+    params.rows = step.rows.num_rows();
+    params.width = width;
+    params.x = params.y = values + offset;
+    params.x_stride = params.y_stride = sections();
+    params.eps = spec_.inner_norm_eps;
+    params.round_to_bf16 = step.bf16;
+    ANABRANCH_RETURN_IF_ERROR(kernels::RmsNorm(params, step.launch));
+    offset += width;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Mamba1Mixer::Scan(const StepContext& step, const float* u, const float* projected,
+                               const float* values, const float* dt, float* y) const {
+  kernels::SelectiveScanParams params;
+  params.rows = step.rows;
+  params.channels = spec_.inner;
+  params.state_dim = static_cast<int32_t>(spec_.state_dim);
+  params.u = u;
+  params.dt = dt;
+  params.b = values + spec_.dt_rank;
+  params.c = values + spec_.dt_rank + spec_.state_dim;
+  params.z = projected + spec_.inner;
+  params.u_stride = params.dt_stride = params.y_stride = spec_.inner;
+  params.b_stride = params.c_stride = sections();
+  params.z_stride = 2 * spec_.inner;
+  params.a = decay_.floats();
+  params.d = skip_.floats();
+  params.dt_bias = dt_bias_.floats();
+  params.state = static_cast<float*>(step.state->base[entry_ + 1]);
+  params.state_slot_stride = step.state->stride[entry_ + 1];
+  params.t_sum = static_cast<double*>(step.state->base[entry_ + 2]);
+  params.t_slot_stride = step.state->stride[entry_ + 2];
+  params.y = y;
+  params.round_to_bf16 = step.bf16;
+  return kernels::SelectiveScan(params, step.launch);
+}
+
+absl::Status Mamba1Mixer::Run(const StepContext& step, const float* x, float* y) const {
+  const int64_t rows = step.rows.num_rows();
+  const int64_t inner = spec_.inner;
+  ANABRANCH_ASSIGN_OR_RETURN(float* projected, step.workspace->Take(rows * 2 * inner));
+  ANABRANCH_ASSIGN_OR_RETURN(float* u, step.workspace->Take(rows * inner));
+  ANABRANCH_ASSIGN_OR_RETURN(float* values, step.workspace->Take(rows * sections()));
+  ANABRANCH_ASSIGN_OR_RETURN(float* dt, step.workspace->Take(rows * inner));
+  ANABRANCH_ASSIGN_OR_RETURN(float* scanned, step.workspace->Take(rows * inner));
+  const int64_t hidden = out_proj_.out_features();
+  ANABRANCH_RETURN_IF_ERROR(in_proj_.Run(rows, x, hidden, projected, 2 * inner, step.launch));
+  ANABRANCH_RETURN_IF_ERROR(Convolve(step, projected, u));
+  ANABRANCH_RETURN_IF_ERROR(x_proj_.Run(rows, u, inner, values, sections(), step.launch));
+  ANABRANCH_RETURN_IF_ERROR(NormaliseSections(step, values));
+  ANABRANCH_RETURN_IF_ERROR(dt_proj_.Run(rows, values, sections(), dt, inner, step.launch));
+  ANABRANCH_RETURN_IF_ERROR(Scan(step, u, projected, values, dt, scanned));
+  return out_proj_.Run(rows, scanned, inner, y, hidden, step.launch);
+}
+
+}  // namespace
+
+void ListTensors(const Mamba1Spec& spec, const std::string& prefix, int64_t hidden,
+                 std::vector<ExpectedTensor>& out) {
+  const int64_t inner = spec.inner, state = spec.state_dim;
+  out.push_back({prefix + "in_proj.weight", {2 * inner, hidden}});
+  out.push_back({prefix + "conv1d.weight", {inner, 1, spec.conv_width}});
+  out.push_back({prefix + "x_proj.weight", {spec.dt_rank + 2 * state, inner}});
+  out.push_back({prefix + "dt_proj.weight", {inner, spec.dt_rank}});
+  out.push_back({prefix + "dt_proj.bias", {inner}});
+  out.push_back({prefix + "A_log", {inner, state}});
+  out.push_back({prefix + "D", {inner}});
+  out.push_back({prefix + "out_proj.weight", {hidden, inner}});
+  if (spec.conv_bias) out.push_back({prefix + "conv1d.bias", {inner}});
+  if (spec.proj_bias) {
+    out.push_back({prefix + "in_proj.bias", {2 * inner}});
+    out.push_back({prefix + "out_proj.bias", {hidden}});
+  }
+}
+
+MixerOr MakeMixer(const Mamba1Spec& spec, const std::string& prefix, WeightReader& weights) {
+  auto mixer = std::make_unique<Mamba1Mixer>(spec);
+  ANABRANCH_RETURN_IF_ERROR(mixer->Load(prefix, weights));
+  return mixer;
+}
+
+}  // namespace anabranch

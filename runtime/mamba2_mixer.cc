@@ -1,0 +1,169 @@
+// The Mamba-2 mixer: projection into z | x B C | dt, convolution of x B C, SSD scan, gated norm,
+// projection back.
+#include "kernels/causal_conv1d.h"
+#include "kernels/norm.h"
+#include "kernels/ssd_scan.h"
+#include "runtime/mixer.h"
+#include "statestore/base/status_macros.h"
+
+namespace anabranch {
+namespace {
+
+class Mamba2Mixer : public Mixer {
+ public:
+  explicit Mamba2Mixer(const Mamba2Spec& spec) : spec_(spec) {}
+
+  absl::Status Load(const std::string& prefix, WeightReader& weights);
+  void DeclareState(int32_t layer, StateLayout& layout) override;
+  absl::Status Run(const StepContext& step, const float* x, float* y) const override;
+
+ private:
+  absl::Status Convolve(const StepContext& step, const float* projected, float* xbc) const;
+  absl::Status Scan(const StepContext& step, const float* xbc, const float* projected,
+                    float* y) const;
+  absl::Status Gate(const StepContext& step, const float* projected, float* y) const;
+  int64_t conv_channels() const { return spec_.inner + 2 * spec_.groups * spec_.state_dim; }
+  int64_t projected_width() const { return spec_.inner + conv_channels() + spec_.heads; }
+
+  Mamba2Spec spec_;
+  kernels::DType dtype_ = kernels::DType::kFloat32;
+  Linear in_proj_, out_proj_;
+  Buffer conv_weight_, conv_bias_, dt_bias_, decay_, skip_, norm_;
+  size_t entry_ = 0;  // of the window; the recurrent tensor and T follow
+};
+
+absl::Status Mamba2Mixer::Load(const std::string& prefix, WeightReader& weights) {
+  dtype_ = weights.dtype();
+  ANABRANCH_ASSIGN_OR_RETURN(in_proj_, weights.ReadLinear({prefix + "in_proj"}, spec_.proj_bias));
+  ANABRANCH_ASSIGN_OR_RETURN(out_proj_, weights.ReadLinear({prefix + "out_proj"}, spec_.proj_bias));
+  ANABRANCH_ASSIGN_OR_RETURN(conv_weight_, weights.ReadConvolution(prefix + "conv1d.weight"));
+  if (spec_.conv_bias) {
+    ANABRANCH_ASSIGN_OR_RETURN(conv_bias_, weights.ReadFloats(prefix + "conv1d.bias"));
+  }
+  ANABRANCH_ASSIGN_OR_RETURN(dt_bias_, weights.ReadFloats(prefix + "dt_bias"));
+  ANABRANCH_ASSIGN_OR_RETURN(decay_, ReadDecay(prefix + "A_log", weights));
+  ANABRANCH_ASSIGN_OR_RETURN(skip_, weights.ReadFloats(prefix + "D"));
+  if (spec_.gate != kernels::GateOrder::kGateOnly) {
+    ANABRANCH_ASSIGN_OR_RETURN(norm_, weights.ReadFloats(prefix + "norm.weight"));
+  }
+  return absl::OkStatus();
+}
+
+void Mamba2Mixer::DeclareState(int32_t layer, StateLayout& layout) {
+  entry_ = layout.entries.size();
+  layout.entries.push_back(WindowEntry(layer, spec_.conv_width, conv_channels(), dtype_));
+  layout.entries.push_back({layer,
+                            StateKind::kRecurrent,
+                            StateDType::kFloat32,
+                            {spec_.heads, spec_.head_dim, spec_.state_dim},
+                            StateDType::kFloat32});
+  layout.entries.push_back(
+      {layer, StateKind::kCumulative, StateDType::kFloat64, {spec_.heads}, StateDType::kFloat64});
+}
+
+absl::Status Mamba2Mixer::Convolve(const StepContext& step, const float* projected,
+                                   float* xbc) const {
+  kernels::CausalConv1dParams params;
+  params.rows = step.rows;
+  params.channels = conv_channels();
+  params.width = spec_.conv_width;
+  params.u = projected + spec_.inner;
+  params.u_stride = projected_width();
+  params.weight = conv_weight_.floats();
+  params.bias = conv_bias_.floats();
+  params.window = static_cast<float*>(step.state->base[entry_]);
+  params.window_slot_stride = step.state->stride[entry_];
+  params.out = xbc;
+  params.out_stride = conv_channels();
+  params.round_to_bf16 = step.bf16;
+  return kernels::CausalConv1d(params, step.launch);
+}
+
+absl::Status Mamba2Mixer::Scan(const StepContext& step, const float* xbc, const float* projected,
+                               float* y) const {
+  kernels::SsdScanParams params;
+  params.rows = step.rows;
+  params.heads = static_cast<int32_t>(spec_.heads);
+  params.head_dim = static_cast<int32_t>(spec_.head_dim);
+  params.state_dim = static_cast<int32_t>(spec_.state_dim);
+  params.groups = static_cast<int32_t>(spec_.groups);
+  params.x = xbc;
+  params.b = xbc + spec_.inner;
+  params.c = xbc + spec_.inner + spec_.groups * spec_.state_dim;
+  params.dt = projected + spec_.inner + conv_channels();
+  params.x_stride = params.b_stride = params.c_stride = conv_channels();
+  params.dt_stride = projected_width();
+  params.a = decay_.floats();
+  params.d = skip_.floats();
+  params.dt_bias = dt_bias_.floats();
+  params.dt_lo = spec_.dt_lo;
+  params.dt_hi = spec_.dt_hi;
+  params.state = static_cast<float*>(step.state->base[entry_ + 1]);
+  params.state_slot_stride = step.state->stride[entry_ + 1];
+  params.t_sum = static_cast<double*>(step.state->base[entry_ + 2]);
+  params.t_slot_stride = step.state->stride[entry_ + 2];
+  params.y = y;
+  params.y_stride = spec_.inner;
+  params.round_to_bf16 = step.bf16;
+  return kernels::SsdScan(params, step.launch);
+}
+
+absl::Status Mamba2Mixer::Gate(const StepContext& step, const float* projected, float* y) const {
+  kernels::GatedRmsNormParams params;
+  params.norm.rows = step.rows.num_rows();
+  params.norm.width = spec_.inner;
+  params.norm.groups = spec_.norm_groups;
+  params.norm.x = params.norm.y = y;
+  params.norm.x_stride = params.norm.y_stride = spec_.inner;
+  params.norm.weight = norm_.floats();
+  params.norm.eps = spec_.norm_eps;
+  params.norm.round_to_bf16 = step.bf16;
+  params.z = projected;
+  params.z_stride = projected_width();
+  params.order = spec_.gate;
+  return kernels::GatedRmsNorm(params, step.launch);
+}
+
+absl::Status Mamba2Mixer::Run(const StepContext& step, const float* x, float* y) const {
+  const int64_t rows = step.rows.num_rows();
+  const int64_t hidden = out_proj_.out_features();
+  ANABRANCH_ASSIGN_OR_RETURN(float* projected, step.workspace->Take(rows * projected_width()));
+  ANABRANCH_ASSIGN_OR_RETURN(float* xbc, step.workspace->Take(rows * conv_channels()));
+  ANABRANCH_ASSIGN_OR_RETURN(float* scanned, step.workspace->Take(rows * spec_.inner));
+  ANABRANCH_RETURN_IF_ERROR(
+      in_proj_.Run(rows, x, hidden, projected, projected_width(), step.launch));
+  ANABRANCH_RETURN_IF_ERROR(Convolve(step, projected, xbc));
+  ANABRANCH_RETURN_IF_ERROR(Scan(step, xbc, projected, scanned));
+  ANABRANCH_RETURN_IF_ERROR(Gate(step, projected, scanned));
+  return out_proj_.Run(rows, scanned, spec_.inner, y, hidden, step.launch);
+}
+
+}  // namespace
+
+void ListTensors(const Mamba2Spec& spec, const std::string& prefix, int64_t hidden,
+                 std::vector<ExpectedTensor>& out) {
+  const int64_t channels = spec.inner + 2 * spec.groups * spec.state_dim;
+  const int64_t projected = spec.inner + channels + spec.heads;
+  out.push_back({prefix + "in_proj.weight", {projected, hidden}});
+  out.push_back({prefix + "conv1d.weight", {channels, 1, spec.conv_width}});
+  out.push_back({prefix + "dt_bias", {spec.heads}});
+  out.push_back({prefix + "A_log", {spec.heads}});
+  out.push_back({prefix + "D", {spec.heads}});
+  out.push_back({prefix + "out_proj.weight", {hidden, spec.inner}});
+  if (spec.gate != kernels::GateOrder::kGateOnly) {
+    out.push_back({prefix + "norm.weight", {spec.inner}});
+  }
+  if (spec.conv_bias) out.push_back({prefix + "conv1d.bias", {channels}});
+  if (spec.proj_bias) {
+    out.push_back({prefix + "in_proj.bias", {projected}});
+    out.push_back({prefix + "out_proj.bias", {hidden}});
+  }
+}
+
+MixerOr MakeMixer(const Mamba2Spec& spec, const std::string& prefix, WeightReader& weights) {
+  auto mixer = std::make_unique<Mamba2Mixer>(spec);
+  ANABRANCH_RETURN_IF_ERROR(mixer->Load(prefix, weights));
+  return mixer;
+}
+
+}  // namespace anabranch

@@ -1,0 +1,62 @@
+// A mixer is what a residual step computes: Mamba-1, Mamba-2, attention or a gated MLP. It names
+// the tensors it needs, declares the state it keeps between tokens, and runs one packed batch.
+// Everything about saving, restoring and sharing state follows from the declaration.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "kernels/launch.h"
+#include "runtime/model_description.h"
+#include "runtime/state_layout.h"
+#include "runtime/tensor_memory.h"
+#include "runtime/weights.h"
+
+namespace anabranch {
+
+// One step of the engine, as mixers see it.
+struct StepContext {
+  kernels::PackedRows rows;
+  const int64_t* positions = nullptr;   // [seqs]: tokens read before this step
+  const int32_t* pages = nullptr;       // KV pages of all sequences, by page_start
+  const int32_t* page_start = nullptr;  // [seqs + 1]
+  int64_t max_context = 0;              // longest sequence, rows of this step included
+  const StateArrays* state = nullptr;
+  bool bf16 = false;  // activations are rounded to bfloat16 (and kept as float32)
+  kernels::Launch launch;
+  Workspace* workspace = nullptr;  // what Run takes from it is freed by the caller
+};
+
+class Mixer {
+ public:
+  virtual ~Mixer() = default;
+  // Appends this mixer's entries and remembers where they are.
+  virtual void DeclareState(int32_t layer, StateLayout& layout) = 0;
+  // y [rows, hidden] = mixer(x [rows, hidden]); updates the sequences' state.
+  virtual absl::Status Run(const StepContext& step, const float* x, float* y) const = 0;
+};
+
+// For each kind of mixer, in its own file: the tensors under `prefix`, and the mixer made of them.
+void ListTensors(const Mamba1Spec& spec, const std::string& prefix, int64_t hidden,
+                 std::vector<ExpectedTensor>& out);
+void ListTensors(const Mamba2Spec& spec, const std::string& prefix, int64_t hidden,
+                 std::vector<ExpectedTensor>& out);
+void ListTensors(const AttentionSpec& spec, const std::string& prefix, int64_t hidden,
+                 std::vector<ExpectedTensor>& out);
+void ListTensors(const GatedMlpSpec& spec, const std::string& prefix, int64_t hidden,
+                 std::vector<ExpectedTensor>& out);
+
+using MixerOr = absl::StatusOr<std::unique_ptr<Mixer>>;
+MixerOr MakeMixer(const Mamba1Spec& spec, const std::string& prefix, WeightReader& weights);
+MixerOr MakeMixer(const Mamba2Spec& spec, const std::string& prefix, WeightReader& weights);
+MixerOr MakeMixer(const AttentionSpec& spec, const std::string& prefix, WeightReader& weights);
+MixerOr MakeMixer(const GatedMlpSpec& spec, const std::string& prefix, WeightReader& weights);
+
+// Windows: float32 in slots, stored losslessly in the compute dtype.
+StateEntry WindowEntry(int32_t layer, int32_t conv_width, int64_t channels, kernels::DType dtype);
+// A = -exp(A_log), in float32.
+absl::StatusOr<Buffer> ReadDecay(const std::string& name, WeightReader& weights);
+
+}  // namespace anabranch

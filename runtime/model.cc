@@ -1,0 +1,122 @@
+#include "runtime/model.h"
+
+#include <utility>
+#include <variant>
+
+#include "absl/strings/str_cat.h"
+#include "runtime/fingerprint.h"
+#include "runtime/model_config.h"
+#include "runtime/model_forward.h"
+#include "runtime/tensor_file.h"
+#include "runtime/weights.h"
+#include "statestore/base/status_macros.h"
+
+namespace anabranch {
+namespace {
+
+// Counted up whenever a change of code can change the bits of a state.
+constexpr int kNumericsVersion = 1;
+
+class LoadedModel : public Model {
+ public:
+  LoadedModel(ModelDescription description, std::string profile)
+      : description_(std::move(description)), profile_(std::move(profile)) {}
+
+  absl::Status LoadWeights(const TensorFile& file, const LoadOptions& options);
+  void set_fingerprint(std::string fingerprint) { fingerprint_ = std::move(fingerprint); }
+
+  const ModelDescription& description() const override { return description_; }
+  const StateLayout& state_layout() const override { return layout_; }
+  const std::string& fingerprint() const override { return fingerprint_; }
+  const std::string& numerics_profile() const override { return profile_; }
+  size_t weight_bytes() const override { return forward_->weight_bytes(); }
+
+  absl::Status Forward(const StepBatch& batch, const StateArrays& state,
+                       absl::Span<float> logits) override {
+    ANABRANCH_RETURN_IF_ERROR(CheckBatch(batch, state, layout_, description_.vocab, logits.size()));
+    return forward_->Run(batch, state, logits);
+  }
+
+ private:
+  const ModelDescription description_;
+  const std::string profile_;
+  std::string fingerprint_;
+  StateLayout layout_;
+  std::unique_ptr<ForwardPass> forward_;
+};
+
+absl::Status LoadedModel::LoadWeights(const TensorFile& file, const LoadOptions& options) {
+  WeightReader reader(file, options.dtype);
+  ModelWeights weights;
+  ANABRANCH_ASSIGN_OR_RETURN(weights.embedding, reader.ReadTable(description_.embedding_name));
+  for (size_t layer = 0; layer < description_.layers.size(); ++layer) {
+    for (const ResidualStep& described : description_.layers[layer].steps) {
+      ModelWeights::Step step;
+      ANABRANCH_ASSIGN_OR_RETURN(step.norm, reader.ReadFloats(described.norm));
+      ANABRANCH_ASSIGN_OR_RETURN(
+          step.mixer,
+          std::visit([&](const auto& spec) { return MakeMixer(spec, described.prefix, reader); },
+                     described.mixer));
+      step.mixer->DeclareState(static_cast<int32_t>(layer), layout_);
+      weights.steps.push_back(std::move(step));
+    }
+  }
+  ANABRANCH_ASSIGN_OR_RETURN(weights.final_norm, reader.ReadFloats(description_.final_norm_name));
+  std::string head = description_.tied_head ? description_.embedding_name : description_.head_name;
+  head.resize(head.size() - std::string(".weight").size());
+  ANABRANCH_ASSIGN_OR_RETURN(weights.head, reader.ReadLinear({head}, false));
+  weights.bytes = reader.bytes_read();
+  forward_ = std::make_unique<ForwardPass>(description_, std::move(weights), options.dtype,
+                                           options.num_threads);
+  return absl::OkStatus();
+}
+
+// The bytes of an optional file; empty if it is not there.
+absl::StatusOr<std::string> ReadOptional(const std::string& path) {
+  auto file = MappedFile::Open(path);
+  if (absl::IsNotFound(file.status())) return std::string();
+  ANABRANCH_RETURN_IF_ERROR(file.status());
+  const absl::Span<const uint8_t> bytes = (*file)->bytes();
+  return std::string(bytes.begin(), bytes.end());
+}
+
+absl::StatusOr<std::string> Fingerprint(const TensorFile& tensors, absl::string_view config,
+                                        absl::string_view tokenizer, absl::string_view profile) {
+  FingerprintBuilder builder;
+  builder.Add("numerics", absl::StrCat(profile, "/", kNumericsVersion));
+  builder.Add("config.json", config);
+  builder.Add("tokenizer.json", tokenizer);
+  for (const auto& file : tensors.files()) builder.Add("tensors", file->bytes());
+  return builder.Finish();
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Model>> Model::Load(const std::string& dir,
+                                                   const LoadOptions& options) {
+  ANABRANCH_ASSIGN_OR_RETURN(const auto config_file, MappedFile::Open(dir + "/config.json"));
+  const std::string config(config_file->bytes().begin(), config_file->bytes().end());
+  ANABRANCH_ASSIGN_OR_RETURN(const std::string generation,
+                             ReadOptional(dir + "/generation_config.json"));
+  ANABRANCH_ASSIGN_OR_RETURN(const std::string tokenizer, ReadOptional(dir + "/tokenizer.json"));
+  auto description = ParseModelConfig(config, generation);
+  if (!description.ok()) {
+    return absl::Status(description.status().code(),
+                        absl::StrCat(dir, ": ", description.status().message()));
+  }
+  ANABRANCH_ASSIGN_OR_RETURN(const TensorFile tensors, TensorFile::OpenModel(dir));
+  const std::string profile =
+      options.dtype == kernels::DType::kBFloat16 ? "cpu-bfloat16" : "cpu-float32";
+  absl::Status status = CheckTensors(tensors, *description);
+  auto model = std::make_unique<LoadedModel>(*std::move(description), profile);
+  if (status.ok()) status = model->LoadWeights(tensors, options);
+  if (!status.ok()) {
+    return absl::Status(status.code(), absl::StrCat(dir, ": ", status.message()));
+  }
+  ANABRANCH_ASSIGN_OR_RETURN(std::string fingerprint,
+                             Fingerprint(tensors, config, tokenizer, profile));
+  model->set_fingerprint(std::move(fingerprint));
+  return model;
+}
+
+}  // namespace anabranch

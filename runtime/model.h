@@ -1,0 +1,57 @@
+// A loaded model: description, packed weights, and the forward pass over one packed batch.
+//
+// Thread rule: immutable after Load except for its workspace; Forward is called by one thread at a
+// time (the engine's). Everything else may be called from any thread.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "kernels/launch.h"
+#include "runtime/model_description.h"
+#include "runtime/state_layout.h"
+
+namespace anabranch {
+
+struct LoadOptions {
+  // Compute precision; kFloat32 converts bfloat16 weights exactly. Part of the fingerprint.
+  kernels::DType dtype = kernels::DType::kFloat32;
+  int num_threads = 0;  // 0: one per hardware thread
+};
+
+// Rows of several sequences, packed; see kernels/launch.h. All spans outlive the call.
+struct StepBatch {
+  absl::Span<const int32_t> tokens;      // [rows]
+  absl::Span<const int32_t> row_start;   // [seqs + 1]
+  absl::Span<const int32_t> slots;       // [seqs], distinct
+  absl::Span<const int64_t> positions;   // [seqs]: tokens read before this batch
+  absl::Span<const int32_t> pages;       // KV pages of all sequences; empty without attention
+  absl::Span<const int32_t> page_start;  // [seqs + 1]; empty without attention
+  absl::Span<const int32_t> logit_rows;  // rows whose logits are wanted, ascending
+};
+
+class Model {
+ public:
+  // Reads config.json and the safetensors of `dir`, validates every tensor against the description
+  // before allocating, and packs the weights. Errors: NOT_FOUND (missing file), INVALID_ARGUMENT
+  // (names the file, key or tensor and what is expected), DATA_LOSS (damaged file, NaN weights).
+  static absl::StatusOr<std::unique_ptr<Model>> Load(const std::string& dir,
+                                                     const LoadOptions& options);
+  virtual ~Model() = default;
+
+  virtual const ModelDescription& description() const = 0;
+  virtual const StateLayout& state_layout() const = 0;
+  // Hex SHA-256 over weights, config, tokenizer and the numerics profile.
+  virtual const std::string& fingerprint() const = 0;
+  // "cpu-float32" or "cpu-bfloat16": states of different profiles are never mixed.
+  virtual const std::string& numerics_profile() const = 0;
+  virtual size_t weight_bytes() const = 0;
+
+  // Runs the batch: updates the sequences' state in `state`, writes logits [logit_rows, vocab] f32.
+  virtual absl::Status Forward(const StepBatch& batch, const StateArrays& state,
+                               absl::Span<float> logits) = 0;
+};
+
+}  // namespace anabranch

@@ -1,0 +1,79 @@
+// One description for every architecture (MODELS.md section 9): an embedding, a list of layers, a
+// final norm and a head. A layer is an ordered list of residual steps x += scale * mixer(norm(x)).
+// A new architecture is a new description plus a table of weight names, not new engine code.
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "kernels/norm.h"
+
+namespace anabranch {
+
+struct Mamba1Spec {
+  int64_t inner = 0, state_dim = 0, dt_rank = 0;
+  int32_t conv_width = 4;
+  bool conv_bias = true, proj_bias = false;
+  // Norm without weights of delta, B and C before they are used (falcon_mamba).
+  enum class InnerNorm : uint8_t { kNone, kUnweighted } inner_norm = InnerNorm::kNone;
+  float inner_norm_eps = 1e-6f;
+};
+
+struct Mamba2Spec {
+  int64_t inner = 0, heads = 0, head_dim = 0, state_dim = 0, groups = 1;
+  int32_t conv_width = 4;
+  bool conv_bias = true, proj_bias = false;
+  float dt_lo = 0, dt_hi = std::numeric_limits<float>::infinity();
+  kernels::GateOrder gate = kernels::GateOrder::kGateFirst;
+  int32_t norm_groups = 1;
+  float norm_eps = 1e-5f;
+};
+
+struct AttentionSpec {
+  int64_t heads = 0, kv_heads = 0, head_dim = 0;
+  float scale = 1;
+  bool bias = false;
+  int32_t rotary_dim = 0;  // 0: no position signal
+  double rope_theta = 10000;
+};
+
+// down(silu(gate x) * (up x)), gate and up fused in one [2F, H] matrix, gate rows first.
+struct GatedMlpSpec {
+  int64_t width = 0;
+  bool bias = false;
+};
+
+using MixerSpec = std::variant<Mamba1Spec, Mamba2Spec, AttentionSpec, GatedMlpSpec>;
+
+// x += residual_scale * mixer(rms_norm(x)). Tensor names are `norm` and `prefix` + the mixer's own.
+struct ResidualStep {
+  std::string norm;    // name of the norm's weight
+  std::string prefix;  // prefix of the mixer's tensors, with the final dot
+  MixerSpec mixer;
+};
+
+struct LayerDescription {
+  std::vector<ResidualStep> steps;
+};
+
+struct ModelDescription {
+  std::string model_type;  // as in config.json
+  int64_t hidden = 0, vocab = 0;
+  float norm_eps = 1e-5f;
+  bool residual_in_fp32 = false;  // matters in bfloat16 only
+  float embedding_scale = 1, residual_scale = 1;
+  float logits_scale = 1;  // logits are multiplied by it
+  std::string embedding_name, final_norm_name, head_name;
+  std::string embedding_alias;  // older name of the embedding; empty: none
+  // The head uses the embedding's matrix; a head in the file is not used. Also the case when the
+  // file has no head.
+  bool tied_head = false;
+  std::vector<LayerDescription> layers;
+  std::vector<int32_t> eos_token_ids;
+  int32_t bos_token_id = -1;  // -1: none
+};
+
+}  // namespace anabranch

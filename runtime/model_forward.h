@@ -1,0 +1,58 @@
+// The forward pass: the layers of one description over one packed batch.
+#pragma once
+
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "runtime/mixer.h"
+#include "runtime/model.h"
+#include "runtime/weights.h"
+
+namespace anabranch {
+
+// Everything a loaded model holds besides its names.
+struct ModelWeights {
+  struct Step {
+    Buffer norm;
+    std::unique_ptr<Mixer> mixer;
+  };
+  Buffer embedding;         // [vocab, hidden] in the compute dtype
+  std::vector<Step> steps;  // of all layers, in order
+  Buffer final_norm;
+  Linear head;
+  size_t bytes = 0;
+};
+
+// INVALID_ARGUMENT if a batch does not fit together, has ids outside the vocabulary, too few pages
+// or arrays of another layout: nothing has been touched then.
+absl::Status CheckBatch(const StepBatch& batch, const StateArrays& state, const StateLayout& layout,
+                        int64_t vocab, size_t logits_size);
+
+class ForwardPass {
+ public:
+  ForwardPass(const ModelDescription& model, ModelWeights weights, kernels::DType dtype,
+              int num_threads)
+      : model_(model), weights_(std::move(weights)), dtype_(dtype), parallel_(num_threads) {}
+
+  // The batch has passed CheckBatch.
+  absl::Status Run(const StepBatch& batch, const StateArrays& state, absl::Span<float> logits);
+  size_t weight_bytes() const { return weights_.bytes; }
+
+ private:
+  StepContext MakeContext(const StepBatch& batch, const StateArrays& state);
+  absl::Status Embed(const StepContext& step, const int32_t* ids, float* x) const;
+  absl::Status Norm(const StepContext& step, int64_t rows, const float* x, const Buffer& weight,
+                    float* y) const;
+  absl::Status RunSteps(const StepContext& step, float* x) const;
+  absl::Status Head(const StepContext& step, absl::Span<const int32_t> rows, const float* x,
+                    absl::Span<float> logits) const;
+
+  const ModelDescription& model_;  // outlives this
+  ModelWeights weights_;
+  kernels::DType dtype_;
+  TorchParallel parallel_;
+  Workspace workspace_;
+};
+
+}  // namespace anabranch

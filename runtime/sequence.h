@@ -1,0 +1,62 @@
+// A live context, as engine.cc and the works see it. Outside of the runtime it is opaque.
+//
+// Thread rule: `use` decides who may touch the rest. One work at a time writes (the engine's
+// thread), or any number of readers (fork, capture) read; who does not get in is refused, never
+// blocked. Its atomic orders the accesses of one holder before those of the next.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "runtime/slot_pool.h"
+
+namespace anabranch {
+
+// At most one writer or any number of readers; never waits.
+class UseGuard {
+ public:
+  bool TryWrite() {
+    int idle = 0;
+    return uses_.compare_exchange_strong(idle, kWriting, std::memory_order_acquire);
+  }
+  void EndWrite() { uses_.store(0, std::memory_order_release); }
+
+  bool TryRead() {
+    int uses = uses_.load(std::memory_order_relaxed);
+    while (uses != kWriting) {
+      if (uses_.compare_exchange_weak(uses, uses + 1, std::memory_order_acquire)) return true;
+    }
+    return false;
+  }
+  void EndRead() { uses_.fetch_sub(1, std::memory_order_release); }
+
+ private:
+  static constexpr int kWriting = -1;
+  std::atomic<int> uses_{0};
+};
+
+class Sequence {
+ public:
+  Sequence(const void* owner, std::shared_ptr<SlotPool> pool, SlotRef ref)
+      : owner(owner), ref(std::move(ref)), pool_(std::move(pool)) {}
+  ~Sequence() { pool_->Release(ref); }
+  Sequence(const Sequence&) = delete;
+  Sequence& operator=(const Sequence&) = delete;
+
+  const void* const owner;  // the engine
+  UseGuard use;
+
+  SlotRef ref;
+  std::vector<int32_t> tokens;  // ref.position of them
+  // After the last token; null before the first. Replaced, not changed, so that forks share it.
+  std::shared_ptr<const std::vector<float>> last_logits;
+  bool broken = false;  // a step failed half way: the state may be neither old nor new
+
+ private:
+  const std::shared_ptr<SlotPool> pool_;
+};
+
+}  // namespace anabranch

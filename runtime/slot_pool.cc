@@ -1,0 +1,309 @@
+#include "runtime/slot_pool.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "statestore/base/status_macros.h"
+
+namespace anabranch {
+namespace {
+
+// NaN in float32, bfloat16 and float64.
+constexpr int kPoisonByte = 0xff;
+
+// Zero pages from the system: nothing is committed before it is written, so a pool of many large
+// slots costs what its live sequences need.
+class Arena {
+ public:
+  Arena() = default;
+  Arena(Arena&& other) noexcept
+      : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
+  Arena& operator=(Arena&& other) noexcept {
+    std::swap(data_, other.data_);
+    std::swap(bytes_, other.bytes_);
+    return *this;
+  }
+  ~Arena() {
+    if (data_ != nullptr) munmap(data_, bytes_);
+  }
+
+  static absl::StatusOr<Arena> Reserve(size_t bytes) {
+    Arena arena;
+    if (bytes == 0) return arena;
+    void* data = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (data == MAP_FAILED) {
+      return absl::ResourceExhaustedError(
+          absl::StrCat("cannot reserve ", bytes, " bytes for state slots; lower the slot count"));
+    }
+    arena.data_ = static_cast<uint8_t*>(data);
+    arena.bytes_ = bytes;
+    return arena;
+  }
+
+  uint8_t* data() const { return data_; }
+
+ private:
+  uint8_t* data_ = nullptr;
+  size_t bytes_ = 0;
+};
+
+// Bytes of `count` items of the entry, or an error that names it.
+absl::StatusOr<size_t> CheckedBytes(const StateEntry& entry, int32_t count) {
+  int64_t bytes = StateDTypeBytes(entry.dtype);
+  bool valid = bytes > 0 && !entry.shape.empty();
+  for (int64_t dim : entry.shape) {
+    valid = valid && dim > 0 && !__builtin_mul_overflow(bytes, dim, &bytes);
+  }
+  if (entry.paged()) valid = valid && entry.shape[0] == kKvPageTokens;
+  if (!valid || __builtin_mul_overflow(bytes, int64_t{count}, &bytes)) {
+    return absl::InvalidArgumentError(absl::StrCat("state entry of layer ", entry.layer, " kind ",
+                                                   static_cast<int>(entry.kind),
+                                                   " has no usable shape"));
+  }
+  return static_cast<size_t>(bytes);
+}
+
+// Counts references of `size` items and hands out free ones, lowest first at the start.
+class RefCounts {
+ public:
+  explicit RefCounts(int32_t size) : refs_(size, 0) {
+    free_.reserve(size);
+    for (int32_t i = size - 1; i >= 0; --i) free_.push_back(i);
+  }
+  int32_t size() const { return static_cast<int32_t>(refs_.size()); }
+  int32_t num_free() const { return static_cast<int32_t>(free_.size()); }
+  bool shared(int32_t item) const { return refs_[item] > 1; }
+  void Add(int32_t item) { ++refs_[item]; }
+  int32_t Take() {
+    const int32_t item = free_.back();
+    free_.pop_back();
+    refs_[item] = 1;
+    return item;
+  }
+  // True if that was the last reference: the caller wipes the item and then calls Free.
+  bool Drop(int32_t item) { return --refs_[item] == 0; }
+  void Free(int32_t item) { free_.push_back(item); }
+
+ private:
+  std::vector<int32_t> refs_;
+  std::vector<int32_t> free_;
+};
+
+class HostSlotPool final : public SlotPool {
+ public:
+  HostSlotPool(const StateLayout& layout, const Options& options, std::vector<Arena> arenas)
+      : layout_(layout),
+        poison_(options.poison_released),
+        arenas_(std::move(arenas)),
+        slots_(options.num_slots),
+        pages_(layout.has_kv() ? options.num_kv_pages : 0) {
+    for (size_t e = 0; e < layout_.entries.size(); ++e) {
+      arrays_.base.push_back(arenas_[e].data());
+      arrays_.stride.push_back(layout_.entries[e].num_elements());
+    }
+  }
+
+  absl::StatusOr<SlotRef> Acquire() override {
+    SlotRef ref;
+    {
+      absl::MutexLock lock(&mutex_);
+      if (slots_.num_free() == 0) return OutOf("slots", slots_.size());
+      ref.slot = slots_.Take();
+    }
+    FillSlot(ref.slot, 0);
+    return ref;
+  }
+
+  SlotRef Share(const SlotRef& ref) override {
+    SlotRef other;
+    if (ref.slot < 0) return other;
+    // Pages beyond the position hold nothing: they stay with the reference that asked for them.
+    const size_t filled = std::min(PagesFor(ref.position), ref.pages.size());
+    other.slot = ref.slot;
+    other.position = ref.position;
+    other.pages.assign(ref.pages.begin(), ref.pages.begin() + filled);
+    absl::MutexLock lock(&mutex_);
+    slots_.Add(other.slot);
+    for (int32_t page : other.pages) pages_.Add(page);
+    return other;
+  }
+
+  void Release(SlotRef& ref) override {
+    if (ref.slot < 0) return;
+    DropSlot(ref.slot);
+    for (int32_t page : ref.pages) DropPage(page);
+    ref = SlotRef();
+  }
+
+  absl::Status PrepareWrite(SlotRef& ref, int64_t new_tokens) override;
+
+  const StateArrays& arrays() const override { return arrays_; }
+  const StateLayout& layout() const override { return layout_; }
+
+  Usage usage() const override {
+    Usage usage;
+    usage.slot_bytes = layout_.slot_bytes();
+    usage.page_bytes = layout_.kv_page_bytes();
+    absl::MutexLock lock(&mutex_);
+    usage.slots_total = slots_.size();
+    usage.slots_used = slots_.size() - slots_.num_free();
+    usage.pages_total = pages_.size();
+    usage.pages_used = pages_.size() - pages_.num_free();
+    return usage;
+  }
+
+  absl::Span<uint8_t> SlotBytes(const SlotRef& ref, int entry) override {
+    return Bytes(entry, ref.slot);
+  }
+  absl::Span<uint8_t> PageBytes(const SlotRef& ref, int entry, int page_index) override {
+    return Bytes(entry, ref.pages[page_index]);
+  }
+
+ private:
+  // What PrepareWrite takes before it touches `ref`: a new slot and new pages by page index.
+  struct Taken {
+    int32_t slot = -1;
+    std::vector<std::pair<size_t, int32_t>> pages;
+  };
+
+  static size_t PagesFor(int64_t tokens) { return (tokens + kKvPageTokens - 1) / kKvPageTokens; }
+  static absl::Status OutOf(const char* what, int32_t total) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("all ", total, " state ", what, " are in use"));
+  }
+
+  absl::Span<uint8_t> Bytes(int entry, int32_t item) const {
+    const size_t bytes = layout_.entries[entry].bytes();
+    return absl::MakeSpan(arenas_[entry].data() + bytes * item, bytes);
+  }
+
+  void Fill(bool paged, int32_t item, int byte) const {
+    for (size_t e = 0; e < layout_.entries.size(); ++e) {
+      if (layout_.entries[e].paged() != paged) continue;
+      const absl::Span<uint8_t> bytes = Bytes(e, item);
+      std::memset(bytes.data(), byte, bytes.size());
+    }
+  }
+  void FillSlot(int32_t slot, int byte) const { Fill(/*paged=*/false, slot, byte); }
+  void FillPage(int32_t page, int byte) const { Fill(/*paged=*/true, page, byte); }
+
+  void CopySlot(int32_t from, int32_t to) const {
+    for (size_t e = 0; e < layout_.entries.size(); ++e) {
+      if (layout_.entries[e].paged()) continue;
+      const absl::Span<uint8_t> bytes = Bytes(e, to);
+      std::memcpy(bytes.data(), Bytes(e, from).data(), bytes.size());
+    }
+  }
+  void CopyPage(int32_t from, int32_t to, int64_t tokens) const {
+    for (size_t e = 0; e < layout_.entries.size(); ++e) {
+      if (!layout_.entries[e].paged()) continue;
+      const absl::Span<uint8_t> bytes = Bytes(e, to);
+      std::memcpy(bytes.data(), Bytes(e, from).data(), bytes.size() / kKvPageTokens * tokens);
+    }
+  }
+
+  void DropSlot(int32_t slot) {
+    {
+      absl::MutexLock lock(&mutex_);
+      if (!slots_.Drop(slot)) return;
+    }
+    if (poison_) FillSlot(slot, kPoisonByte);
+    absl::MutexLock lock(&mutex_);
+    slots_.Free(slot);
+  }
+  void DropPage(int32_t page) {
+    {
+      absl::MutexLock lock(&mutex_);
+      if (!pages_.Drop(page)) return;
+    }
+    if (poison_) FillPage(page, kPoisonByte);
+    absl::MutexLock lock(&mutex_);
+    pages_.Free(page);
+  }
+
+  absl::StatusOr<Taken> Take(const SlotRef& ref, size_t first_page, size_t num_pages);
+
+  const StateLayout layout_;
+  const bool poison_;
+  const std::vector<Arena> arenas_;  // by entry
+  StateArrays arrays_;               // constant after construction
+
+  // Guards the counts only. Payload is written without it: by its only holder, or before the item
+  // is handed out.
+  mutable absl::Mutex mutex_;
+  RefCounts slots_ ABSL_GUARDED_BY(mutex_);
+  RefCounts pages_ ABSL_GUARDED_BY(mutex_);
+};
+
+// Takes everything a write needs, or nothing.
+absl::StatusOr<HostSlotPool::Taken> HostSlotPool::Take(const SlotRef& ref, size_t first_page,
+                                                       size_t num_pages) {
+  Taken taken;
+  std::vector<size_t> indexes;
+  absl::MutexLock lock(&mutex_);
+  for (size_t i = first_page; i < std::max(num_pages, ref.pages.size()); ++i) {
+    if (i >= ref.pages.size() || pages_.shared(ref.pages[i])) indexes.push_back(i);
+  }
+  if (static_cast<size_t>(pages_.num_free()) < indexes.size()) return OutOf("pages", pages_.size());
+  if (slots_.shared(ref.slot)) {
+    if (slots_.num_free() == 0) return OutOf("slots", slots_.size());
+    taken.slot = slots_.Take();
+  }
+  for (size_t i : indexes) taken.pages.emplace_back(i, pages_.Take());
+  return taken;
+}
+
+absl::Status HostSlotPool::PrepareWrite(SlotRef& ref, int64_t new_tokens) {
+  if (ref.slot < 0 || new_tokens < 0 ||
+      new_tokens > std::numeric_limits<int64_t>::max() - ref.position - kKvPageTokens) {
+    return absl::InvalidArgumentError("PrepareWrite needs a held slot and a token count");
+  }
+  const bool kv = layout_.has_kv();
+  const size_t first_page = ref.position / kKvPageTokens;
+  const size_t num_pages = kv ? PagesFor(ref.position + new_tokens) : 0;
+  ANABRANCH_ASSIGN_OR_RETURN(const Taken taken, Take(ref, first_page, num_pages));
+  // The old ones are dropped only after the copy: until then nobody else may write them in place.
+  if (taken.slot >= 0) {
+    CopySlot(ref.slot, taken.slot);
+    DropSlot(std::exchange(ref.slot, taken.slot));
+  }
+  const int64_t partly = ref.position % kKvPageTokens;
+  for (const auto& [index, page] : taken.pages) {
+    FillPage(page, 0);
+    if (index >= ref.pages.size()) {
+      ref.pages.push_back(page);
+      continue;
+    }
+    if (index == first_page) CopyPage(ref.pages[index], page, partly);
+    DropPage(std::exchange(ref.pages[index], page));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<SlotPool>> SlotPool::Create(const StateLayout& layout,
+                                                           const Options& options) {
+  if (options.num_slots < 1) return absl::InvalidArgumentError("num_slots must be at least 1");
+  if (layout.has_kv() && options.num_kv_pages < 1) {
+    return absl::InvalidArgumentError("num_kv_pages must be at least 1 for a model with attention");
+  }
+  std::vector<Arena> arenas;
+  for (const StateEntry& entry : layout.entries) {
+    const int32_t count = entry.paged() ? options.num_kv_pages : options.num_slots;
+    ANABRANCH_ASSIGN_OR_RETURN(const size_t bytes, CheckedBytes(entry, count));
+    ANABRANCH_ASSIGN_OR_RETURN(Arena arena, Arena::Reserve(bytes));
+    arenas.push_back(std::move(arena));
+  }
+  return std::make_unique<HostSlotPool>(layout, options, std::move(arenas));
+}
+
+}  // namespace anabranch

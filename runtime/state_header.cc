@@ -1,0 +1,285 @@
+// The header's bytes; docs/STATE_FORMAT.md has the table. Order of checks when parsing: magic,
+// version, length, checksum, then each field within its limit, then what the fields mean together.
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <limits>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+#include "runtime/state_image.h"
+#include "statestore/base/status_macros.h"
+#include "xxhash.h"
+
+namespace anabranch {
+namespace {
+
+static_assert(std::endian::native == std::endian::little, "the format is little-endian");
+
+constexpr absl::string_view kMagic("ABSTATE\0", 8);
+constexpr size_t kPrefixBytes = 16;  // magic, version, header length
+constexpr size_t kChecksumBytes = 8;
+constexpr size_t kHashBytes = 32;
+// Fixed bytes of one segment (without its dims) and of one KV block reference.
+constexpr size_t kSegmentBytes = 4 + 1 + 1 + 2 + 8 + 8 + 8;
+constexpr size_t kBlockBytes = kHashBytes + 4 + 8;
+
+// Far above any model, far below what could hurt.
+constexpr size_t kMaxStringBytes = 256;
+constexpr uint32_t kMaxSegments = 1 << 16;
+constexpr uint32_t kMaxRank = 8;
+constexpr uint32_t kMaxBlocks = 1 << 22;
+constexpr uint32_t kMaxVocab = 1 << 24;
+constexpr int64_t kMaxTokens = int64_t{kMaxBlocks} * kKvPageTokens;
+constexpr uint64_t kMaxPayloadBytes = uint64_t{1} << 40;
+constexpr uint64_t kMaxBlockBytes = uint64_t{1} << 32;
+
+template <typename T>
+void Put(std::string& out, T value) {
+  out.append(reinterpret_cast<const char*>(&value), sizeof(value));
+}
+
+void PutString(std::string& out, absl::string_view value) {
+  Put(out, static_cast<uint16_t>(value.size()));
+  out.append(value.data(), value.size());
+}
+
+absl::Status Damaged(absl::string_view what) {
+  return absl::DataLossError(absl::StrCat("state header is damaged: ", what));
+}
+
+// Reads the span front to back; nothing is read or allocated beyond it.
+class Reader {
+ public:
+  explicit Reader(absl::string_view bytes) : rest_(bytes) {}
+
+  size_t remaining() const { return rest_.size(); }
+
+  template <typename T>
+  absl::Status Read(T& value) {
+    if (rest_.size() < sizeof(T)) return Damaged("it ends inside a field");
+    std::memcpy(&value, rest_.data(), sizeof(T));
+    rest_.remove_prefix(sizeof(T));
+    return absl::OkStatus();
+  }
+
+  absl::Status ReadBytes(size_t count, absl::string_view& value) {
+    if (rest_.size() < count) return Damaged("it ends inside a field");
+    value = rest_.substr(0, count);
+    rest_.remove_prefix(count);
+    return absl::OkStatus();
+  }
+
+  absl::Status ReadString(const char* name, std::string& value) {
+    uint16_t size = 0;
+    ANABRANCH_RETURN_IF_ERROR(Read(size));
+    if (size > kMaxStringBytes) return Damaged(absl::StrCat(name, " is too long"));
+    absl::string_view bytes;
+    ANABRANCH_RETURN_IF_ERROR(ReadBytes(size, bytes));
+    value = std::string(bytes);
+    return absl::OkStatus();
+  }
+
+ private:
+  absl::string_view rest_;
+};
+
+// The payload's kinds; keys and values are in blocks.
+bool IsSegmentKind(uint8_t kind) { return kind <= static_cast<uint8_t>(StateKind::kCumulative); }
+bool IsDType(uint8_t dtype) { return dtype <= static_cast<uint8_t>(StateDType::kFloat64); }
+
+// Reads the dims and checks that shape and dtype give exactly the segment's bytes.
+absl::Status ReadShape(Reader& reader, uint16_t rank, StateSegment& segment) {
+  if (rank == 0 || rank > kMaxRank) return Damaged("a segment's rank is out of range");
+  uint64_t bytes = StateDTypeBytes(segment.dtype);
+  for (uint16_t i = 0; i < rank; ++i) {
+    int64_t dim = 0;
+    ANABRANCH_RETURN_IF_ERROR(reader.Read(dim));
+    if (dim <= 0 || __builtin_mul_overflow(bytes, static_cast<uint64_t>(dim), &bytes) ||
+        bytes > kMaxPayloadBytes) {
+      return Damaged("a segment's shape is out of range");
+    }
+    segment.shape.push_back(dim);
+  }
+  if (bytes != segment.bytes) return Damaged("a segment's shape and bytes differ");
+  return absl::OkStatus();
+}
+
+absl::StatusOr<StateSegment> ReadSegment(Reader& reader) {
+  StateSegment segment;
+  uint8_t kind = 0, dtype = 0;
+  uint16_t rank = 0;
+  ANABRANCH_RETURN_IF_ERROR(reader.Read(segment.layer));
+  ANABRANCH_RETURN_IF_ERROR(reader.Read(kind));
+  ANABRANCH_RETURN_IF_ERROR(reader.Read(dtype));
+  ANABRANCH_RETURN_IF_ERROR(reader.Read(rank));
+  ANABRANCH_RETURN_IF_ERROR(reader.Read(segment.offset));
+  ANABRANCH_RETURN_IF_ERROR(reader.Read(segment.bytes));
+  ANABRANCH_RETURN_IF_ERROR(reader.Read(segment.checksum));
+  if (segment.layer < kLastLogitsLayer) return Damaged("a segment's layer is out of range");
+  if (!IsSegmentKind(kind) || !IsDType(dtype)) {
+    return Damaged("a segment's kind or dtype is unknown");
+  }
+  segment.kind = static_cast<StateKind>(kind);
+  segment.dtype = static_cast<StateDType>(dtype);
+  ANABRANCH_RETURN_IF_ERROR(ReadShape(reader, rank, segment));
+  return segment;
+}
+
+// The count is checked against the bytes that are left before room is made for it.
+absl::Status ReadCount(Reader& reader, uint32_t limit, size_t item_bytes, uint32_t& count) {
+  ANABRANCH_RETURN_IF_ERROR(reader.Read(count));
+  if (count > limit || count > reader.remaining() / item_bytes) {
+    return Damaged("a count is larger than the header");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReadSegments(Reader& reader, StateHeader& header) {
+  uint32_t count = 0;
+  ANABRANCH_RETURN_IF_ERROR(ReadCount(reader, kMaxSegments, kSegmentBytes + 8, count));
+  header.segments.reserve(count);
+  uint64_t end = 0;
+  for (uint32_t i = 0; i < count; ++i) {
+    ANABRANCH_ASSIGN_OR_RETURN(StateSegment segment, ReadSegment(reader));
+    if (segment.offset != end) return Damaged("the segments leave a hole or overlap");
+    end += segment.bytes;  // both at most 2^40
+    if (end > kMaxPayloadBytes) return Damaged("the payload is too large");
+    header.segments.push_back(std::move(segment));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReadBlocks(Reader& reader, StateHeader& header) {
+  uint32_t count = 0;
+  ANABRANCH_RETURN_IF_ERROR(ReadCount(reader, kMaxBlocks, kBlockBytes, count));
+  header.kv_blocks.reserve(count);
+  for (uint32_t i = 0; i < count; ++i) {
+    KvBlockRef block;
+    absl::string_view hash;
+    ANABRANCH_RETURN_IF_ERROR(reader.ReadBytes(kHashBytes, hash));
+    ANABRANCH_RETURN_IF_ERROR(reader.Read(block.tokens));
+    ANABRANCH_RETURN_IF_ERROR(reader.Read(block.bytes));
+    block.hash = absl::BytesToHexString(hash);
+    if (block.bytes == 0 || block.bytes > kMaxBlockBytes) {
+      return Damaged("the size of a block of keys and values is out of range");
+    }
+    header.kv_blocks.push_back(std::move(block));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckLastLogits(const StateHeader& header) {
+  for (size_t i = 0; i < header.segments.size(); ++i) {
+    const StateSegment& segment = header.segments[i];
+    if (segment.layer != kLastLogitsLayer) continue;
+    const bool valid = header.vocab > 0 && i + 1 == header.segments.size() &&
+                       segment.kind == StateKind::kRecurrent &&
+                       segment.dtype == StateDType::kFloat32 &&
+                       segment.shape == std::vector<int64_t>{header.vocab};
+    if (!valid) return Damaged("the segment of the last logits does not fit");
+    return absl::OkStatus();
+  }
+  if (header.vocab != 0) return Damaged("the segment of the last logits is missing");
+  return absl::OkStatus();
+}
+
+absl::Status CheckBlocks(const StateHeader& header) {
+  if (header.kv_blocks.empty()) return absl::OkStatus();
+  int64_t left = header.token_count;
+  for (const KvBlockRef& block : header.kv_blocks) {
+    if (block.tokens != std::min<int64_t>(left, kKvPageTokens) || block.tokens < 1) {
+      return Damaged("the blocks of keys and values do not cover the tokens");
+    }
+    left -= block.tokens;
+  }
+  if (left != 0) return Damaged("the blocks of keys and values do not cover the tokens");
+  return absl::OkStatus();
+}
+
+// Magic, version, length and checksum; what is between prefix and checksum on success.
+absl::StatusOr<absl::string_view> CheckFrame(absl::string_view bytes) {
+  if (bytes.size() < kPrefixBytes + kChecksumBytes) return Damaged("it is too short");
+  if (bytes.substr(0, kMagic.size()) != kMagic) return Damaged("it does not start as a state");
+  uint32_t version = 0, length = 0;
+  std::memcpy(&version, bytes.data() + kMagic.size(), sizeof(version));
+  std::memcpy(&length, bytes.data() + kMagic.size() + sizeof(version), sizeof(length));
+  if (version != kStateFormatVersion) {
+    return absl::FailedPreconditionError(absl::StrCat("state format version ", version,
+                                                      " is not supported; this build reads ",
+                                                      kStateFormatVersion));
+  }
+  if (length != bytes.size()) {
+    return Damaged(absl::StrCat("it says ", length, " bytes and has ", bytes.size()));
+  }
+  const absl::string_view covered = bytes.substr(0, bytes.size() - kChecksumBytes);
+  uint64_t checksum = 0;
+  std::memcpy(&checksum, covered.data() + covered.size(), sizeof(checksum));
+  if (XXH3_64bits(covered.data(), covered.size()) != checksum) {
+    return Damaged("its checksum does not match");
+  }
+  return covered.substr(kPrefixBytes);
+}
+
+}  // namespace
+
+std::string SerializeStateHeader(const StateHeader& header) {
+  std::string out(kMagic);
+  Put(out, header.format_version);
+  Put(out, uint32_t{0});  // length, set below
+  PutString(out, header.fingerprint);
+  PutString(out, header.numerics_profile);
+  Put(out, header.token_count);
+  Put(out, static_cast<uint32_t>(header.codec));
+  Put(out, header.vocab);
+  Put(out, static_cast<uint32_t>(header.segments.size()));
+  for (const StateSegment& segment : header.segments) {
+    Put(out, segment.layer);
+    Put(out, static_cast<uint8_t>(segment.kind));
+    Put(out, static_cast<uint8_t>(segment.dtype));
+    Put(out, static_cast<uint16_t>(segment.shape.size()));
+    Put(out, segment.offset);
+    Put(out, segment.bytes);
+    Put(out, segment.checksum);
+    for (int64_t dim : segment.shape) Put(out, dim);
+  }
+  Put(out, static_cast<uint32_t>(header.kv_blocks.size()));
+  for (const KvBlockRef& block : header.kv_blocks) {
+    std::string hash = absl::HexStringToBytes(block.hash);
+    hash.resize(kHashBytes);
+    out += hash;
+    Put(out, block.tokens);
+    Put(out, block.bytes);
+  }
+  const uint32_t length = out.size() + kChecksumBytes;
+  std::memcpy(out.data() + kMagic.size() + sizeof(header.format_version), &length, sizeof(length));
+  Put(out, uint64_t{XXH3_64bits(out.data(), out.size())});
+  return out;
+}
+
+absl::StatusOr<StateHeader> ParseStateHeader(absl::string_view bytes) {
+  ANABRANCH_ASSIGN_OR_RETURN(const absl::string_view body, CheckFrame(bytes));
+  Reader reader(body);
+  StateHeader header;
+  uint32_t codec = 0;
+  ANABRANCH_RETURN_IF_ERROR(reader.ReadString("the fingerprint", header.fingerprint));
+  ANABRANCH_RETURN_IF_ERROR(reader.ReadString("the numerics profile", header.numerics_profile));
+  ANABRANCH_RETURN_IF_ERROR(reader.Read(header.token_count));
+  ANABRANCH_RETURN_IF_ERROR(reader.Read(codec));
+  ANABRANCH_RETURN_IF_ERROR(reader.Read(header.vocab));
+  if (header.token_count < 0 || header.token_count > kMaxTokens) {
+    return Damaged("the token count is out of range");
+  }
+  if (codec != static_cast<uint32_t>(StateCodec::kExact)) return Damaged("the codec is unknown");
+  if (header.vocab < 0 || header.vocab > static_cast<int32_t>(kMaxVocab)) {
+    return Damaged("the vocabulary size is out of range");
+  }
+  ANABRANCH_RETURN_IF_ERROR(ReadSegments(reader, header));
+  ANABRANCH_RETURN_IF_ERROR(ReadBlocks(reader, header));
+  if (reader.remaining() != 0) return Damaged("it has bytes after the last field");
+  ANABRANCH_RETURN_IF_ERROR(CheckLastLogits(header));
+  ANABRANCH_RETURN_IF_ERROR(CheckBlocks(header));
+  return header;
+}
+
+}  // namespace anabranch

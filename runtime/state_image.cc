@@ -1,0 +1,331 @@
+#include "runtime/state_image.h"
+
+#include <openssl/evp.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "statestore/base/status_macros.h"
+#include "xxhash.h"
+
+namespace anabranch {
+namespace {
+
+const char* KindName(const StateSegment& segment) {
+  if (segment.layer == kLastLogitsLayer) return "last logits";
+  switch (segment.kind) {
+    case StateKind::kWindow:
+      return "window";
+    case StateKind::kRecurrent:
+      return "recurrent";
+    case StateKind::kCumulative:
+      return "cumulative";
+    case StateKind::kKeys:
+      return "keys";
+    case StateKind::kValues:
+      return "values";
+  }
+  return "unknown";
+}
+
+std::string Name(const StateSegment& segment) {
+  if (segment.layer == kLastLogitsLayer) return KindName(segment);
+  return absl::StrCat("layer ", segment.layer, " ", KindName(segment));
+}
+
+uint64_t Checksum(absl::string_view bytes) { return XXH3_64bits(bytes.data(), bytes.size()); }
+
+absl::StatusOr<std::string> Sha256Hex(absl::string_view bytes) {
+  unsigned char digest[EVP_MAX_MD_SIZE];
+  unsigned int size = 0;
+  if (EVP_Digest(bytes.data(), bytes.size(), digest, &size, EVP_sha256(), nullptr) != 1) {
+    return absl::InternalError("SHA-256 is not available");
+  }
+  return absl::BytesToHexString(absl::string_view(reinterpret_cast<char*>(digest), size));
+}
+
+// The table that a state of this layout has, with offsets and without checksums.
+std::vector<StateSegment> SegmentTable(const StateLayout& layout, int32_t vocab) {
+  std::vector<StateSegment> table;
+  uint64_t offset = 0;
+  const auto add = [&](StateSegment segment) {
+    segment.bytes = StateDTypeBytes(segment.dtype);
+    for (int64_t dim : segment.shape) segment.bytes *= dim;
+    segment.offset = offset;
+    offset += segment.bytes;
+    table.push_back(std::move(segment));
+  };
+  for (const StateEntry& entry : layout.entries) {
+    if (entry.paged()) continue;
+    StateSegment segment;
+    segment.layer = entry.layer;
+    segment.kind = entry.kind;
+    segment.dtype = entry.stored_dtype;
+    segment.shape = entry.shape;
+    add(std::move(segment));
+  }
+  if (vocab > 0) {
+    StateSegment segment;
+    segment.layer = kLastLogitsLayer;
+    segment.dtype = StateDType::kFloat32;
+    segment.shape = {vocab};
+    add(std::move(segment));
+  }
+  return table;
+}
+
+bool NarrowsToBFloat16(const StateEntry& entry) {
+  return entry.dtype == StateDType::kFloat32 && entry.stored_dtype == StateDType::kBFloat16;
+}
+
+// Slots hold either the stored dtype or float32 values that are exact in bfloat16.
+absl::Status CheckStorable(const StateLayout& layout) {
+  for (const StateEntry& entry : layout.entries) {
+    if (entry.dtype == entry.stored_dtype) continue;
+    if (entry.paged() || !NarrowsToBFloat16(entry)) {
+      return absl::InternalError(
+          absl::StrCat("state entry of layer ", entry.layer, " has no lossless stored form"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+// False if a value is not exact: the upper half of a float32 is its bfloat16.
+bool StoreEntry(const StateEntry& entry, absl::Span<const uint8_t> from, char* to) {
+  if (!NarrowsToBFloat16(entry)) {
+    std::memcpy(to, from.data(), from.size());
+    return true;
+  }
+  uint32_t lost = 0;
+  for (size_t i = 0; i < from.size() / 4; ++i) {
+    uint32_t bits;
+    std::memcpy(&bits, from.data() + 4 * i, 4);
+    lost |= bits & 0xffff;
+    const uint16_t half = bits >> 16;
+    std::memcpy(to + 2 * i, &half, 2);
+  }
+  return lost == 0;
+}
+
+void LoadEntry(const StateEntry& entry, const char* from, absl::Span<uint8_t> to) {
+  if (!NarrowsToBFloat16(entry)) {
+    std::memcpy(to.data(), from, to.size());
+    return;
+  }
+  for (size_t i = 0; i < to.size() / 4; ++i) {
+    uint16_t half;
+    std::memcpy(&half, from + 2 * i, 2);
+    const uint32_t bits = uint32_t{half} << 16;
+    std::memcpy(to.data() + 4 * i, &bits, 4);
+  }
+}
+
+uint64_t BlockBytes(const StateLayout& layout, int64_t tokens) {
+  return layout.kv_page_bytes() / kKvPageTokens * tokens;
+}
+
+// Visits the parts of a block in their stored order: [layer][keys, values][tokens, heads, dim].
+// `visit` gets the bytes of the page's first `tokens` tokens and their offset in the block.
+template <typename Visit>
+void ForBlockParts(SlotPool& pool, const SlotRef& ref, int block, int64_t tokens, Visit visit) {
+  uint64_t offset = 0;
+  const std::vector<StateEntry>& entries = pool.layout().entries;
+  for (size_t e = 0; e < entries.size(); ++e) {
+    if (!entries[e].paged()) continue;
+    const absl::Span<uint8_t> page = pool.PageBytes(ref, e, block);
+    const absl::Span<uint8_t> part = page.first(page.size() / kKvPageTokens * tokens);
+    visit(part, offset);
+    offset += part.size();
+  }
+}
+
+absl::Status CaptureBlocks(SlotPool& pool, const SlotRef& ref, StateImage& image) {
+  for (int64_t start = 0; start < ref.position; start += kKvPageTokens) {
+    KvBlockRef block;
+    block.tokens = std::min<int64_t>(ref.position - start, kKvPageTokens);
+    block.bytes = BlockBytes(pool.layout(), block.tokens);
+    std::string bytes(block.bytes, '\0');
+    ForBlockParts(pool, ref, start / kKvPageTokens, block.tokens,
+                  [&](absl::Span<uint8_t> part, uint64_t offset) {
+                    std::memcpy(bytes.data() + offset, part.data(), part.size());
+                  });
+    ANABRANCH_ASSIGN_OR_RETURN(block.hash, Sha256Hex(bytes));
+    image.header.kv_blocks.push_back(std::move(block));
+    image.kv_blocks.push_back(std::move(bytes));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CapturePayload(SlotPool& pool, const SlotRef& ref, absl::Span<const float> last_logits,
+                            StateImage& image) {
+  const std::vector<StateEntry>& entries = pool.layout().entries;
+  std::vector<StateSegment>& table = image.header.segments;
+  if (!table.empty()) image.payload.resize(table.back().offset + table.back().bytes);
+  auto segment = table.begin();
+  for (size_t e = 0; e < entries.size(); ++e) {
+    if (entries[e].paged()) continue;
+    if (!StoreEntry(entries[e], pool.SlotBytes(ref, e), image.payload.data() + segment->offset)) {
+      return absl::InternalError(
+          absl::StrCat(Name(*segment), " holds values that are not exact bfloat16"));
+    }
+    ++segment;
+  }
+  if (segment != table.end()) {
+    std::memcpy(image.payload.data() + segment->offset, last_logits.data(), segment->bytes);
+  }
+  for (StateSegment& s : table) {
+    s.checksum = Checksum(absl::string_view(image.payload).substr(s.offset, s.bytes));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckOrigin(const StateHeader& header, const std::string& fingerprint,
+                         const std::string& numerics_profile) {
+  if (header.format_version != kStateFormatVersion || header.codec != StateCodec::kExact) {
+    return absl::FailedPreconditionError("the state's format version or codec is not supported");
+  }
+  if (header.fingerprint != fingerprint) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("the state was made by model ", header.fingerprint.substr(0, 12),
+                     " and cannot continue on model ", fingerprint.substr(0, 12)));
+  }
+  if (header.numerics_profile != numerics_profile) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("the state was made with numerics ", header.numerics_profile,
+                     " and cannot continue with ", numerics_profile));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckPayload(const StateImage& image, const StateLayout& layout) {
+  const std::vector<StateSegment>& table = image.header.segments;
+  if (image.header.vocab < 0) return absl::DataLossError("the state's vocabulary is negative");
+  const std::vector<StateSegment> expected = SegmentTable(layout, image.header.vocab);
+  if (table.size() != expected.size()) {
+    return absl::DataLossError(
+        absl::StrCat("the state has ", table.size(), " segments; its model has ", expected.size()));
+  }
+  for (size_t i = 0; i < table.size(); ++i) {
+    const StateSegment& is = table[i];
+    const StateSegment& want = expected[i];
+    if (is.layer != want.layer || is.kind != want.kind || is.dtype != want.dtype ||
+        is.shape != want.shape || is.offset != want.offset || is.bytes != want.bytes) {
+      return absl::DataLossError(absl::StrCat(Name(is), " with shape [",
+                                              absl::StrJoin(is.shape, ","), "] stands where ",
+                                              Name(want), " is expected"));
+    }
+  }
+  const uint64_t bytes = expected.empty() ? 0 : expected.back().offset + expected.back().bytes;
+  if (image.payload.size() != bytes) {
+    return absl::DataLossError(absl::StrCat("the state's payload has ", image.payload.size(),
+                                            " bytes; its header says ", bytes));
+  }
+  for (const StateSegment& segment : table) {
+    const auto data = absl::string_view(image.payload).substr(segment.offset, segment.bytes);
+    if (Checksum(data) != segment.checksum) {
+      return absl::DataLossError(absl::StrCat(Name(segment), " does not match its checksum"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckBlocks(const StateImage& image, const StateLayout& layout) {
+  const StateHeader& header = image.header;
+  if (header.token_count < 0) return absl::DataLossError("the state's token count is negative");
+  const int64_t count = layout.has_kv() ? header.token_count / kKvPageTokens +
+                                              (header.token_count % kKvPageTokens != 0)
+                                        : 0;
+  if (static_cast<int64_t>(header.kv_blocks.size()) != count ||
+      static_cast<int64_t>(image.kv_blocks.size()) != count) {
+    return absl::DataLossError(absl::StrCat("the state needs ", count, " blocks of keys and ",
+                                            "values; its header names ", header.kv_blocks.size(),
+                                            " and ", image.kv_blocks.size(), " are there"));
+  }
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t tokens = std::min<int64_t>(header.token_count - i * kKvPageTokens, kKvPageTokens);
+    const uint64_t bytes = BlockBytes(layout, tokens);
+    if (header.kv_blocks[i].tokens != tokens || header.kv_blocks[i].bytes != bytes ||
+        image.kv_blocks[i].size() != bytes) {
+      return absl::DataLossError(
+          absl::StrCat("block ", i, " of keys and values has the wrong size"));
+    }
+    ANABRANCH_ASSIGN_OR_RETURN(const std::string hash, Sha256Hex(image.kv_blocks[i]));
+    if (hash != header.kv_blocks[i].hash) {
+      return absl::DataLossError(
+          absl::StrCat("block ", i, " of keys and values does not match its hash"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<float>> LoadLastLogits(const StateImage& image) {
+  std::vector<float> logits(image.header.vocab);
+  if (logits.empty()) return logits;
+  const StateSegment& segment = image.header.segments.back();
+  std::memcpy(logits.data(), image.payload.data() + segment.offset, segment.bytes);
+  for (float value : logits) {
+    if (!std::isfinite(value)) return absl::DataLossError("last logits are not finite");
+  }
+  return logits;
+}
+
+void LoadState(SlotPool& pool, const StateImage& image, const SlotRef& ref) {
+  const std::vector<StateEntry>& entries = pool.layout().entries;
+  auto segment = image.header.segments.begin();
+  for (size_t e = 0; e < entries.size(); ++e) {
+    if (entries[e].paged()) continue;
+    LoadEntry(entries[e], image.payload.data() + segment->offset, pool.SlotBytes(ref, e));
+    ++segment;
+  }
+  for (size_t b = 0; b < image.kv_blocks.size(); ++b) {
+    ForBlockParts(pool, ref, b, image.header.kv_blocks[b].tokens,
+                  [&](absl::Span<uint8_t> part, uint64_t offset) {
+                    std::memcpy(part.data(), image.kv_blocks[b].data() + offset, part.size());
+                  });
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<StateImage> CaptureState(SlotPool& pool, const SlotRef& ref,
+                                        const std::string& fingerprint,
+                                        const std::string& numerics_profile,
+                                        absl::Span<const float> last_logits) {
+  ANABRANCH_RETURN_IF_ERROR(CheckStorable(pool.layout()));
+  StateImage image;
+  image.header.fingerprint = fingerprint;
+  image.header.numerics_profile = numerics_profile;
+  image.header.token_count = ref.position;
+  image.header.vocab = last_logits.size();
+  image.header.segments = SegmentTable(pool.layout(), image.header.vocab);
+  ANABRANCH_RETURN_IF_ERROR(CapturePayload(pool, ref, last_logits, image));
+  if (pool.layout().has_kv()) ANABRANCH_RETURN_IF_ERROR(CaptureBlocks(pool, ref, image));
+  return image;
+}
+
+absl::StatusOr<RestoredState> RestoreState(SlotPool& pool, const StateImage& image,
+                                           const std::string& fingerprint,
+                                           const std::string& numerics_profile) {
+  ANABRANCH_RETURN_IF_ERROR(CheckOrigin(image.header, fingerprint, numerics_profile));
+  ANABRANCH_RETURN_IF_ERROR(CheckStorable(pool.layout()));
+  ANABRANCH_RETURN_IF_ERROR(CheckPayload(image, pool.layout()));
+  ANABRANCH_RETURN_IF_ERROR(CheckBlocks(image, pool.layout()));
+  RestoredState restored;
+  ANABRANCH_ASSIGN_OR_RETURN(restored.last_logits, LoadLastLogits(image));
+  ANABRANCH_ASSIGN_OR_RETURN(restored.ref, pool.Acquire());
+  const absl::Status room = pool.PrepareWrite(restored.ref, image.header.token_count);
+  if (!room.ok()) {
+    pool.Release(restored.ref);
+    return room;
+  }
+  LoadState(pool, image, restored.ref);
+  restored.ref.position = image.header.token_count;
+  return restored;
+}
+
+}  // namespace anabranch

@@ -1,0 +1,80 @@
+// A state as bytes: what capture produces, the library stores and restore reads. Little-endian,
+// versioned, every part checksummed (docs/STATE_FORMAT.md). The image is split into a header, one
+// payload (windows, recurrent tensors, T, last logits) and KV blocks of up to 256 tokens, which are
+// content-addressed so that relatives share them.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "runtime/slot_pool.h"
+#include "runtime/state_layout.h"
+
+namespace anabranch {
+
+inline constexpr uint32_t kStateFormatVersion = 1;
+
+enum class StateCodec : uint8_t { kExact = 0 };
+
+inline constexpr int32_t kLastLogitsLayer = -1;
+
+struct StateSegment {
+  int32_t layer = 0;  // kLastLogitsLayer: the last logits, float32 [vocab], kind kRecurrent
+  StateKind kind = StateKind::kRecurrent;
+  StateDType dtype = StateDType::kFloat32;
+  std::vector<int64_t> shape;
+  uint64_t offset = 0, bytes = 0;  // in the payload
+  uint64_t checksum = 0;           // XXH3-64 of those bytes
+};
+
+struct KvBlockRef {
+  std::string hash;    // hex SHA-256 of the block's bytes
+  int32_t tokens = 0;  // 1..256; only the last block of a state has fewer than 256
+  uint64_t bytes = 0;
+};
+
+struct StateHeader {
+  uint32_t format_version = kStateFormatVersion;
+  std::string fingerprint;       // of the model
+  std::string numerics_profile;  // Model::numerics_profile()
+  int64_t token_count = 0;       // tokens read since the root
+  StateCodec codec = StateCodec::kExact;
+  int32_t vocab = 0;  // length of the last-logits segment; 0: none (nothing read yet)
+  std::vector<StateSegment> segments;
+  std::vector<KvBlockRef> kv_blocks;
+};
+
+struct StateImage {
+  StateHeader header;
+  std::string payload;
+  std::vector<std::string> kv_blocks;  // in the order of header.kv_blocks
+};
+
+// Header <-> bytes. `header` must be one that CaptureState or ParseStateHeader made. Parsing is a
+// pure function of the span: DATA_LOSS says what is wrong (FAILED_PRECONDITION: a newer format
+// version); sizes and counts are checked against the bytes present before anything is allocated.
+std::string SerializeStateHeader(const StateHeader& header);
+absl::StatusOr<StateHeader> ParseStateHeader(absl::string_view bytes);
+
+// Copies the state of an idle sequence. `last_logits` may be empty. INTERNAL if a window is not
+// exact in its stored dtype (a model broke its layout's promise).
+absl::StatusOr<StateImage> CaptureState(SlotPool& pool, const SlotRef& ref,
+                                        const std::string& fingerprint,
+                                        const std::string& numerics_profile,
+                                        absl::Span<const float> last_logits);
+
+struct RestoredState {
+  SlotRef ref;
+  std::vector<float> last_logits;
+};
+// Checks fingerprint and profile (FAILED_PRECONDITION names both), layout, sizes and every checksum
+// (DATA_LOSS names the segment) before a slot is acquired; releases the slot if anything fails.
+absl::StatusOr<RestoredState> RestoreState(SlotPool& pool, const StateImage& image,
+                                           const std::string& fingerprint,
+                                           const std::string& numerics_profile);
+
+}  // namespace anabranch

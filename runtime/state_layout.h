@@ -1,0 +1,55 @@
+// What a model keeps between tokens. Each mixer declares its slots; saving, restoring, forking,
+// merging and inspecting states walk this list and know nothing about architectures.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace anabranch {
+
+enum class StateKind : uint8_t {
+  kWindow = 0,      // convolution window: the last inputs, oldest first. float32 in slots
+  kRecurrent = 1,   // recurrent tensor. float32
+  kCumulative = 2,  // T: sum of the step sizes dt since the first token. float64
+  kKeys = 3,        // attention keys (after rotary embedding), in pages
+  kValues = 4,      // attention values, in pages
+};
+
+enum class StateDType : uint8_t { kFloat32 = 0, kBFloat16 = 1, kFloat64 = 2 };
+
+size_t StateDTypeBytes(StateDType dtype);
+
+struct StateEntry {
+  int32_t layer = 0;
+  StateKind kind = StateKind::kRecurrent;
+  // dtype of the elements in a slot or page. A bfloat16 model keeps windows as float32 values that
+  // are exact bfloat16; its keys and values are stored as bfloat16.
+  StateDType dtype = StateDType::kFloat32;
+  // Shape of one sequence's tensor; for keys and values, of one page [tokens, heads, head_dim].
+  std::vector<int64_t> shape;
+  // dtype in a stored state, lossless: windows of a bfloat16 model are stored as bfloat16.
+  StateDType stored_dtype = StateDType::kFloat32;
+
+  int64_t num_elements() const;
+  size_t bytes() const { return num_elements() * StateDTypeBytes(dtype); }
+  bool paged() const { return kind == StateKind::kKeys || kind == StateKind::kValues; }
+};
+
+inline constexpr int32_t kKvPageTokens = 256;
+
+struct StateLayout {
+  std::vector<StateEntry> entries;  // ascending layer, then kind
+
+  bool has_kv() const;
+  size_t slot_bytes() const;     // of all entries that are not paged
+  size_t kv_page_bytes() const;  // one page of all paged entries
+};
+
+// Device arrays behind a SlotPool: one per entry, [slots or pages, shape...], dense.
+struct StateArrays {
+  std::vector<void*> base;      // by entry
+  std::vector<int64_t> stride;  // elements between slots or pages, by entry
+};
+
+}  // namespace anabranch

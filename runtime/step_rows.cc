@@ -1,0 +1,51 @@
+#include "runtime/step_rows.h"
+
+namespace anabranch {
+
+void StepRows::Clear() {
+  for (auto* list : {&tokens_, &slots_, &pages_, &logit_rows_}) list->clear();
+  positions_.clear();
+  row_start_.assign(1, 0);
+  logit_start_.assign(1, 0);
+  page_start_.assign(has_kv_ ? 1 : 0, 0);
+}
+
+void StepRows::Add(const SlotRef& ref, absl::Span<const int32_t> tokens, bool all_logits) {
+  const int32_t end = tokens_.size() + tokens.size();
+  for (int32_t row = all_logits ? tokens_.size() : end - 1; row < end; ++row) {
+    logit_rows_.push_back(row);
+  }
+  tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
+  row_start_.push_back(end);
+  logit_start_.push_back(logit_rows_.size());
+  slots_.push_back(ref.slot);
+  positions_.push_back(ref.position);
+  if (!has_kv_) return;
+  pages_.insert(pages_.end(), ref.pages.begin(), ref.pages.end());
+  page_start_.push_back(pages_.size());
+}
+
+StepBatch StepRows::batch() const {
+  StepBatch batch;
+  batch.tokens = tokens_;
+  batch.row_start = row_start_;
+  batch.slots = slots_;
+  batch.positions = positions_;
+  batch.pages = pages_;
+  batch.page_start = page_start_;
+  batch.logit_rows = logit_rows_;
+  return batch;
+}
+
+absl::Span<const int32_t> StepRows::tokens(size_t sequence) const {
+  return absl::MakeSpan(tokens_).subspan(row_start_[sequence],
+                                         row_start_[sequence + 1] - row_start_[sequence]);
+}
+
+absl::Span<const float> StepRows::logits(size_t sequence, absl::Span<const float> all,
+                                         int64_t vocab) const {
+  const int64_t first = logit_start_[sequence];
+  return all.subspan(first * vocab, (logit_start_[sequence + 1] - first) * vocab);
+}
+
+}  // namespace anabranch

@@ -1,0 +1,128 @@
+#include "runtime/tensor_file.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "statestore/base/status_macros.h"
+
+namespace anabranch {
+namespace {
+
+constexpr char kModelFile[] = "model.safetensors";
+constexpr char kIndexFile[] = "model.safetensors.index.json";
+constexpr size_t kMaxIndexBytes = 100'000'000;
+
+// The same status with the file's name in front of its message.
+absl::Status InFile(const std::string& path, const absl::Status& status) {
+  return absl::Status(status.code(), absl::StrCat(path, ": ", status.message()));
+}
+
+absl::string_view AsText(absl::Span<const uint8_t> bytes) {
+  return absl::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+}
+
+}  // namespace
+
+MappedFile::MappedFile(std::string path, absl::Span<const uint8_t> bytes)
+    : path_(std::move(path)), bytes_(bytes) {}
+
+MappedFile::~MappedFile() {
+  if (!bytes_.empty()) munmap(const_cast<uint8_t*>(bytes_.data()), bytes_.size());
+}
+
+absl::StatusOr<std::shared_ptr<MappedFile>> MappedFile::Open(const std::string& path) {
+  // O_NONBLOCK: a FIFO must not block the open; regular files ignore it.
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (fd < 0) {
+    const std::string message = absl::StrCat(path, ": ", strerror(errno));
+    return errno == ENOENT || errno == ENOTDIR ? absl::NotFoundError(message)
+                                               : absl::UnavailableError(message);
+  }
+  struct stat info = {};
+  if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
+    close(fd);
+    return absl::NotFoundError(absl::StrCat(path, ": not a regular file"));
+  }
+  const size_t size = static_cast<size_t>(info.st_size);
+  absl::Span<const uint8_t> bytes;
+  if (size > 0) {
+    void* data = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (data == MAP_FAILED) {
+      const absl::Status status = absl::UnavailableError(absl::StrCat(path, ": ", strerror(errno)));
+      close(fd);
+      return status;
+    }
+    bytes = absl::MakeConstSpan(static_cast<const uint8_t*>(data), size);
+  }
+  close(fd);
+  return std::shared_ptr<MappedFile>(new MappedFile(path, bytes));
+}
+
+absl::StatusOr<TensorFile> TensorFile::Open(const std::string& path) {
+  TensorFile result;
+  ANABRANCH_RETURN_IF_ERROR(result.AddFile(path, nullptr, ""));
+  return result;
+}
+
+absl::StatusOr<TensorFile> TensorFile::OpenModel(const std::string& dir) {
+  const std::string single = absl::StrCat(dir, "/", kModelFile);
+  auto opened = Open(single);
+  if (opened.ok() || !absl::IsNotFound(opened.status())) return opened;
+
+  const std::string index_path = absl::StrCat(dir, "/", kIndexFile);
+  auto index_file = MappedFile::Open(index_path);
+  if (absl::IsNotFound(index_file.status())) {
+    return absl::NotFoundError(
+        absl::StrCat(dir, ": neither ", kModelFile, " nor ", kIndexFile, " is there"));
+  }
+  ANABRANCH_RETURN_IF_ERROR(index_file.status());
+  if ((*index_file)->bytes().size() > kMaxIndexBytes) {
+    return absl::InvalidArgumentError(absl::StrCat(index_path, ": too large for an index"));
+  }
+  auto index = ParseShardIndex(AsText((*index_file)->bytes()));
+  if (!index.ok()) return InFile(index_path, index.status());
+
+  TensorFile result;
+  for (const std::string& name : index->files) {
+    ANABRANCH_RETURN_IF_ERROR(result.AddFile(absl::StrCat(dir, "/", name), &*index, name));
+  }
+  for (const auto& [tensor, file] : index->file_of) {
+    if (!result.tensors_.contains(tensor)) {
+      return absl::DataLossError(
+          absl::StrCat(index_path, ": tensor '", tensor, "' is not in ", file));
+    }
+  }
+  return result;
+}
+
+absl::Status TensorFile::AddFile(const std::string& path, const ShardIndex* index,
+                                 const std::string& name) {
+  ANABRANCH_ASSIGN_OR_RETURN(std::shared_ptr<MappedFile> file, MappedFile::Open(path));
+  auto tensors = ParseSafetensors(file->bytes());
+  if (!tensors.ok()) return InFile(path, tensors.status());
+  for (auto& [tensor, view] : *tensors) {
+    if (index != nullptr) {
+      const auto listed = index->file_of.find(tensor);
+      if (listed == index->file_of.end() || listed->second != name) {
+        return absl::DataLossError(
+            absl::StrCat(path, ": tensor '", tensor, "' is not listed for this file"));
+      }
+    }
+    tensors_.emplace(tensor, std::move(view));
+  }
+  files_.push_back(std::move(file));
+  return absl::OkStatus();
+}
+
+const TensorView* TensorFile::Find(absl::string_view name) const {
+  const auto found = tensors_.find(name);
+  return found == tensors_.end() ? nullptr : &found->second;
+}
+
+}  // namespace anabranch

@@ -1,0 +1,53 @@
+// The files behind a model's tensors: memory-mapped, checked by runtime/safetensors.h.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "runtime/safetensors.h"
+
+namespace anabranch {
+
+// A read-only memory mapping of one file.
+class MappedFile {
+ public:
+  // NOT_FOUND if there is no such regular file; UNAVAILABLE if it cannot be mapped.
+  static absl::StatusOr<std::shared_ptr<MappedFile>> Open(const std::string& path);
+  ~MappedFile();
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+
+  absl::Span<const uint8_t> bytes() const { return bytes_; }
+  const std::string& path() const { return path_; }
+
+ private:
+  MappedFile(std::string path, absl::Span<const uint8_t> bytes);
+  std::string path_;
+  absl::Span<const uint8_t> bytes_;
+};
+
+// All tensors of one safetensors file or of a model folder. Errors name the file.
+class TensorFile {
+ public:
+  static absl::StatusOr<TensorFile> Open(const std::string& path);
+  // `dir`/model.safetensors, or else the shards of `dir`/model.safetensors.index.json.
+  static absl::StatusOr<TensorFile> OpenModel(const std::string& dir);
+
+  const TensorMap& tensors() const { return tensors_; }
+  const TensorView* Find(absl::string_view name) const;  // null if absent
+  // The mapped files, in the order of their names.
+  const std::vector<std::shared_ptr<MappedFile>>& files() const { return files_; }
+
+ private:
+  absl::Status AddFile(const std::string& path, const ShardIndex* index, const std::string& name);
+
+  std::vector<std::shared_ptr<MappedFile>> files_;
+  TensorMap tensors_;
+};
+
+}  // namespace anabranch

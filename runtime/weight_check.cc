@@ -1,0 +1,78 @@
+// CheckTensors: a folder's tensors against a description.
+#include <variant>
+
+#include "absl/container/flat_hash_set.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "runtime/mixer.h"
+#include "runtime/weights.h"
+#include "statestore/base/status_macros.h"
+
+namespace anabranch {
+namespace {
+
+// Extra prediction heads, and a table that older writers stored with attention.
+bool Ignored(absl::string_view name) {
+  return absl::StartsWith(name, "mtp.") || absl::EndsWith(name, "rotary_emb.inv_freq");
+}
+
+std::vector<ExpectedTensor> Expected(const ModelDescription& model) {
+  std::vector<ExpectedTensor> expected;
+  expected.push_back({model.embedding_name, {model.vocab, model.hidden}});
+  for (const LayerDescription& layer : model.layers) {
+    for (const ResidualStep& step : layer.steps) {
+      expected.push_back({step.norm, {model.hidden}});
+      std::visit([&](const auto& spec) { ListTensors(spec, step.prefix, model.hidden, expected); },
+                 step.mixer);
+    }
+  }
+  expected.push_back({model.final_norm_name, {model.hidden}});
+  if (!model.tied_head) expected.push_back({model.head_name, {model.vocab, model.hidden}});
+  return expected;
+}
+
+absl::Status CheckOne(const TensorFile& file, const ExpectedTensor& expected) {
+  const TensorView* tensor = file.Find(expected.name);
+  if (tensor == nullptr) {
+    return absl::InvalidArgumentError(absl::StrCat("tensor '", expected.name, "' of shape ",
+                                                   ShapeString(expected.shape), " is missing"));
+  }
+  if (tensor->shape != expected.shape) {
+    return absl::InvalidArgumentError(absl::StrCat("tensor '", expected.name, "' has shape ",
+                                                   ShapeString(tensor->shape), ", expected ",
+                                                   ShapeString(expected.shape)));
+  }
+  if (tensor->dtype == TensorDType::kI32 || tensor->dtype == TensorDType::kI64) {
+    return absl::InvalidArgumentError(absl::StrCat("tensor '", expected.name, "' has dtype ",
+                                                   TensorDTypeName(tensor->dtype),
+                                                   ", expected F32, BF16 or F16"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status CheckTensors(const TensorFile& file, ModelDescription& model) {
+  if (!model.embedding_alias.empty() && file.Find(model.embedding_name) == nullptr &&
+      file.Find(model.embedding_alias) != nullptr) {
+    model.embedding_name = model.embedding_alias;
+  }
+  if (file.Find(model.head_name) == nullptr) model.tied_head = true;
+  const std::vector<ExpectedTensor> expected = Expected(model);
+  absl::flat_hash_set<absl::string_view> used;
+  for (const ExpectedTensor& tensor : expected) {
+    ANABRANCH_RETURN_IF_ERROR(CheckOne(file, tensor));
+    used.insert(tensor.name);
+  }
+  used.insert(model.head_name);  // a tied model may carry a copy
+  for (const auto& [name, tensor] : file.tensors()) {
+    if (!used.contains(name) && !Ignored(name)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("tensor '", name, "' of shape ", ShapeString(tensor.shape),
+                       " belongs to no part of a ", model.model_type, " model"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace anabranch

@@ -1,0 +1,108 @@
+#include "runtime/weights.h"
+
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "runtime/float_convert.h"
+#include "statestore/base/status_macros.h"
+
+namespace anabranch {
+
+absl::Status Linear::Run(int64_t rows, const float* x, int64_t x_stride, float* y, int64_t y_stride,
+                         const kernels::Launch& launch) const {
+  kernels::GemmParams params;
+  params.m = rows;
+  params.x = x;
+  params.x_stride = x_stride;
+  params.w = weight_;
+  params.bias = bias_.floats();
+  params.y = y;
+  params.y_stride = y_stride;
+  params.round_to_bf16 = weight_.dtype == kernels::DType::kBFloat16;
+  return kernels::Gemm(params, launch);
+}
+
+absl::StatusOr<Buffer> WeightReader::Keep(size_t bytes) {
+  bytes_ += bytes;
+  return Buffer::Allocate(bytes);
+}
+
+absl::Status WeightReader::Convert(const std::string& name, float* out) {
+  const TensorView* tensor = file_.Find(name);
+  if (tensor == nullptr) return absl::InternalError(absl::StrCat("tensor '", name, "' unchecked"));
+  ANABRANCH_RETURN_IF_ERROR(ToFloats(*tensor, out));
+  if (dtype_ == kernels::DType::kBFloat16) RoundToBFloat16(out, tensor->num_elements());
+  if (!AllFinite(out, tensor->num_elements())) {
+    return absl::DataLossError(absl::StrCat("tensor '", name, "' has NaN or infinite values"));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Buffer> WeightReader::ReadFloats(const std::string& name) {
+  const TensorView* tensor = file_.Find(name);
+  if (tensor == nullptr) return absl::InternalError(absl::StrCat("tensor '", name, "' unchecked"));
+  ANABRANCH_ASSIGN_OR_RETURN(Buffer values, Keep(tensor->num_elements() * sizeof(float)));
+  ANABRANCH_RETURN_IF_ERROR(Convert(name, values.floats()));
+  return values;
+}
+
+absl::StatusOr<Buffer> WeightReader::ReadConvolution(const std::string& name) {
+  ANABRANCH_ASSIGN_OR_RETURN(const Buffer rows, ReadFloats(name));
+  const std::vector<int64_t>& shape = file_.Find(name)->shape;
+  const int64_t channels = shape[0], width = shape[2];
+  ANABRANCH_ASSIGN_OR_RETURN(Buffer columns, Buffer::Allocate(rows.size()));
+  for (int64_t c = 0; c < channels; ++c) {
+    for (int64_t j = 0; j < width; ++j) {
+      columns.floats()[j * channels + c] = rows.floats()[c * width + j];
+    }
+  }
+  return columns;
+}
+
+absl::StatusOr<Buffer> WeightReader::ReadTable(const std::string& name) {
+  const TensorView* tensor = file_.Find(name);
+  if (tensor == nullptr) return absl::InternalError(absl::StrCat("tensor '", name, "' unchecked"));
+  if (dtype_ == kernels::DType::kFloat32) return ReadFloats(name);
+  const int64_t count = tensor->num_elements();
+  ANABRANCH_ASSIGN_OR_RETURN(Buffer floats, Buffer::Allocate(count * sizeof(float)));
+  ANABRANCH_RETURN_IF_ERROR(Convert(name, floats.floats()));
+  ANABRANCH_ASSIGN_OR_RETURN(Buffer table, Keep(count * sizeof(uint16_t)));
+  ToBFloat16(floats.floats(), count, static_cast<uint16_t*>(table.data()));
+  return table;
+}
+
+absl::StatusOr<Linear> WeightReader::ReadLinear(absl::Span<const std::string> names, bool bias) {
+  int64_t rows = 0, columns = 0;
+  for (const std::string& name : names) {
+    const TensorView* tensor = file_.Find(name + ".weight");
+    if (tensor == nullptr || tensor->shape.size() != 2) {
+      return absl::InternalError(absl::StrCat("tensor '", name, ".weight' unchecked"));
+    }
+    rows += tensor->shape[0];
+    columns = tensor->shape[1];
+  }
+  const size_t element = dtype_ == kernels::DType::kFloat32 ? sizeof(float) : sizeof(uint16_t);
+  ANABRANCH_ASSIGN_OR_RETURN(Buffer stacked, Buffer::Allocate(rows * columns * element));
+  Linear linear;
+  if (bias) {
+    ANABRANCH_ASSIGN_OR_RETURN(linear.bias_, Keep(rows * sizeof(float)));
+  }
+  int64_t row = 0;
+  for (const std::string& name : names) {
+    const size_t kept = bytes_;  // the row-major copy is dropped after packing
+    ANABRANCH_ASSIGN_OR_RETURN(const Buffer part, ReadTable(name + ".weight"));
+    bytes_ = kept;
+    std::memcpy(static_cast<char*>(stacked.data()) + row * columns * element, part.data(),
+                part.size());
+    if (bias) {
+      ANABRANCH_RETURN_IF_ERROR(Convert(name + ".bias", linear.bias_.floats() + row));
+    }
+    row += file_.Find(name + ".weight")->shape[0];
+  }
+  ANABRANCH_ASSIGN_OR_RETURN(linear.packed_, Keep(kernels::PackedBytes(dtype_, rows, columns)));
+  kernels::PackMatrix(dtype_, stacked.data(), rows, columns, linear.packed_.data());
+  linear.weight_ = {linear.packed_.data(), dtype_, rows, columns};
+  return linear;
+}
+
+}  // namespace anabranch

@@ -1,0 +1,70 @@
+// From tensors in files to what kernels use: packed matrices for linear layers, float32 arrays for
+// everything small. In bfloat16 models every value is rounded to bfloat16 first, as the reference
+// does when it loads a model.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "kernels/gemm.h"
+#include "runtime/model_description.h"
+#include "runtime/tensor_file.h"
+#include "runtime/tensor_memory.h"
+
+namespace anabranch {
+
+// A tensor that a model needs, and its only accepted shape.
+struct ExpectedTensor {
+  std::string name;
+  std::vector<int64_t> shape;
+};
+
+// Compares a folder's tensors with a description before anything is allocated, and settles the
+// names that depend on the file: the embedding's older name, and tying where there is no head.
+// INVALID_ARGUMENT names the first missing, misshapen or superfluous tensor, the shape found and
+// the one expected.
+absl::Status CheckTensors(const TensorFile& file, ModelDescription& model);
+
+// y = W x + b with a packed W.
+class Linear {
+ public:
+  absl::Status Run(int64_t rows, const float* x, int64_t x_stride, float* y, int64_t y_stride,
+                   const kernels::Launch& launch) const;
+  int64_t out_features() const { return weight_.n; }
+
+ private:
+  friend class WeightReader;
+  Buffer packed_, bias_;
+  kernels::PackedMatrix weight_;
+};
+
+// Reads tensors that CheckTensors accepted. DATA_LOSS names a tensor with NaN or infinite values.
+class WeightReader {
+ public:
+  WeightReader(const TensorFile& file, kernels::DType dtype) : file_(file), dtype_(dtype) {}
+
+  // `names` without ".weight": several matrices of the same width are stacked, one below the other.
+  absl::StatusOr<Linear> ReadLinear(absl::Span<const std::string> names, bool bias);
+  // The values as float32.
+  absl::StatusOr<Buffer> ReadFloats(const std::string& name);
+  // [channels, 1, width] -> [width, channels].
+  absl::StatusOr<Buffer> ReadConvolution(const std::string& name);
+  // Row-major, elements of the compute dtype, for lookups.
+  absl::StatusOr<Buffer> ReadTable(const std::string& name);
+
+  kernels::DType dtype() const { return dtype_; }
+  size_t bytes_read() const { return bytes_; }  // of all results so far
+
+ private:
+  absl::Status Convert(const std::string& name, float* out);
+  absl::StatusOr<Buffer> Keep(size_t bytes);
+
+  const TensorFile& file_;
+  kernels::DType dtype_;
+  size_t bytes_ = 0;
+};
+
+}  // namespace anabranch

@@ -1,0 +1,87 @@
+// The three kinds of work behind one interface, as the engine's thread drives them: how many rows
+// it can use, which tokens they are, and what to tell the caller once they are read.
+//
+// Thread rule: made by the submitter, then used by the engine's thread only.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "runtime/engine.h"
+#include "runtime/sequence.h"
+
+namespace anabranch {
+
+// What works need to know of the engine.
+struct WorkLimits {
+  int64_t max_context_tokens = 0;
+  int32_t vocab = 0;
+  int32_t valid_vocab = 0;  // ids the sampler may choose
+};
+
+class Work {
+ public:
+  Work(SequencePtr sequence, WorkOptions options, int64_t checkpoint_every,
+       OnCheckpoint on_checkpoint)
+      : sequence_(std::move(sequence)),
+        options_(std::move(options)),
+        checkpoint_every_(checkpoint_every),
+        on_checkpoint_(std::move(on_checkpoint)) {}
+  virtual ~Work() = default;
+
+  // Checks the request against the sequence, which the caller holds for writing. First call.
+  virtual absl::Status Validate() = 0;
+  virtual bool decodes() const { return false; }
+  virtual bool scores() const { return false; }
+  virtual bool complete() const = 0;
+  // Rows that can run now, never across a checkpoint position. At least 1 unless complete().
+  virtual int64_t RowsWanted() const = 0;
+  // The tokens of the next `rows` rows. Valid until the next call.
+  virtual absl::Span<const int32_t> NextTokens(int64_t rows) = 0;
+  // The rows are part of the sequence now. `logits` of each row if scores(), else of the last.
+  virtual void Advanced(absl::Span<const int32_t> tokens, absl::Span<const float> logits) = 0;
+  // Last call, after LetGo.
+  virtual void Done(const absl::Status& status) = 0;
+  // Ends the hold on the sequence, so that on_done may submit its next work.
+  void LetGo() {
+    sequence_->use.EndWrite();
+    sequence_.reset();
+  }
+
+  // CANCELLED or DEADLINE_EXCEEDED.
+  absl::Status CheckStillWanted(absl::Time now) const;
+  // True where the sequence stands at a position whose image is to be reported.
+  bool AtCheckpoint() const;
+  void ReportCheckpoint(absl::StatusOr<StateImage> image) const {
+    on_checkpoint_(sequence_->ref.position, std::move(image));
+  }
+
+  Sequence& sequence() const { return *sequence_; }
+  uint64_t id = 0;
+  absl::Time submitted;
+  bool started = false, ended = false;
+  WorkStats stats;
+
+ protected:
+  int64_t RowsToCheckpoint(int64_t rows) const;
+
+ private:
+  SequencePtr sequence_;
+  const WorkOptions options_;
+  const int64_t checkpoint_every_;
+  const OnCheckpoint on_checkpoint_;
+};
+
+std::unique_ptr<Work> MakeWork(ReadWork work, const WorkLimits& limits);
+std::unique_ptr<Work> MakeWork(GenerateWork work, const WorkLimits& limits);
+std::unique_ptr<Work> MakeWork(ScoreWork work, const WorkLimits& limits);
+
+// INVALID_ARGUMENT names the first id outside [0, vocab).
+absl::Status ValidateTokens(absl::Span<const int32_t> tokens, int32_t vocab);
+
+}  // namespace anabranch

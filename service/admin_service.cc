@@ -1,0 +1,65 @@
+#include "service/admin_service.h"
+
+#include "service/proto_conversion.h"
+#include "service/unary_call.h"
+#include "service/version.h"
+
+namespace anabranch {
+namespace {
+
+void Fill(const ServedModel& served, v1::ModelInfo* info) {
+  const Model& model = *served.model();
+  info->set_name(served.name());
+  info->set_model_type(model.description().model_type);
+  info->set_fingerprint(model.fingerprint());
+  info->set_numerics_profile(model.numerics_profile());
+  info->set_weight_bytes(model.weight_bytes());
+  info->set_vocab_size(model.description().vocab);
+  info->set_state_bytes(model.state_layout().slot_bytes());
+  info->set_kv_bytes_per_token(model.state_layout().kv_page_bytes() / kKvPageTokens);
+  info->set_chat(served.chat() != nullptr);
+}
+
+void Fill(const EngineStats& stats, v1::EngineStatus* status) {
+  status->set_slots_total(stats.slots.slots_total);
+  status->set_slots_used(stats.slots.slots_used);
+  status->set_kv_pages_total(stats.slots.pages_total);
+  status->set_kv_pages_used(stats.slots.pages_used);
+  status->set_queued(stats.queued);
+  status->set_running(stats.running);
+  status->set_steps(stats.steps);
+  status->set_tokens_read(stats.tokens_read);
+  status->set_tokens_generated(stats.tokens_generated);
+  status->set_busy_seconds(absl::ToDoubleSeconds(stats.busy));
+}
+
+void Fill(const StoreStats& stats, const std::string& directory, v1::LibraryStatus* status) {
+  status->set_directory(directory);
+  status->set_states(stats.states);
+  status->set_refs(stats.refs);
+  status->set_sessions(stats.sessions);
+  status->set_disk_bytes(stats.disk_bytes);
+  status->set_commit_sequence(stats.commit_seq);
+  status->set_read_only(stats.read_only);
+  status->set_read_only_reason(stats.read_only_reason);
+}
+
+}  // namespace
+
+grpc::ServerUnaryReactor* AdminService::GetStatus(grpc::CallbackServerContext* context,
+                                                  const v1::GetStatusRequest* request,
+                                                  v1::ServerStatus* response) {
+  const MethodTraits method = {"GetStatus", service_->limits.quick_deadline};
+  return RunBlocking(service_, context, method, response, [this, response](const Call& call) {
+    response->set_version(kVersion);
+    *response->mutable_start_time() = ToProto(service_->start_time);
+    Fill(*service_->model, response->mutable_model());
+    Fill(service_->engine->stats(), response->mutable_engine());
+    Fill(service_->store->stats(), service_->library_directory, response->mutable_library());
+    response->set_draining(service_->calls->draining());
+    response->set_max_context_tokens(service_->limits.max_context_tokens);
+    return absl::OkStatus();
+  });
+}
+
+}  // namespace anabranch

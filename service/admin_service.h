@@ -1,0 +1,21 @@
+// Admin as the API defines it: what the server is and how it is doing.
+#pragma once
+
+#include "anabranch/v1/admin.grpc.pb.h"
+#include "service/service_context.h"
+
+namespace anabranch {
+
+class AdminService final : public v1::Admin::CallbackService {
+ public:
+  explicit AdminService(ServiceContext* service) : service_(service) {}
+
+  grpc::ServerUnaryReactor* GetStatus(grpc::CallbackServerContext* context,
+                                      const v1::GetStatusRequest* request,
+                                      v1::ServerStatus* response) override;
+
+ private:
+  ServiceContext* const service_;  // outlives this
+};
+
+}  // namespace anabranch

@@ -1,0 +1,34 @@
+// What `anabranchd serve` is told, with defaults. Fields are flags of the same name.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "kernels/launch.h"
+#include "service/limits.h"
+
+namespace anabranch {
+
+struct ServerConfig {
+  std::string model;                       // folder of the model
+  std::string data;                        // folder of the library; made if missing
+  std::string listen = "127.0.0.1:50051";  // port 0: any free one
+  std::string metrics = "127.0.0.1:9464";  // "off": none
+  std::string dtype = "float32";           // or "bfloat16"
+  int threads = 0;                         // of the model; 0: one per hardware thread
+  int32_t slots = 64;                      // live sessions and forks
+  int32_t kv_pages = 1024;                 // of 256 tokens, shared; ignored without attention
+  int64_t checkpoint_every = 2048;         // tokens between states in a long read; 0: none
+  Limits limits;
+  absl::Duration drain_timeout = absl::Seconds(25);
+  bool accept_data_loss = false;  // serve a library that lacks acknowledged commits
+
+  // INVALID_ARGUMENT names the first flag that is out of range.
+  absl::Status Validate() const;
+};
+
+absl::StatusOr<kernels::DType> ParseDType(const std::string& name);
+
+}  // namespace anabranch

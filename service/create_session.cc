@@ -1,0 +1,137 @@
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "service/error_info.h"
+#include "service/names.h"
+#include "service/session_call.h"
+#include "service/session_handlers.h"
+#include "service/state_loading.h"
+#include "statestore/base/status_macros.h"
+
+namespace anabranch {
+namespace {
+
+// A session about to exist: its record, and the tokens still to read into it.
+struct Plan {
+  SessionRecord record;
+  std::vector<int32_t> unread;
+};
+
+absl::Status StartFrom(const ServiceContext& service, const StateRecord& state, Plan* plan) {
+  ANABRANCH_RETURN_IF_ERROR(CheckModel(state, *service.model->model()));
+  plan->record.head_state = state.id;
+  plan->record.head_position = state.token_count;
+  return absl::OkStatus();
+}
+
+absl::Status StartFromHistory(const ServiceContext& service, const Call& call,
+                              const v1::Content& history, Plan* plan, v1::Usage* usage) {
+  const int64_t limit =
+      std::min(service.limits.max_append_tokens, service.limits.max_context_tokens);
+  ANABRANCH_ASSIGN_OR_RETURN(std::vector<int32_t> tokens,
+                             service.model->Encode(history, /*context=*/{}, limit, "history"));
+  if (tokens.empty()) return InvalidField("history", "must not be empty");
+  const Model& model = *service.model->model();
+  ANABRANCH_ASSIGN_OR_RETURN(const auto found,
+                             service.store->FindPrefix(call.tenant, model.fingerprint(),
+                                                       model.numerics_profile(), tokens));
+  if (found) {
+    ANABRANCH_RETURN_IF_ERROR(StartFrom(service, *found, plan));
+    tokens.erase(tokens.begin(), tokens.begin() + found->token_count);
+  } else {
+    usage->set_miss_reason("no stored state of this model has read a prefix of the history");
+  }
+  plan->unread = std::move(tokens);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Plan> MakePlan(const ServiceContext& service, Call& call,
+                              const v1::CreateSessionRequest& request) {
+  Plan plan;
+  SessionRecord& record = plan.record;
+  record.tenant = call.tenant;
+  record.id = request.session_id().empty() ? RandomSessionId() : request.session_id();
+  ANABRANCH_RETURN_IF_ERROR(CheckName("session_id", record.id));
+  if (request.ref() != "-") {
+    record.ref = request.ref().empty() ? record.id : request.ref();
+    ANABRANCH_RETURN_IF_ERROR(CheckName("ref", record.ref));
+  }
+  ANABRANCH_ASSIGN_OR_RETURN(record.labels, ParseLabels(request.labels()));
+  record.fingerprint = service.model->model()->fingerprint();
+  record.created = record.updated = absl::Now();
+  switch (request.from_case()) {
+    case v1::CreateSessionRequest::kStateId:
+    case v1::CreateSessionRequest::kRefName: {
+      const bool by_id = request.from_case() == v1::CreateSessionRequest::kStateId;
+      if (by_id != IsStateId(by_id ? request.state_id() : request.ref_name())) {
+        return InvalidField(by_id ? "state_id" : "ref_name",
+                            by_id ? "must be \"st-\" and 40 hex digits" : "is a state id");
+      }
+      ANABRANCH_ASSIGN_OR_RETURN(const StateRecord state,
+                                 ResolveState(*service.store, call.tenant,
+                                              by_id ? request.state_id() : request.ref_name()));
+      ANABRANCH_RETURN_IF_ERROR(StartFrom(service, state, &plan));
+      break;
+    }
+    case v1::CreateSessionRequest::kHistory:
+      ANABRANCH_RETURN_IF_ERROR(
+          StartFromHistory(service, call, request.history(), &plan, &call.usage));
+      break;
+    case v1::CreateSessionRequest::FROM_NOT_SET:
+      break;
+  }
+  return plan;
+}
+
+void Complete(const std::shared_ptr<SessionCall>& session, v1::CreateSessionResponse* response,
+              const HandlerDone& done) {
+  session->Complete(
+      /*checkpoint=*/true,
+      [session, response] {
+        *response->mutable_session() = session->session();
+        *response->mutable_usage() = session->usage();
+        return response;
+      },
+      [session, done](const absl::Status& status) {
+        if (!status.ok()) session->lease().Discard();
+        session->Release();
+        done(status);
+      });
+}
+
+}  // namespace
+
+void HandleCreateSession(ServiceContext* service, const CallPtr& call,
+                         const v1::CreateSessionRequest* request,
+                         v1::CreateSessionResponse* response, HandlerDone done) {
+  auto session = std::make_shared<SessionCall>(service, call);
+  const auto repeat = session->Claim(request->request_id(), response);
+  if (!repeat.ok()) return done(repeat.status());
+  if (*repeat) return done(absl::OkStatus());
+  auto plan = MakePlan(*service, *call, *request);
+  if (!plan.ok()) return done(plan.status());
+  const absl::Status opened = session->OpenNew(plan->record);
+  if (!opened.ok()) return done(opened);
+  // An empty session takes no slot before it has something to keep there.
+  if (request->from_case() == v1::CreateSessionRequest::FROM_NOT_SET) {
+    return Complete(session, response, done);
+  }
+  const auto fail = [session, done](const absl::Status& status) {
+    session->lease().Discard();
+    session->Release();
+    done(status);
+  };
+  session->Load([session, response, done, fail,
+                 unread = std::move(plan->unread)](const absl::Status& loaded) mutable {
+    if (!loaded.ok()) return fail(loaded);
+    session->Read(std::move(unread), [session, response, done, fail](const absl::Status& read) {
+      if (!read.ok()) return fail(read);
+      Complete(session, response, done);
+    });
+  });
+}
+
+}  // namespace anabranch

@@ -1,0 +1,40 @@
+// Keeps grpc.health.v1 true to the state of the server: the whole server and Sessions are
+// NOT_SERVING while the library refuses writes, everything is while draining; States and Admin go
+// on serving reads.
+#pragma once
+
+#include <grpcpp/health_check_service_interface.h>
+
+#include <thread>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "statestore/state_store.h"
+
+namespace anabranch {
+
+class HealthMonitor {
+ public:
+  // Looks at the library a few times a second. Both outlive this.
+  HealthMonitor(grpc::HealthCheckServiceInterface* health, const StateStore* store);
+  ~HealthMonitor();
+
+  // Everything NOT_SERVING, for good.
+  void StartDraining();
+  // Serving, and writes are accepted.
+  bool healthy() const;
+
+ private:
+  void Loop();
+  void Publish() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  grpc::HealthCheckServiceInterface* const health_;
+  const StateStore* const store_;
+  mutable absl::Mutex mutex_;
+  bool writable_ ABSL_GUARDED_BY(mutex_) = true;
+  bool draining_ ABSL_GUARDED_BY(mutex_) = false;
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  std::thread thread_;
+};
+
+}  // namespace anabranch

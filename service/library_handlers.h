@@ -1,0 +1,41 @@
+// What the States calls do. Each blocks on the library and returns when `response` is final.
+#pragma once
+
+#include "absl/status/status.h"
+#include "anabranch/v1/states.pb.h"
+#include "service/service_context.h"
+
+namespace anabranch {
+
+// Reading and changing states (state_handlers.cc).
+absl::Status HandleGetState(const ServiceContext& service, const Call& call,
+                            const v1::GetStateRequest& request, v1::State* response);
+// One page, oldest first.
+absl::Status HandleListStates(const ServiceContext& service, const Call& call,
+                              const v1::ListStatesRequest& request,
+                              v1::ListStatesResponse* response);
+absl::Status HandleUpdateState(const ServiceContext& service, const Call& call,
+                               const v1::UpdateStateRequest& request, v1::State* response);
+// FAILED_PRECONDITION (STATE_IN_USE) while a ref, a session or another state needs it.
+absl::Status HandleDeleteState(const ServiceContext& service, const Call& call,
+                               const v1::DeleteStateRequest& request,
+                               v1::DeleteStateResponse* response);
+absl::Status HandleGetLineage(const ServiceContext& service, const Call& call,
+                              const v1::GetLineageRequest& request,
+                              v1::GetLineageResponse* response);
+// Of a session: what is durable.
+absl::Status HandleGetTokens(const ServiceContext& service, const Call& call,
+                             const v1::GetTokensRequest& request, v1::GetTokensResponse* response);
+
+// Refs (ref_handlers.cc).
+absl::Status HandleGetRef(const ServiceContext& service, const Call& call,
+                          const v1::GetRefRequest& request, v1::Ref* response);
+absl::Status HandleListRefs(const ServiceContext& service, const Call& call,
+                            const v1::ListRefsRequest& request, v1::ListRefsResponse* response);
+// ABORTED (REF_MISMATCH) if the request expects another state.
+absl::Status HandleSetRef(const ServiceContext& service, const Call& call,
+                          const v1::SetRefRequest& request, v1::Ref* response);
+absl::Status HandleDeleteRef(const ServiceContext& service, const Call& call,
+                             const v1::DeleteRefRequest& request, v1::DeleteRefResponse* response);
+
+}  // namespace anabranch

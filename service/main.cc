@@ -1,0 +1,96 @@
+// anabranchd: command line only; the commands are in serve_command and check_commands.
+#include <CLI/CLI.hpp>
+#include <string>
+
+#include "service/check_commands.h"
+#include "service/serve_command.h"
+#include "service/version.h"
+
+namespace anabranch {
+namespace {
+
+void AddServe(CLI::App& app, ServeOptions& options, int64_t& drain_seconds) {
+  CLI::App* serve = app.add_subcommand("serve", "Serve a model and a library over gRPC");
+  ServerConfig& config = options.config;
+  serve->add_option("--model", config.model, "Folder of the model")->required();
+  serve->add_option("--data", config.data, "Folder of the library; made if missing")->required();
+  serve->add_option("--listen", config.listen, "Where to serve gRPC; port 0 takes any free one")
+      ->capture_default_str();
+  serve
+      ->add_option("--metrics", config.metrics,
+                   "Where to serve /metrics over HTTP; \"off\": nowhere")
+      ->capture_default_str();
+  serve->add_option("--dtype", config.dtype, "Compute precision: float32 or bfloat16")
+      ->capture_default_str();
+  serve->add_option("--threads", config.threads, "Threads of the model; 0: all")
+      ->capture_default_str();
+  serve->add_option("--slots", config.slots, "Sessions and forks live at one time")
+      ->capture_default_str();
+  serve
+      ->add_option("--kv-pages", config.kv_pages,
+                   "Pages of 256 tokens for attention, shared by all sessions")
+      ->capture_default_str();
+  serve->add_option("--max-context", config.limits.max_context_tokens, "Tokens a session may have")
+      ->capture_default_str();
+  serve
+      ->add_option("--max-append-tokens", config.limits.max_append_tokens,
+                   "Tokens one call may read")
+      ->capture_default_str();
+  serve
+      ->add_option("--max-generate-tokens", config.limits.max_generate_tokens,
+                   "Tokens one call may generate")
+      ->capture_default_str();
+  serve
+      ->add_option("--checkpoint-every", config.checkpoint_every,
+                   "Capture a state at each multiple of so many tokens; 0: only at ends of calls")
+      ->capture_default_str();
+  serve
+      ->add_option("--drain-timeout", drain_seconds, "Seconds that running calls get after SIGTERM")
+      ->capture_default_str();
+  serve->add_flag("--accept-data-loss", config.accept_data_loss,
+                  "Serve a library that lacks acknowledged commits; what is there is the truth");
+  serve->add_option("--log-level", options.log_level, "debug, info, warning, error or off")
+      ->capture_default_str();
+  serve->add_flag("--log-json", options.log_json, "Log one JSON object per line");
+  serve->set_config("--config", "", "Read these flags from a file (TOML or INI)");
+}
+
+struct CheckOptions {
+  std::string directory, dtype = "float32";
+  double tolerance = 1e-3;
+};
+
+void AddChecks(CLI::App& app, CheckOptions& options) {
+  CLI::App* model = app.add_subcommand(
+      "check-model", "Compare a model with the reference logits in DIR/golden.safetensors");
+  model->add_option("DIR", options.directory, "Folder of the model")->required();
+  model->add_option("--dtype", options.dtype, "Compute precision: float32 or bfloat16")
+      ->capture_default_str();
+  model->add_option("--tolerance", options.tolerance, "Largest absolute error of a logit")
+      ->capture_default_str();
+  CLI::App* tokenizer = app.add_subcommand(
+      "check-tokenizer", "Compare DIR/tokenizer.json with the cases in DIR/golden.json");
+  tokenizer->add_option("DIR", options.directory, "Folder of the tokenizer")->required();
+}
+
+int Main(int argc, char** argv) {
+  CLI::App app("Anabranch keeps what language models have read: a server of durable model states");
+  app.name("anabranchd");
+  app.set_version_flag("--version", std::string("anabranchd ") + kVersion);
+  app.require_subcommand(1);
+  ServeOptions serve;
+  int64_t drain_seconds = absl::ToInt64Seconds(serve.config.drain_timeout);
+  CheckOptions check;
+  AddServe(app, serve, drain_seconds);
+  AddChecks(app, check);
+  CLI11_PARSE(app, argc, argv);
+  serve.config.drain_timeout = absl::Seconds(drain_seconds);
+  if (app.got_subcommand("serve")) return RunServe(serve);
+  if (app.got_subcommand("check-tokenizer")) return RunCheckTokenizerCommand(check.directory);
+  return RunCheckModelCommand(check.directory, check.dtype, check.tolerance);
+}
+
+}  // namespace
+}  // namespace anabranch
+
+int main(int argc, char** argv) { return anabranch::Main(argc, argv); }

@@ -1,0 +1,117 @@
+#include "service/metrics.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "service/status_mapping.h"
+
+namespace anabranch {
+namespace {
+
+void Header(absl::string_view name, absl::string_view type, absl::string_view help,
+            std::string* out) {
+  absl::StrAppend(out, "# HELP anabranch_", name, " ", help, "\n# TYPE anabranch_", name, " ", type,
+                  "\n");
+}
+
+template <typename T>
+void Value(absl::string_view name, absl::string_view type, absl::string_view help, T value,
+           std::string* out) {
+  Header(name, type, help, out);
+  absl::StrAppend(out, "anabranch_", name, " ", value, "\n");
+}
+
+void RenderEngine(const EngineStats& engine, std::string* out) {
+  Value("engine_steps_total", "counter", "Steps of the engine.", engine.steps, out);
+  Value("engine_busy_seconds_total", "counter", "Time spent in steps.",
+        absl::ToDoubleSeconds(engine.busy), out);
+  Value("engine_queued", "gauge", "Work waiting for the engine.", engine.queued, out);
+  Value("engine_running", "gauge", "Work in the engine.", engine.running, out);
+  Value("slots_total", "gauge", "Slots of the engine.", engine.slots.slots_total, out);
+  Value("slots_used", "gauge", "Slots in use.", engine.slots.slots_used, out);
+  Value("kv_pages_total", "gauge", "KV pages of the engine.", engine.slots.pages_total, out);
+  Value("kv_pages_used", "gauge", "KV pages in use.", engine.slots.pages_used, out);
+}
+
+void RenderStore(const StoreStats& store, std::string* out) {
+  Value("library_states", "gauge", "States in the library.", store.states, out);
+  Value("library_refs", "gauge", "Refs in the library.", store.refs, out);
+  Value("library_sessions", "gauge", "Sessions in the library.", store.sessions, out);
+  Value("library_disk_bytes", "gauge", "Size of the library on disk.", store.disk_bytes, out);
+  Value("library_commit_sequence", "counter", "Commits since the library was made.",
+        store.commit_seq, out);
+  Value("library_read_only", "gauge", "1 while the library refuses writes.",
+        store.read_only ? 1 : 0, out);
+}
+
+}  // namespace
+
+void Metrics::Histogram::Observe(absl::Duration value) {
+  const double seconds = absl::ToDoubleSeconds(value);
+  const auto bucket = std::lower_bound(kBuckets.begin(), kBuckets.end(), seconds);
+  ++counts[bucket - kBuckets.begin()];
+  sum_seconds += seconds;
+}
+
+void Metrics::RecordCall(absl::string_view method, absl::StatusCode code, absl::Duration latency,
+                         const v1::Usage& usage) {
+  absl::MutexLock lock(&mutex_);
+  ++calls_[{std::string(method), CodeName(code)}];
+  latency_[std::string(method)].Observe(latency);
+  totals_.set_tokens_reused(totals_.tokens_reused() + usage.tokens_reused());
+  totals_.set_tokens_replayed(totals_.tokens_replayed() + usage.tokens_replayed());
+  totals_.set_tokens_read(totals_.tokens_read() + usage.tokens_read());
+  totals_.set_tokens_generated(totals_.tokens_generated() + usage.tokens_generated());
+}
+
+void Metrics::RecordCommit(absl::Duration latency, bool ok) {
+  absl::MutexLock lock(&mutex_);
+  commits_.Observe(latency);
+  if (!ok) ++failed_commits_;
+}
+
+void Metrics::RenderHistogram(absl::string_view name, absl::string_view labels,
+                              const Histogram& histogram, std::string* out) {
+  const absl::string_view comma = labels.empty() ? "" : ",";
+  uint64_t total = 0;
+  for (size_t i = 0; i < kBuckets.size(); ++i) {
+    total += histogram.counts[i];
+    absl::StrAppend(out, "anabranch_", name, "_bucket{", labels, comma, "le=\"", kBuckets[i],
+                    "\"} ", total, "\n");
+  }
+  total += histogram.counts.back();
+  absl::StrAppend(out, "anabranch_", name, "_bucket{", labels, comma, "le=\"+Inf\"} ", total, "\n");
+  absl::StrAppend(out, "anabranch_", name, "_sum{", labels, "} ", histogram.sum_seconds, "\n");
+  absl::StrAppend(out, "anabranch_", name, "_count{", labels, "} ", total, "\n");
+}
+
+std::string Metrics::Render(const EngineStats& engine, const StoreStats& store, int running_calls,
+                            bool draining) const {
+  std::string out;
+  absl::MutexLock lock(&mutex_);
+  Header("calls_total", "counter", "Finished calls by method and code.", &out);
+  for (const auto& [key, count] : calls_) {
+    absl::StrAppend(&out, "anabranch_calls_total{method=\"", key.first, "\",code=\"", key.second,
+                    "\"} ", count, "\n");
+  }
+  Header("call_seconds", "histogram", "Time of calls by method.", &out);
+  for (const auto& [method, histogram] : latency_) {
+    RenderHistogram("call_seconds", absl::StrCat("method=\"", method, "\""), histogram, &out);
+  }
+  Value("calls_running", "gauge", "Calls running now.", running_calls, &out);
+  Value("draining", "gauge", "1 while new work is refused.", draining ? 1 : 0, &out);
+  Value("tokens_reused_total", "counter", "Tokens covered by a live or restored state.",
+        totals_.tokens_reused(), &out);
+  Value("tokens_replayed_total", "counter", "Logged tokens run again.", totals_.tokens_replayed(),
+        &out);
+  Value("tokens_read_total", "counter", "New tokens read.", totals_.tokens_read(), &out);
+  Value("tokens_generated_total", "counter", "Tokens sampled.", totals_.tokens_generated(), &out);
+  Header("commit_seconds", "histogram", "Time of library commits, sync included.", &out);
+  RenderHistogram("commit_seconds", "", commits_, &out);
+  Value("commit_failures_total", "counter", "Commits that failed.", failed_commits_, &out);
+  RenderEngine(engine, &out);
+  RenderStore(store, &out);
+  return out;
+}
+
+}  // namespace anabranch

@@ -1,0 +1,72 @@
+#include "service/proto_conversion.h"
+
+#include "absl/strings/str_cat.h"
+
+namespace anabranch {
+namespace {
+
+void CopyLabels(const Labels& from, google::protobuf::Map<std::string, std::string>* to) {
+  for (const auto& [key, value] : from) (*to)[key] = value;
+}
+
+}  // namespace
+
+google::protobuf::Timestamp ToProto(absl::Time time) {
+  google::protobuf::Timestamp result;
+  const int64_t seconds = absl::ToUnixSeconds(time);
+  result.set_seconds(seconds);
+  result.set_nanos(absl::ToInt64Nanoseconds(time - absl::FromUnixSeconds(seconds)));
+  return result;
+}
+
+absl::Time FromProto(const google::protobuf::Timestamp& time) {
+  const int32_t nanos = time.nanos() >= 0 && time.nanos() < 1000000000 ? time.nanos() : 0;
+  return absl::FromUnixSeconds(time.seconds()) + absl::Nanoseconds(nanos);
+}
+
+v1::Session ToProto(const SessionView& view) {
+  v1::Session session;
+  session.set_id(view.record.id);
+  session.set_ref(view.record.ref);
+  session.set_head_state_id(view.record.head_state);
+  session.set_token_count(view.token_count);
+  session.set_head_token_count(view.record.head_position);
+  session.set_model_fingerprint(view.record.fingerprint);
+  CopyLabels(view.record.labels, session.mutable_labels());
+  *session.mutable_create_time() = ToProto(view.record.created);
+  *session.mutable_update_time() = ToProto(view.record.updated);
+  session.set_loaded(view.loaded);
+  session.set_busy(view.busy);
+  return session;
+}
+
+v1::State ToProto(const StateRecord& record) {
+  v1::State state;
+  state.set_id(record.id);
+  for (const std::string& parent : record.parents) state.add_parent_ids(parent);
+  state.set_operation(record.operation == StateOperation::kMerge ? "merge" : "append");
+  state.set_model_fingerprint(record.fingerprint);
+  state.set_numerics_profile(record.numerics_profile);
+  state.set_token_count(record.token_count);
+  state.set_span_token_count(record.span_tokens.size());
+  state.set_size_bytes(record.payload_bytes + record.blob_bytes);
+  CopyLabels(record.labels, state.mutable_labels());
+  *state.mutable_create_time() = ToProto(record.created);
+  if (record.expires != absl::InfiniteFuture()) {
+    *state.mutable_expire_time() = ToProto(record.expires);
+  }
+  state.set_pinned(record.pinned);
+  state.set_etag(absl::StrCat(record.etag));
+  return state;
+}
+
+v1::Ref ToProto(const RefRecord& record) {
+  v1::Ref ref;
+  ref.set_name(record.name);
+  ref.set_state_id(record.state_id);
+  *ref.mutable_update_time() = ToProto(record.updated);
+  ref.set_etag(absl::StrCat(record.etag));
+  return ref;
+}
+
+}  // namespace anabranch

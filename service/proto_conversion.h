@@ -1,0 +1,21 @@
+// Records of the library as messages of the API.
+#pragma once
+
+#include <google/protobuf/timestamp.pb.h>
+
+#include "absl/time/time.h"
+#include "anabranch/v1/resources.pb.h"
+#include "service/session_journal.h"
+#include "statestore/state_store.h"
+
+namespace anabranch {
+
+v1::Session ToProto(const SessionView& view);
+v1::State ToProto(const StateRecord& record);
+v1::Ref ToProto(const RefRecord& record);
+
+google::protobuf::Timestamp ToProto(absl::Time time);
+// Clamped to what a timestamp can say; out-of-range nanoseconds are treated as zero.
+absl::Time FromProto(const google::protobuf::Timestamp& time);
+
+}  // namespace anabranch

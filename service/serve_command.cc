@@ -1,0 +1,63 @@
+#include "service/serve_command.h"
+
+#include <grpc/support/log.h>
+#include <pthread.h>
+#include <signal.h>
+
+#include <cstdio>
+#include <string>
+
+#include "service/logging.h"
+#include "service/server.h"
+
+namespace anabranch {
+namespace {
+
+// gRPC's own messages are for debugging; ours say what a user needs.
+void ForwardGrpcLog(gpr_log_func_args* args) {
+  LogEvent(LogLevel::kDebug, "grpc", {{"message", std::string(args->message)}});
+}
+
+sigset_t BlockStopSignals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  signal(SIGPIPE, SIG_IGN);
+  return signals;
+}
+
+int Fail(const absl::Status& status) {
+  std::fprintf(stderr, "anabranchd: %s\n", std::string(status.message()).c_str());
+  return 1;
+}
+
+void SayReady(const Server& server, const ServerConfig& config) {
+  const std::string metrics =
+      server.metrics_address().empty() ? "off" : "http://" + server.metrics_address() + "/metrics";
+  std::printf("anabranchd: serving %s on %s (library %s, metrics %s)\n",
+              server.model_name().c_str(), server.address().c_str(), config.data.c_str(),
+              metrics.c_str());
+  std::fflush(stdout);
+}
+
+}  // namespace
+
+int RunServe(const ServeOptions& options) {
+  const sigset_t signals = BlockStopSignals();
+  const absl::Status logging = SetUpLogging(options.log_level, options.log_json);
+  if (!logging.ok()) return Fail(logging);
+  gpr_set_log_function(ForwardGrpcLog);
+  auto server = Server::Start(options.config);
+  if (!server.ok()) return Fail(server.status());
+  SayReady(**server, options.config);
+  int signal_number = 0;
+  sigwait(&signals, &signal_number);
+  LogEvent(LogLevel::kInfo, "draining", {{"signal", int64_t{signal_number}}});
+  (*server)->Drain(options.config.drain_timeout);
+  LogEvent(LogLevel::kInfo, "stopped", {});
+  return 0;
+}
+
+}  // namespace anabranch

@@ -1,0 +1,56 @@
+// The model a server serves, with its tokenizer and chat format if it ships them, and what clients
+// send turned into tokens and back. Immutable after load; any thread may use it.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "anabranch/v1/resources.pb.h"
+#include "runtime/chat_format.h"
+#include "runtime/model.h"
+#include "runtime/tokenizer.h"
+
+namespace anabranch {
+
+class ServedModel {
+ public:
+  // Loads config, weights, tokenizer.json and chat_format.json; the last two may be missing.
+  static absl::StatusOr<std::unique_ptr<ServedModel>> Load(const std::string& directory,
+                                                           const LoadOptions& options);
+
+  const std::string& name() const { return name_; }  // the folder's name
+  const std::shared_ptr<Model>& model() const { return model_; }
+  const Tokenizer* tokenizer() const { return tokenizer_.get(); }       // null: none
+  const ChatFormat* chat() const { return chat_ ? &*chat_ : nullptr; }  // null: none
+  int32_t vocab() const;        // rows of the embedding: what token content may name
+  int32_t valid_vocab() const;  // ids the sampler may choose
+
+  // Tokens of what a client sent after `context`: messages start with the bos in an empty one, and
+  // first close a reply that was cut off at its end. INVALID_ARGUMENT (empty, bad
+  // UTF-8, unknown role, id outside the vocabulary, more than max_tokens), FAILED_PRECONDITION (no
+  // tokenizer or chat format). `field` names the content in messages.
+  absl::StatusOr<std::vector<int32_t>> Encode(const v1::Content& content,
+                                              absl::Span<const int32_t> context, int64_t max_tokens,
+                                              const std::string& field) const;
+  // Text of tokens as written, special tokens included; empty without a tokenizer.
+  std::string Text(absl::Span<const int32_t> tokens) const;
+  // FAILED_PRECONDITION unless the model has a chat format.
+  absl::Status RequireChat() const;
+
+ private:
+  ServedModel() = default;
+  absl::Status LoadTextFiles(const std::string& directory);
+  absl::StatusOr<std::vector<int32_t>> EncodeUnchecked(const v1::Content& content,
+                                                       absl::Span<const int32_t> context,
+                                                       const std::string& field) const;
+
+  std::string name_;
+  std::shared_ptr<Model> model_;
+  std::unique_ptr<Tokenizer> tokenizer_;
+  std::optional<ChatFormat> chat_;
+};
+
+}  // namespace anabranch

@@ -1,0 +1,185 @@
+#include "service/server.h"
+
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/grpcpp.h>
+#include <grpcpp/resource_quota.h>
+
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "service/admin_service.h"
+#include "service/health_monitor.h"
+#include "service/host_port.h"
+#include "service/logging.h"
+#include "service/metrics_server.h"
+#include "service/sessions_service.h"
+#include "service/states_service.h"
+#include "statestore/base/status_macros.h"
+
+namespace anabranch {
+namespace {
+
+constexpr int kWorkerThreads = 4;
+constexpr size_t kGrpcMemoryBytes = 512u << 20;
+// After a drain's patience, what is left is cancelled; an engine step later all calls have ended.
+constexpr absl::Duration kCancelGrace = absl::Seconds(5);
+
+int Millis(absl::Duration duration) { return absl::ToInt64Milliseconds(duration); }
+
+void SetTransportOptions(grpc::ServerBuilder& builder) {
+  builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
+  builder.SetMaxSendMessageSize(kMaxMessageBytes);
+  builder.SetResourceQuota(grpc::ResourceQuota("anabranchd").Resize(kGrpcMemoryBytes));
+  // A second server must fail to bind instead of sharing the port.
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxConcurrentStreams);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, Millis(absl::Seconds(60)));
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, Millis(absl::Seconds(20)));
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
+                             Millis(absl::Seconds(30)));
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_MS, Millis(absl::Minutes(30)));
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_GRACE_MS, Millis(absl::Hours(1)));
+}
+
+// Members in the order in which they are made; taken down in the reverse one.
+class ServerImpl final : public Server {
+ public:
+  explicit ServerImpl(const ServerConfig& config) : config_(config) {}
+  ~ServerImpl() override { Drain(absl::ZeroDuration()); }
+
+  absl::Status LoadParts();
+  absl::Status Serve();
+
+  const std::string& address() const override { return address_; }
+  std::string metrics_address() const override { return http_ ? http_->address() : ""; }
+  std::string model_name() const override { return model_->name(); }
+  void Drain(absl::Duration timeout) override;
+
+ private:
+  absl::Status StartMetrics();
+
+  const ServerConfig config_;
+  Metrics metrics_;
+  CallTracker calls_{&metrics_};
+  std::unique_ptr<ServedModel> model_;
+  std::unique_ptr<StateStore> store_;
+  std::unique_ptr<Engine> engine_;
+  std::unique_ptr<WorkerPool> pool_;
+  std::unique_ptr<SessionManager> sessions_;
+  std::unique_ptr<AnswerBook> answers_;
+  ServiceContext context_;
+  SessionsService sessions_service_{&context_};
+  StatesService states_service_{&context_};
+  AdminService admin_service_{&context_};
+  std::unique_ptr<grpc::Server> grpc_;
+  std::unique_ptr<HealthMonitor> health_;
+  std::unique_ptr<MetricsServer> http_;
+  std::string address_;
+  bool drained_ = false;
+};
+
+absl::Status ServerImpl::LoadParts() {
+  LoadOptions load;
+  ANABRANCH_ASSIGN_OR_RETURN(load.dtype, ParseDType(config_.dtype));
+  load.num_threads = config_.threads;
+  // The library first: a second server on it should say so before it loads gigabytes.
+  StoreOptions store;
+  store.directory = config_.data;
+  store.accept_data_loss = config_.accept_data_loss;
+  ANABRANCH_ASSIGN_OR_RETURN(store_, OpenStateStore(store));
+  ANABRANCH_ASSIGN_OR_RETURN(model_, ServedModel::Load(config_.model, load));
+  EngineOptions engine;
+  engine.slots.num_slots = config_.slots;
+  engine.slots.num_kv_pages = config_.kv_pages;
+  engine.max_context_tokens = config_.limits.max_context_tokens;
+  engine.valid_vocab = model_->valid_vocab();
+  ANABRANCH_ASSIGN_OR_RETURN(engine_, Engine::Create(model_->model(), engine));
+  pool_ = std::make_unique<WorkerPool>(kWorkerThreads, kMaxQueuedCalls);
+  sessions_ = std::make_unique<SessionManager>(store_.get(), engine_.get(), pool_.get(), &metrics_);
+  answers_ = std::make_unique<AnswerBook>(store_.get());
+  context_.store = store_.get();
+  context_.engine = engine_.get();
+  context_.model = model_.get();
+  context_.sessions = sessions_.get();
+  context_.answers = answers_.get();
+  context_.pool = pool_.get();
+  context_.calls = &calls_;
+  context_.metrics = &metrics_;
+  context_.limits = config_.limits;
+  context_.checkpoint_every = config_.checkpoint_every;
+  context_.library_directory = config_.data;
+  context_.start_time = absl::Now();
+  return absl::OkStatus();
+}
+
+absl::Status ServerImpl::Serve() {
+  ANABRANCH_ASSIGN_OR_RETURN(HostPort address, ParseHostPort(config_.listen));
+  grpc::EnableDefaultHealthCheckService(true);
+  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  grpc::ServerBuilder builder;
+  SetTransportOptions(builder);
+  int port = 0;
+  builder.AddListeningPort(config_.listen, grpc::InsecureServerCredentials(), &port);
+  builder.RegisterService(&sessions_service_);
+  builder.RegisterService(&states_service_);
+  builder.RegisterService(&admin_service_);
+  grpc_ = builder.BuildAndStart();
+  if (grpc_ == nullptr || port == 0) {
+    return absl::UnavailableError(absl::StrCat("cannot listen on ", config_.listen,
+                                               ": the port is in use or the address is not of "
+                                               "this machine"));
+  }
+  address.port = port;
+  address_ = FormatHostPort(address);
+  health_ = std::make_unique<HealthMonitor>(grpc_->GetHealthCheckService(), store_.get());
+  return StartMetrics();
+}
+
+absl::Status ServerImpl::StartMetrics() {
+  if (config_.metrics == "off") return absl::OkStatus();
+  ANABRANCH_ASSIGN_OR_RETURN(http_, MetricsServer::Start(
+                                        config_.metrics,
+                                        [this] {
+                                          return metrics_.Render(engine_->stats(), store_->stats(),
+                                                                 calls_.running(),
+                                                                 calls_.draining());
+                                        },
+                                        [this] { return health_->healthy(); }));
+  return absl::OkStatus();
+}
+
+void ServerImpl::Drain(absl::Duration timeout) {
+  if (drained_) return;
+  drained_ = true;
+  calls_.StartDraining();
+  if (health_ != nullptr) health_->StartDraining();
+  if (grpc_ != nullptr) {
+    const bool idle = calls_.WaitUntilIdle(timeout);
+    if (!idle)
+      LogEvent(LogLevel::kWarning, "drain_cancels", {{"calls", int64_t{calls_.running()}}});
+    // Streams such as health watches never end by themselves: the deadline ends them too.
+    grpc_->Shutdown(absl::ToChronoTime(absl::Now()));
+    grpc_->Wait();
+  }
+  if (!calls_.WaitUntilIdle(kCancelGrace)) {
+    LogEvent(LogLevel::kError, "calls_left", {{"calls", int64_t{calls_.running()}}});
+  }
+  if (sessions_ != nullptr) sessions_->UnloadAll();
+  http_.reset();
+  health_.reset();
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerConfig& config) {
+  ANABRANCH_RETURN_IF_ERROR(config.Validate());
+  auto server = std::make_unique<ServerImpl>(config);
+  ANABRANCH_RETURN_IF_ERROR(server->LoadParts());
+  ANABRANCH_RETURN_IF_ERROR(server->Serve());
+  return std::unique_ptr<Server>(std::move(server));
+}
+
+}  // namespace anabranch

@@ -1,0 +1,47 @@
+// What every handler works with. Plain pointers: the server owns all of it and outlives the calls.
+#pragma once
+
+#include <grpcpp/server_context.h>
+
+#include <algorithm>
+#include <string>
+
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "runtime/engine.h"
+#include "service/answer_book.h"
+#include "service/call_tracker.h"
+#include "service/limits.h"
+#include "service/served_model.h"
+#include "service/session_manager.h"
+#include "service/worker_pool.h"
+#include "statestore/state_store.h"
+
+namespace anabranch {
+
+struct ServiceContext {
+  // The parts.
+  StateStore* store = nullptr;
+  Engine* engine = nullptr;
+  const ServedModel* model = nullptr;
+  SessionManager* sessions = nullptr;
+  AnswerBook* answers = nullptr;
+  WorkerPool* pool = nullptr;
+  CallTracker* calls = nullptr;
+  Metrics* metrics = nullptr;
+  // What the server was told.
+  Limits limits;
+  int64_t checkpoint_every = 2048;
+  std::string library_directory;
+  absl::Time start_time;  // of the server
+};
+
+// The tenant a connection belongs to. One for now; never taken from a request.
+inline std::string TenantOf(const grpc::ServerContextBase& context) { return "default"; }
+
+// The client's deadline, at most `cap` from now.
+inline absl::Time CappedDeadline(const grpc::ServerContextBase& context, absl::Duration cap) {
+  return std::min(absl::FromChrono(context.deadline()), absl::Now() + cap);
+}
+
+}  // namespace anabranch

@@ -1,0 +1,33 @@
+// The unary calls of Sessions that run the model or change a session. Each may block on the library
+// and goes on asynchronously; `done` ends the call with `response` filled.
+#pragma once
+
+#include <functional>
+
+#include "anabranch/v1/sessions.pb.h"
+#include "service/service_context.h"
+
+namespace anabranch {
+
+using HandlerDone = std::function<void(absl::Status)>;
+
+// Opens a session from nothing, a state, a ref or a full history. All or nothing: a session appears
+// only when everything that was asked for is in it. States captured on the way stay, so that a
+// retry after a crash reads only the rest.
+void HandleCreateSession(ServiceContext* service, const CallPtr& call,
+                         const v1::CreateSessionRequest* request,
+                         v1::CreateSessionResponse* response, HandlerDone done);
+
+// Captures a state and moves the ref, in one mutation.
+void HandleCommit(ServiceContext* service, const CallPtr& call, const v1::CommitRequest* request,
+                  v1::CommitResponse* response, HandlerDone done);
+
+// Scores on a fork; the session is free again as soon as the fork exists.
+void HandleScore(ServiceContext* service, const CallPtr& call, const v1::ScoreRequest* request,
+                 v1::ScoreResponse* response, HandlerDone done);
+
+absl::Status HandleCloseSession(ServiceContext* service, const Call& call,
+                                const v1::CloseSessionRequest& request,
+                                v1::CloseSessionResponse* response);
+
+}  // namespace anabranch

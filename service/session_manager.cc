@@ -1,0 +1,291 @@
+#include "service/session_manager.h"
+
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "service/error_info.h"
+#include "service/logging.h"
+#include "service/state_loading.h"
+#include "statestore/base/status_macros.h"
+
+namespace anabranch {
+namespace {
+
+absl::Status Busy(const std::string& id) {
+  return ErrorWithReason(absl::StatusCode::kAborted, "SESSION_BUSY",
+                         absl::StrCat("session ", id, " is used by another call: retry later"),
+                         {{"session_id", id}});
+}
+
+double Milliseconds(absl::Duration duration) { return absl::ToDoubleMilliseconds(duration); }
+
+}  // namespace
+
+void SessionLease::Release() {
+  if (session_ == nullptr) return;
+  manager_->Release(session_, discarded_);
+  session_ = nullptr;
+}
+
+absl::StatusOr<SessionLeasePtr> SessionManager::Acquire(const std::string& tenant,
+                                                        const std::string& id) {
+  std::shared_ptr<LiveSession> session, failed;
+  {
+    absl::MutexLock lock(&mutex_);
+    std::shared_ptr<LiveSession>& entry = sessions_[Key(tenant, id)];
+    if (entry != nullptr && entry->busy) return Busy(id);
+    if (entry != nullptr && !entry->journal->error().ok()) failed = std::exchange(entry, nullptr);
+    if (entry == nullptr) {
+      entry = std::make_shared<LiveSession>();
+      entry->tenant = tenant;
+      entry->id = id;
+    }
+    entry->busy = true;
+    session = entry;
+  }
+  if (session->journal == nullptr) {
+    auto journal = ReadJournal(tenant, id);
+    absl::MutexLock lock(&mutex_);
+    if (!journal.ok()) {
+      sessions_.erase(Key(tenant, id));
+      return journal.status();
+    }
+    session->journal = *std::move(journal);
+  }
+  return std::make_shared<SessionLease>(this, std::move(session));
+}
+
+absl::StatusOr<SessionLeasePtr> SessionManager::AcquireNew(const SessionRecord& record) {
+  const auto taken =
+      ErrorWithReason(absl::StatusCode::kAlreadyExists, "SESSION_EXISTS",
+                      absl::StrCat("session ", record.id, " exists"), {{"session_id", record.id}});
+  const auto stored = store_->GetSession(record.tenant, record.id);
+  if (stored.ok()) return taken;
+  if (!absl::IsNotFound(stored.status())) return stored.status();
+  auto session = std::make_shared<LiveSession>();
+  session->tenant = record.tenant;
+  session->id = record.id;
+  session->busy = true;
+  session->journal = std::make_shared<SessionJournal>(store_, metrics_, record,
+                                                      std::vector<int32_t>(), /*created=*/false);
+  absl::MutexLock lock(&mutex_);
+  if (!sessions_.emplace(Key(record.tenant, record.id), session).second) return taken;
+  return std::make_shared<SessionLease>(this, std::move(session));
+}
+
+void SessionManager::Release(const std::shared_ptr<LiveSession>& session, bool discarded) {
+  SequencePtr dropped;  // outlives the lock: releasing a slot is not this mutex's business
+  absl::MutexLock lock(&mutex_);
+  const bool keep = !discarded && session->sequence != nullptr && session->journal->created() &&
+                    session->journal->error().ok();
+  session->busy = false;
+  session->loaded = keep;
+  session->last_used = absl::Now();
+  if (keep) return;
+  dropped = std::move(session->sequence);
+  sessions_.erase(Key(session->tenant, session->id));
+}
+
+absl::StatusOr<std::shared_ptr<SessionJournal>> SessionManager::ReadJournal(
+    const std::string& tenant, const std::string& id) {
+  int64_t earlier_head = -1;
+  while (true) {
+    auto record = store_->GetSession(tenant, id);
+    if (absl::IsNotFound(record.status())) {
+      return ErrorWithReason(absl::StatusCode::kNotFound, "SESSION_NOT_FOUND",
+                             absl::StrCat("session ", id, " does not exist"), {{"session_id", id}});
+    }
+    ANABRANCH_RETURN_IF_ERROR(record.status());
+    ANABRANCH_ASSIGN_OR_RETURN(auto log, store_->GetLog(tenant, id));
+    if (log.tokens.empty() || log.position == record->head_position) {
+      return std::make_shared<SessionJournal>(store_, metrics_, *std::move(record),
+                                              std::move(log.tokens), /*created=*/true);
+    }
+    // Between the two reads another call may have moved the head; if it stands still, the library
+    // contradicts itself.
+    if (record->head_position == earlier_head) {
+      return absl::DataLossError(absl::StrCat("session ", id, ": the log begins at token ",
+                                              log.position, ", the head state ends at ",
+                                              record->head_position));
+    }
+    earlier_head = record->head_position;
+  }
+}
+
+std::shared_ptr<SessionJournal> SessionManager::LiveJournal(const std::string& tenant,
+                                                            const std::string& id, bool* busy,
+                                                            bool* loaded) {
+  absl::MutexLock lock(&mutex_);
+  const auto found = sessions_.find(Key(tenant, id));
+  if (found == sessions_.end()) return nullptr;
+  *busy = found->second->busy;
+  *loaded = found->second->loaded;
+  const std::shared_ptr<SessionJournal>& journal = found->second->journal;
+  const bool usable = journal != nullptr && journal->created() && journal->error().ok();
+  return usable ? journal : nullptr;
+}
+
+absl::StatusOr<SessionView> SessionManager::View(const std::string& tenant, const std::string& id) {
+  bool busy = false, loaded = false;
+  std::shared_ptr<SessionJournal> journal = LiveJournal(tenant, id, &busy, &loaded);
+  if (journal == nullptr) {
+    ANABRANCH_ASSIGN_OR_RETURN(journal, ReadJournal(tenant, id));
+  }
+  SessionView view = journal->view();
+  view.busy = busy;
+  view.loaded = loaded;
+  return view;
+}
+
+absl::StatusOr<std::vector<int32_t>> SessionManager::Tokens(const std::string& tenant,
+                                                            const std::string& id) {
+  // From the library alone: what is not durable yet may still be lost.
+  ANABRANCH_ASSIGN_OR_RETURN(const auto journal, ReadJournal(tenant, id));
+  const std::string head = journal->view().record.head_state;
+  std::vector<int32_t> tokens;
+  if (!head.empty()) {
+    ANABRANCH_ASSIGN_OR_RETURN(tokens, store_->GetTokens(tenant, head));
+  }
+  const std::vector<int32_t> tail = journal->tail();
+  tokens.insert(tokens.end(), tail.begin(), tail.end());
+  return tokens;
+}
+
+absl::StatusOr<SessionView> SessionManager::ViewOf(const SessionRecord& record) {
+  return View(record.tenant, record.id);
+}
+
+void SessionManager::Load(SessionLeasePtr lease, const WorkOptions& options, v1::Usage* usage,
+                          std::function<void(absl::Status)> done) {
+  if (lease->sequence() != nullptr) {
+    usage->set_tokens_reused(engine_->Position(lease->sequence()));
+    return done(absl::OkStatus());
+  }
+  const absl::Time start = absl::Now();
+  auto sequence = RestoreHead(*lease, usage);
+  usage->set_restore_ms(usage->restore_ms() + Milliseconds(absl::Now() - start));
+  if (!sequence.ok()) return done(sequence.status());
+  Replay(std::move(lease), *std::move(sequence), options, usage, std::move(done));
+}
+
+absl::StatusOr<SequencePtr> SessionManager::RestoreHead(SessionLease& lease, v1::Usage* usage) {
+  const SessionRecord record = lease.journal().view().record;
+  if (record.fingerprint != engine_->model().fingerprint()) {
+    return ErrorWithReason(
+        absl::StatusCode::kFailedPrecondition, "MODEL_MISMATCH",
+        absl::StrCat("session ", record.id, " runs on model ", record.fingerprint,
+                     ", this server serves ", engine_->model().fingerprint()));
+  }
+  if (record.head_state.empty()) {
+    return WithRoom([this] { return engine_->NewSequence(); });
+  }
+  ANABRANCH_ASSIGN_OR_RETURN(
+      LoadedState state, LoadState(*store_, engine_->model(), record.tenant, record.head_state));
+  lease.journal().SetStoredBlobs(state.record.blob_hashes);
+  usage->set_tokens_reused(state.record.token_count);
+  usage->set_state_bytes_loaded(usage->state_bytes_loaded() + state.bytes);
+  return WithRoom([&] { return engine_->Restore(state.image, state.tokens); });
+}
+
+void SessionManager::Replay(SessionLeasePtr lease, SequencePtr sequence, const WorkOptions& options,
+                            v1::Usage* usage, std::function<void(absl::Status)> done) {
+  std::vector<int32_t> tail = lease->journal().tail();
+  if (tail.empty()) {
+    lease->sequence() = std::move(sequence);
+    return done(absl::OkStatus());
+  }
+  ReadWork work;
+  work.sequence = sequence;
+  work.tokens = std::move(tail);
+  work.options = options;
+  work.on_done = [this, lease, sequence, usage, done](const absl::Status& status,
+                                                      const WorkStats& stats) {
+    pool_->Run([=] {
+      usage->set_tokens_replayed(usage->tokens_replayed() + stats.tokens_read);
+      usage->set_queue_ms(usage->queue_ms() + Milliseconds(stats.queue_time));
+      usage->set_compute_ms(usage->compute_ms() + Milliseconds(stats.compute_time));
+      if (status.ok()) lease->sequence() = sequence;
+      done(status);
+    });
+  };
+  const absl::Status submitted = engine_->Submit(std::move(work));
+  if (!submitted.ok()) done(submitted);
+}
+
+absl::StatusOr<SequencePtr> SessionManager::WithRoom(
+    absl::FunctionRef<absl::StatusOr<SequencePtr>()> make_sequence) {
+  while (true) {
+    auto sequence = make_sequence();
+    if (sequence.ok() || !absl::IsResourceExhausted(sequence.status())) return sequence;
+    if (!UnloadOne()) {
+      return ErrorWithReason(absl::StatusCode::kResourceExhausted, "SLOTS_EXHAUSTED",
+                             "all slots of the engine are busy: retry later");
+    }
+  }
+}
+
+absl::Status SessionManager::MakeRoom() {
+  while (true) {
+    const SlotPool::Usage usage = engine_->stats().slots;
+    if (usage.slots_used < usage.slots_total) return absl::OkStatus();
+    if (!UnloadOne()) {
+      return ErrorWithReason(absl::StatusCode::kResourceExhausted, "SLOTS_EXHAUSTED",
+                             "all slots of the engine are busy: retry later");
+    }
+  }
+}
+
+void SessionManager::MakePages(int64_t tokens) {
+  // The last page may be shared with a fork, and is then copied.
+  const int64_t needed = tokens / kKvPageTokens + 2;
+  while (true) {
+    const SlotPool::Usage usage = engine_->stats().slots;
+    if (usage.pages_total == 0 || usage.pages_total - usage.pages_used >= needed) return;
+    if (!UnloadOne()) return;  // the engine says so when they really run out
+  }
+}
+
+std::shared_ptr<LiveSession> SessionManager::TakeLeastRecentlyUsed() {
+  absl::MutexLock lock(&mutex_);
+  std::shared_ptr<LiveSession> oldest;
+  for (const auto& [key, session] : sessions_) {
+    if (session->busy || session->sequence == nullptr) continue;
+    if (oldest == nullptr || session->last_used < oldest->last_used) oldest = session;
+  }
+  if (oldest != nullptr) oldest->busy = true;
+  return oldest;
+}
+
+// The log already holds every token after the head, so that a capture which fails costs a replay at
+// the session's next use and nothing else.
+bool SessionManager::UnloadOne() {
+  std::shared_ptr<LiveSession> session = TakeLeastRecentlyUsed();
+  if (session == nullptr) return false;
+  SessionLease lease(this, session);
+  SessionJournal& journal = lease.journal();
+  if (!journal.tail().empty() && journal.error().ok()) {
+    Mutation mutation;
+    absl::Status status;
+    auto image = engine_->Capture(lease.sequence());
+    status.Update(image.status());
+    if (status.ok()) {
+      status.Update(journal.StageCapture(*std::move(image), {}, &mutation).status());
+    }
+    if (status.ok()) status.Update(store_->CommitAndWait(std::move(mutation)));
+    if (!status.ok()) {
+      LogEvent(LogLevel::kWarning, "capture_failed",
+               {{"session", lease.id()}, {"error", std::string(status.message())}});
+    }
+  }
+  lease.sequence() = nullptr;
+  return true;
+}
+
+void SessionManager::UnloadAll() {
+  while (UnloadOne()) {
+  }
+}
+
+}  // namespace anabranch

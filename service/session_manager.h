@@ -1,0 +1,89 @@
+// Joins engine and library: which sessions are live, who works on them, how a stored session gets
+// into a slot and how an idle one leaves it.
+//
+// Thread rule: every member may be called from any thread. Members that say so block on the library
+// and belong on the worker pool.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/functional/function_ref.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "anabranch/v1/resources.pb.h"
+#include "runtime/engine.h"
+#include "service/live_session.h"
+#include "service/metrics.h"
+#include "service/worker_pool.h"
+#include "statestore/state_store.h"
+
+namespace anabranch {
+
+class SessionManager {
+ public:
+  SessionManager(StateStore* store, Engine* engine, WorkerPool* pool, Metrics* metrics)
+      : store_(store), engine_(engine), pool_(pool), metrics_(metrics) {}
+
+  // The right to change a stored session. NOT_FOUND; ABORTED (SESSION_BUSY) while another call has
+  // it. Blocks.
+  absl::StatusOr<SessionLeasePtr> Acquire(const std::string& tenant, const std::string& id);
+  // The same for a session that is not in the library yet. ALREADY_EXISTS. Blocks.
+  absl::StatusOr<SessionLeasePtr> AcquireNew(const SessionRecord& record);
+
+  // What is known of a session, without a lease. NOT_FOUND. Blocks.
+  absl::StatusOr<SessionView> View(const std::string& tenant, const std::string& id);
+  // All tokens of a session: of its head state, then those after it. Blocks.
+  absl::StatusOr<std::vector<int32_t>> Tokens(const std::string& tenant, const std::string& id);
+  // Completes a record of a listing. Blocks.
+  absl::StatusOr<SessionView> ViewOf(const SessionRecord& record);
+
+  // Brings the session into a slot if it is not there: restores its head state, then replays the
+  // tokens logged after it. Fills tokens_reused, tokens_replayed, bytes and times of `usage`, which
+  // stays valid until `done` ran. Blocks while restoring; `done` runs on the pool or right here.
+  void Load(SessionLeasePtr lease, const WorkOptions& options, v1::Usage* usage,
+            std::function<void(absl::Status)> done);
+
+  // Makes sure that a slot is free, by unloading idle sessions. RESOURCE_EXHAUSTED
+  // (SLOTS_EXHAUSTED) if all are busy. Blocks.
+  absl::Status MakeRoom();
+
+  // Makes room for `tokens` more tokens of attention, likewise, as far as idle sessions can give
+  // it. Blocks.
+  void MakePages(int64_t tokens);
+
+  // Captures and unloads every idle session: the end of a drain. Blocks.
+  void UnloadAll();
+
+ private:
+  friend class SessionLease;
+  using Key = std::pair<std::string, std::string>;
+
+  std::shared_ptr<SessionJournal> LiveJournal(const std::string& tenant, const std::string& id,
+                                              bool* busy, bool* loaded);
+  void Release(const std::shared_ptr<LiveSession>& session, bool discarded);
+  std::shared_ptr<LiveSession> TakeLeastRecentlyUsed();
+  absl::StatusOr<std::shared_ptr<SessionJournal>> ReadJournal(const std::string& tenant,
+                                                              const std::string& id);
+  absl::StatusOr<SequencePtr> RestoreHead(SessionLease& lease, v1::Usage* usage);
+  void Replay(SessionLeasePtr lease, SequencePtr sequence, const WorkOptions& options,
+              v1::Usage* usage, std::function<void(absl::Status)> done);
+  absl::StatusOr<SequencePtr> WithRoom(
+      absl::FunctionRef<absl::StatusOr<SequencePtr>()> make_sequence);
+  bool UnloadOne();
+
+  StateStore* const store_;
+  Engine* const engine_;
+  WorkerPool* const pool_;
+  Metrics* const metrics_;
+  absl::Mutex mutex_;
+  // Sessions that are loaded or busy.
+  absl::flat_hash_map<Key, std::shared_ptr<LiveSession>> sessions_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace anabranch

@@ -1,0 +1,110 @@
+#include "service/sessions_service.h"
+
+#include "service/append_reactor.h"
+#include "service/generate_reactor.h"
+#include "service/names.h"
+#include "service/paging.h"
+#include "service/proto_conversion.h"
+#include "service/session_handlers.h"
+#include "service/unary_call.h"
+#include "statestore/base/status_macros.h"
+
+namespace anabranch {
+namespace {
+
+absl::Status GetSessionNow(ServiceContext* service, const Call& call,
+                           const v1::GetSessionRequest& request, v1::Session* response) {
+  ANABRANCH_RETURN_IF_ERROR(CheckName("session_id", request.session_id()));
+  ANABRANCH_ASSIGN_OR_RETURN(const SessionView view,
+                             service->sessions->View(call.tenant, request.session_id()));
+  *response = ToProto(view);
+  return absl::OkStatus();
+}
+
+absl::Status ListSessionsNow(ServiceContext* service, const Call& call,
+                             const v1::ListSessionsRequest& request,
+                             v1::ListSessionsResponse* response) {
+  ANABRANCH_ASSIGN_OR_RETURN(const PageRequest page,
+                             ParsePage(request.page_size(), request.page_token()));
+  ANABRANCH_ASSIGN_OR_RETURN(auto listed,
+                             service->store->ListSessions(call.tenant, request.prefix(), page));
+  for (const SessionRecord& record : listed.items) {
+    const auto view = service->sessions->ViewOf(record);
+    if (absl::IsNotFound(view.status())) continue;  // closed since the page was read
+    ANABRANCH_RETURN_IF_ERROR(view.status());
+    *response->add_sessions() = ToProto(*view);
+  }
+  response->set_next_page_token(listed.next);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+grpc::ServerUnaryReactor* SessionsService::CreateSession(grpc::CallbackServerContext* context,
+                                                         const v1::CreateSessionRequest* request,
+                                                         v1::CreateSessionResponse* response) {
+  const MethodTraits method = {"CreateSession", service_->limits.model_deadline, true};
+  return RunUnary(service_, context, method, response,
+                  [=, this](const CallPtr& call, const Done& done) {
+                    HandleCreateSession(service_, call, request, response, done);
+                  });
+}
+
+grpc::ServerUnaryReactor* SessionsService::GetSession(grpc::CallbackServerContext* context,
+                                                      const v1::GetSessionRequest* request,
+                                                      v1::Session* response) {
+  const MethodTraits method = {"GetSession", service_->limits.quick_deadline};
+  return RunBlocking(service_, context, method, response, [=, this](const Call& call) {
+    return GetSessionNow(service_, call, *request, response);
+  });
+}
+
+grpc::ServerUnaryReactor* SessionsService::ListSessions(grpc::CallbackServerContext* context,
+                                                        const v1::ListSessionsRequest* request,
+                                                        v1::ListSessionsResponse* response) {
+  const MethodTraits method = {"ListSessions", service_->limits.quick_deadline};
+  return RunBlocking(service_, context, method, response, [=, this](const Call& call) {
+    return ListSessionsNow(service_, call, *request, response);
+  });
+}
+
+grpc::ServerUnaryReactor* SessionsService::CloseSession(grpc::CallbackServerContext* context,
+                                                        const v1::CloseSessionRequest* request,
+                                                        v1::CloseSessionResponse* response) {
+  const MethodTraits method = {"CloseSession", service_->limits.quick_deadline, true};
+  return RunBlocking(service_, context, method, response, [=, this](const Call& call) {
+    return HandleCloseSession(service_, call, *request, response);
+  });
+}
+
+grpc::ServerBidiReactor<v1::AppendRequest, v1::AppendResponse>* SessionsService::Append(
+    grpc::CallbackServerContext* context) {
+  return new AppendReactor(service_, context);
+}
+
+grpc::ServerWriteReactor<v1::GenerateResponse>* SessionsService::Generate(
+    grpc::CallbackServerContext* context, const v1::GenerateRequest* request) {
+  return new GenerateReactor(service_, context, request);
+}
+
+grpc::ServerUnaryReactor* SessionsService::Score(grpc::CallbackServerContext* context,
+                                                 const v1::ScoreRequest* request,
+                                                 v1::ScoreResponse* response) {
+  const MethodTraits method = {"Score", service_->limits.model_deadline, true};
+  return RunUnary(service_, context, method, response,
+                  [=, this](const CallPtr& call, const Done& done) {
+                    HandleScore(service_, call, request, response, done);
+                  });
+}
+
+grpc::ServerUnaryReactor* SessionsService::Commit(grpc::CallbackServerContext* context,
+                                                  const v1::CommitRequest* request,
+                                                  v1::CommitResponse* response) {
+  const MethodTraits method = {"Commit", service_->limits.model_deadline, true};
+  return RunUnary(service_, context, method, response,
+                  [=, this](const CallPtr& call, const Done& done) {
+                    HandleCommit(service_, call, request, response, done);
+                  });
+}
+
+}  // namespace anabranch

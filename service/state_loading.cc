@@ -1,0 +1,70 @@
+#include "service/state_loading.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "service/error_info.h"
+#include "service/names.h"
+#include "statestore/base/status_macros.h"
+
+namespace anabranch {
+
+absl::Status CheckModel(const StateRecord& record, const Model& model) {
+  if (record.fingerprint == model.fingerprint() &&
+      record.numerics_profile == model.numerics_profile()) {
+    return absl::OkStatus();
+  }
+  return ErrorWithReason(
+      absl::StatusCode::kFailedPrecondition, "MODEL_MISMATCH",
+      absl::StrCat("state ", record.id, " belongs to model ", record.fingerprint, " (",
+                   record.numerics_profile, "), this server serves ", model.fingerprint(), " (",
+                   model.numerics_profile(), ")"),
+      {{"state_model", record.fingerprint}, {"served_model", model.fingerprint()}});
+}
+
+absl::StatusOr<LoadedState> LoadState(StateStore& store, const Model& model,
+                                      const std::string& tenant, const std::string& id) {
+  LoadedState state;
+  ANABRANCH_ASSIGN_OR_RETURN(state.record, store.GetState(tenant, id));
+  ANABRANCH_RETURN_IF_ERROR(CheckModel(state.record, model));
+  ANABRANCH_ASSIGN_OR_RETURN(state.image.header, ParseStateHeader(state.record.header));
+  ANABRANCH_ASSIGN_OR_RETURN(state.image.payload, store.GetPayload(tenant, id));
+  state.bytes = state.image.payload.size();
+  for (const KvBlockRef& block : state.image.header.kv_blocks) {
+    ANABRANCH_ASSIGN_OR_RETURN(std::string bytes, store.GetBlob(tenant, block.hash));
+    state.bytes += bytes.size();
+    state.image.kv_blocks.push_back(std::move(bytes));
+  }
+  ANABRANCH_ASSIGN_OR_RETURN(state.tokens, store.GetTokens(tenant, id));
+  const int64_t count = state.tokens.size();
+  if (count != state.record.token_count || count != state.image.header.token_count) {
+    return absl::DataLossError(absl::StrCat("state ", id, ": its lineage holds ", count,
+                                            " tokens, its record says ", state.record.token_count,
+                                            ", its header ", state.image.header.token_count));
+  }
+  return state;
+}
+
+absl::StatusOr<StateRecord> ResolveState(StateStore& store, const std::string& tenant,
+                                         const std::string& id_or_ref) {
+  std::string id = id_or_ref;
+  if (!IsStateId(id_or_ref)) {
+    ANABRANCH_RETURN_IF_ERROR(CheckName("id", id_or_ref));
+    auto ref = store.GetRef(tenant, id_or_ref);
+    if (absl::IsNotFound(ref.status())) {
+      return ErrorWithReason(absl::StatusCode::kNotFound, "REF_NOT_FOUND",
+                             absl::StrCat("ref ", id_or_ref, " does not exist"),
+                             {{"ref", id_or_ref}});
+    }
+    ANABRANCH_RETURN_IF_ERROR(ref.status());
+    id = ref->state_id;
+  }
+  auto record = store.GetState(tenant, id);
+  if (absl::IsNotFound(record.status())) {
+    return ErrorWithReason(absl::StatusCode::kNotFound, "STATE_NOT_FOUND",
+                           absl::StrCat("state ", id, " does not exist"), {{"state_id", id}});
+  }
+  return record;
+}
+
+}  // namespace anabranch

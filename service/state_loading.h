@@ -1,0 +1,34 @@
+// A stored state made ready for the engine: record, payload and blobs from the library, put
+// together as the image that the engine restores.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "runtime/model.h"
+#include "runtime/state_image.h"
+#include "statestore/state_store.h"
+
+namespace anabranch {
+
+struct LoadedState {
+  StateRecord record;
+  StateImage image;
+  std::vector<int32_t> tokens;  // from the root
+  int64_t bytes = 0;            // read from the library
+};
+
+// FAILED_PRECONDITION (MODEL_MISMATCH, names both) unless this model made the state.
+absl::Status CheckModel(const StateRecord& record, const Model& model);
+
+// NOT_FOUND; DATA_LOSS names what is damaged. Blocks on the library.
+absl::StatusOr<LoadedState> LoadState(StateStore& store, const Model& model,
+                                      const std::string& tenant, const std::string& id);
+
+// The state that a state id or a ref's name stands for. NOT_FOUND (STATE_NOT_FOUND,
+// REF_NOT_FOUND). Blocks.
+absl::StatusOr<StateRecord> ResolveState(StateStore& store, const std::string& tenant,
+                                         const std::string& id_or_ref);
+
+}  // namespace anabranch

@@ -1,0 +1,85 @@
+#include "service/states_service.h"
+
+#include "service/library_handlers.h"
+#include "service/unary_call.h"
+
+namespace anabranch {
+namespace {
+
+constexpr bool kReads = false, kWrites = true;
+
+// Binds one handler to one call.
+template <typename Request, typename Response>
+grpc::ServerUnaryReactor* Run(ServiceContext* service, grpc::CallbackServerContext* context,
+                              const char* name, bool writes, const Request* request,
+                              Response* response,
+                              absl::Status (*handler)(const ServiceContext&, const Call&,
+                                                      const Request&, Response*)) {
+  const MethodTraits method = {name, service->limits.quick_deadline, writes};
+  return RunBlocking(service, context, method, response,
+                     [=](const Call& call) { return handler(*service, call, *request, response); });
+}
+
+}  // namespace
+
+grpc::ServerUnaryReactor* StatesService::GetState(grpc::CallbackServerContext* context,
+                                                  const v1::GetStateRequest* request,
+                                                  v1::State* response) {
+  return Run(service_, context, "GetState", kReads, request, response, HandleGetState);
+}
+
+grpc::ServerUnaryReactor* StatesService::ListStates(grpc::CallbackServerContext* context,
+                                                    const v1::ListStatesRequest* request,
+                                                    v1::ListStatesResponse* response) {
+  return Run(service_, context, "ListStates", kReads, request, response, HandleListStates);
+}
+
+grpc::ServerUnaryReactor* StatesService::UpdateState(grpc::CallbackServerContext* context,
+                                                     const v1::UpdateStateRequest* request,
+                                                     v1::State* response) {
+  return Run(service_, context, "UpdateState", kWrites, request, response, HandleUpdateState);
+}
+
+grpc::ServerUnaryReactor* StatesService::DeleteState(grpc::CallbackServerContext* context,
+                                                     const v1::DeleteStateRequest* request,
+                                                     v1::DeleteStateResponse* response) {
+  return Run(service_, context, "DeleteState", kWrites, request, response, HandleDeleteState);
+}
+
+grpc::ServerUnaryReactor* StatesService::GetLineage(grpc::CallbackServerContext* context,
+                                                    const v1::GetLineageRequest* request,
+                                                    v1::GetLineageResponse* response) {
+  return Run(service_, context, "GetLineage", kReads, request, response, HandleGetLineage);
+}
+
+grpc::ServerUnaryReactor* StatesService::GetTokens(grpc::CallbackServerContext* context,
+                                                   const v1::GetTokensRequest* request,
+                                                   v1::GetTokensResponse* response) {
+  return Run(service_, context, "GetTokens", kReads, request, response, HandleGetTokens);
+}
+
+grpc::ServerUnaryReactor* StatesService::GetRef(grpc::CallbackServerContext* context,
+                                                const v1::GetRefRequest* request,
+                                                v1::Ref* response) {
+  return Run(service_, context, "GetRef", kReads, request, response, HandleGetRef);
+}
+
+grpc::ServerUnaryReactor* StatesService::ListRefs(grpc::CallbackServerContext* context,
+                                                  const v1::ListRefsRequest* request,
+                                                  v1::ListRefsResponse* response) {
+  return Run(service_, context, "ListRefs", kReads, request, response, HandleListRefs);
+}
+
+grpc::ServerUnaryReactor* StatesService::SetRef(grpc::CallbackServerContext* context,
+                                                const v1::SetRefRequest* request,
+                                                v1::Ref* response) {
+  return Run(service_, context, "SetRef", kWrites, request, response, HandleSetRef);
+}
+
+grpc::ServerUnaryReactor* StatesService::DeleteRef(grpc::CallbackServerContext* context,
+                                                   const v1::DeleteRefRequest* request,
+                                                   v1::DeleteRefResponse* response) {
+  return Run(service_, context, "DeleteRef", kWrites, request, response, HandleDeleteRef);
+}
+
+}  // namespace anabranch

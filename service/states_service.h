@@ -1,0 +1,54 @@
+// States as the API defines them: the library, without the model. Each method is its handler in
+// library_handlers.h, run on the worker pool.
+#pragma once
+
+#include "anabranch/v1/states.grpc.pb.h"
+#include "service/service_context.h"
+
+namespace anabranch {
+
+class StatesService final : public v1::States::CallbackService {
+ public:
+  explicit StatesService(ServiceContext* service) : service_(service) {}
+
+  // States: what was read.
+  grpc::ServerUnaryReactor* GetState(grpc::CallbackServerContext* context,
+                                     const v1::GetStateRequest* request,
+                                     v1::State* response) override;
+  // Pages.
+  grpc::ServerUnaryReactor* ListStates(grpc::CallbackServerContext* context,
+                                       const v1::ListStatesRequest* request,
+                                       v1::ListStatesResponse* response) override;
+  // Only labels, expiry and pin can change.
+  grpc::ServerUnaryReactor* UpdateState(grpc::CallbackServerContext* context,
+                                        const v1::UpdateStateRequest* request,
+                                        v1::State* response) override;
+  // Refused while something needs the state.
+  grpc::ServerUnaryReactor* DeleteState(grpc::CallbackServerContext* context,
+                                        const v1::DeleteStateRequest* request,
+                                        v1::DeleteStateResponse* response) override;
+  // What led to a state, and what it has read.
+  grpc::ServerUnaryReactor* GetLineage(grpc::CallbackServerContext* context,
+                                       const v1::GetLineageRequest* request,
+                                       v1::GetLineageResponse* response) override;
+  grpc::ServerUnaryReactor* GetTokens(grpc::CallbackServerContext* context,
+                                      const v1::GetTokensRequest* request,
+                                      v1::GetTokensResponse* response) override;
+  // Refs: names of states.
+  grpc::ServerUnaryReactor* GetRef(grpc::CallbackServerContext* context,
+                                   const v1::GetRefRequest* request, v1::Ref* response) override;
+  grpc::ServerUnaryReactor* ListRefs(grpc::CallbackServerContext* context,
+                                     const v1::ListRefsRequest* request,
+                                     v1::ListRefsResponse* response) override;
+  // Compare-and-set if the request says what it expects.
+  grpc::ServerUnaryReactor* SetRef(grpc::CallbackServerContext* context,
+                                   const v1::SetRefRequest* request, v1::Ref* response) override;
+  grpc::ServerUnaryReactor* DeleteRef(grpc::CallbackServerContext* context,
+                                      const v1::DeleteRefRequest* request,
+                                      v1::DeleteRefResponse* response) override;
+
+ private:
+  ServiceContext* const service_;  // outlives this
+};
+
+}  // namespace anabranch

@@ -1,0 +1,189 @@
+// States: put, update, delete, with their edges, indexes and blobs.
+#include <algorithm>
+
+#include "absl/container/btree_set.h"
+#include "absl/strings/str_cat.h"
+#include "statestore/apply_mutation.h"
+#include "statestore/base/status_macros.h"
+#include "statestore/library_reads.h"
+
+namespace anabranch {
+namespace {
+
+absl::btree_set<std::string> Unique(const std::vector<std::string>& strings) {
+  return {strings.begin(), strings.end()};
+}
+
+absl::Status CheckContinuesParent(const StateRecord& record, const StateRecord& parent) {
+  if (parent.fingerprint != record.fingerprint ||
+      parent.numerics_profile != record.numerics_profile) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("state ", record.id, " is of model ", record.fingerprint, " (",
+                     record.numerics_profile, "), its parent ", parent.id, " of ",
+                     parent.fingerprint, " (", parent.numerics_profile, ")"));
+  }
+  const bool append = record.operation == StateOperation::kAppend;
+  const int64_t expected = parent.token_count + static_cast<int64_t>(record.span_tokens.size());
+  if (append && record.token_count != expected) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "record.token_count is ", record.token_count, "; the parent's ", parent.token_count,
+        " and the span's ", record.span_tokens.size(), " tokens make ", expected));
+  }
+  return absl::OkStatus();
+}
+
+// Checks the parents and gives the hash of the state's tokens from the root; empty if it or an
+// ancestor is a merge.
+absl::StatusOr<std::string> CheckParents(const StateRecord& record, const ApplyContext& context) {
+  std::string hash = context.hasher.Empty();
+  for (const std::string& id : record.parents) {
+    ANABRANCH_ASSIGN_OR_RETURN(const StoredState parent,
+                               ReadState(context.changes, record.tenant, id));
+    ANABRANCH_RETURN_IF_ERROR(CheckContinuesParent(record, parent.record));
+    hash = parent.prefix_hash;
+  }
+  if (record.operation != StateOperation::kAppend || hash.empty()) return std::string();
+  return context.hasher.Extend(hash, record.span_tokens);
+}
+
+// Stores the blobs that came with the state and are not stored yet, or are damaged.
+absl::Status PutBlobs(const PutState& operation, ApplyContext& context) {
+  const StateRecord& record = operation.record;
+  for (size_t i = 0; i < record.blob_hashes.size(); ++i) {
+    const std::string& hash = record.blob_hashes[i];
+    const std::string key = NamedKey(record.tenant, hash);
+    if (!operation.blobs[i].empty()) {
+      if (!ReadBlob(context.changes, record.tenant, hash).ok()) {
+        context.changes.Put(Family::kBlobs, key, EncodeBlob(key, operation.blobs[i]));
+      }
+    } else {
+      ANABRANCH_ASSIGN_OR_RETURN(const std::string user,
+                                 AnyUser(context.changes, record.tenant, Edge::kBlob, hash));
+      if (user.empty()) {
+        return absl::NotFoundError(absl::StrCat("state ", record.id, " needs the blob ", hash,
+                                                ", which is not stored and was not sent"));
+      }
+    }
+    context.changes.Put(Family::kEdges, EdgeKey(record.tenant, Edge::kBlob, hash, record.id), "");
+  }
+  return absl::OkStatus();
+}
+
+// The keys of a state beside its record, payload and blobs.
+template <typename Visit>
+void ForEachIndexKey(const StoredState& state, const PrefixHasher& hasher, Visit visit) {
+  const StateRecord& record = state.record;
+  visit(Family::kTimeline,
+        TimelineKey(record.tenant, absl::ToUnixNanos(record.created), record.id));
+  for (const std::string& parent : record.parents) {
+    visit(Family::kEdges, EdgeKey(record.tenant, Edge::kChild, parent, record.id));
+  }
+  if (state.prefix_hash.empty()) return;
+  const std::string scope = hasher.Scope(record.fingerprint, record.numerics_profile);
+  visit(Family::kPrefixes, PrefixEntryKey(PrefixScopeKey(record.tenant, scope), record.token_count,
+                                          state.prefix_hash, record.id));
+}
+
+// A stored state stays as it is; only damaged parts are replaced.
+absl::Status HealState(PutState& operation, const StateRecord& stored, ApplyContext& context) {
+  if (!ReadPayload(context.changes, stored).ok()) {
+    StoredState healed;
+    ANABRANCH_ASSIGN_OR_RETURN(healed, ReadState(context.changes, stored.tenant, stored.id));
+    healed.record.payload_bytes = operation.record.payload_bytes;
+    healed.record.payload_checksum = operation.record.payload_checksum;
+    const std::string key = NamedKey(stored.tenant, stored.id);
+    context.changes.Put(Family::kStates, key, EncodeState(key, healed));
+    context.changes.Put(Family::kPayloads, key, std::move(operation.payload));
+  }
+  for (size_t i = 0; i < stored.blob_hashes.size(); ++i) {
+    const std::string& hash = stored.blob_hashes[i];
+    if (ReadBlob(context.changes, stored.tenant, hash).ok()) continue;
+    const auto& sent = operation.record.blob_hashes;
+    const auto found = std::find(sent.begin(), sent.end(), hash);
+    if (found == sent.end() || operation.blobs[found - sent.begin()].empty()) continue;
+    const std::string key = NamedKey(stored.tenant, hash);
+    context.changes.Put(Family::kBlobs, key,
+                        EncodeBlob(key, operation.blobs[found - sent.begin()]));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckUnneeded(const DeleteState& operation, const ApplyContext& context) {
+  struct Need {
+    Edge edge;
+    const char* what;
+  };
+  for (const Need need :
+       {Need{Edge::kRef, "ref"}, Need{Edge::kSession, "session"}, Need{Edge::kChild, "state"}}) {
+    ANABRANCH_ASSIGN_OR_RETURN(const std::string user,
+                               AnyUser(context.changes, operation.tenant, need.edge, operation.id));
+    if (!user.empty()) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("state ", operation.id, " is needed by the ", need.what, " ", user));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status Apply(PutState& operation, ApplyContext& context) {
+  const StateRecord& record = operation.record;
+  const absl::StatusOr<StoredState> stored = ReadState(context.changes, record.tenant, record.id);
+  if (stored.ok()) return HealState(operation, stored->record, context);
+  // A damaged record is written anew from what was sent.
+  if (!absl::IsNotFound(stored.status()) && !absl::IsDataLoss(stored.status())) {
+    return stored.status();
+  }
+  StoredState state{record, ""};
+  ANABRANCH_ASSIGN_OR_RETURN(state.prefix_hash, CheckParents(record, context));
+  ANABRANCH_RETURN_IF_ERROR(PutBlobs(operation, context));
+  if (state.record.created == absl::UnixEpoch()) state.record.created = context.now;
+  state.record.etag = context.NewEtag();
+  const std::string key = NamedKey(record.tenant, record.id);
+  context.changes.Put(Family::kStates, key, EncodeState(key, state));
+  context.changes.Put(Family::kPayloads, key, std::move(operation.payload));
+  ForEachIndexKey(state, context.hasher, [&](Family family, std::string index_key) {
+    context.changes.Put(family, std::move(index_key), "");
+  });
+  return absl::OkStatus();
+}
+
+absl::Status Apply(const UpdateState& operation, ApplyContext& context) {
+  ANABRANCH_ASSIGN_OR_RETURN(StoredState state,
+                             ReadState(context.changes, operation.tenant, operation.id));
+  StateRecord& record = state.record;
+  if (operation.etag.has_value() && *operation.etag != record.etag) {
+    return absl::AbortedError(absl::StrCat("state ", operation.id, " has the etag ", record.etag,
+                                           ", not ", *operation.etag));
+  }
+  if (operation.labels.has_value()) record.labels = *operation.labels;
+  if (operation.expires.has_value()) record.expires = *operation.expires;
+  if (operation.pinned.has_value()) record.pinned = *operation.pinned;
+  record.etag = context.NewEtag();
+  const std::string key = NamedKey(operation.tenant, operation.id);
+  context.changes.Put(Family::kStates, key, EncodeState(key, state));
+  return absl::OkStatus();
+}
+
+absl::Status Apply(const DeleteState& operation, ApplyContext& context) {
+  ANABRANCH_ASSIGN_OR_RETURN(const StoredState state,
+                             ReadState(context.changes, operation.tenant, operation.id));
+  ANABRANCH_RETURN_IF_ERROR(CheckUnneeded(operation, context));
+  const std::string key = NamedKey(operation.tenant, operation.id);
+  context.changes.Delete(Family::kStates, key);
+  context.changes.Delete(Family::kPayloads, key);
+  ForEachIndexKey(state, context.hasher, [&](Family family, std::string index_key) {
+    context.changes.Delete(family, std::move(index_key));
+  });
+  for (const std::string& hash : Unique(state.record.blob_hashes)) {
+    context.changes.Delete(Family::kEdges,
+                           EdgeKey(operation.tenant, Edge::kBlob, hash, operation.id));
+    ANABRANCH_ASSIGN_OR_RETURN(const std::string user,
+                               AnyUser(context.changes, operation.tenant, Edge::kBlob, hash));
+    if (user.empty()) context.changes.Delete(Family::kBlobs, NamedKey(operation.tenant, hash));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace anabranch

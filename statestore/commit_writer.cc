@@ -1,0 +1,185 @@
+#include "statestore/commit_writer.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "statestore/base/status_macros.h"
+#include "statestore/record_codec.h"
+
+namespace anabranch {
+namespace {
+
+constexpr uint64_t kMaxGroupBytes = 64u << 20;
+constexpr size_t kMaxGroupOperations = kMaxOperations;
+constexpr uint64_t kEtagsPerGroup = 1 << 20;
+constexpr absl::Duration kAnswerSweepInterval = absl::Hours(1);
+constexpr int kAnswersPerSweep = 10000;
+
+}  // namespace
+
+CommitWriter::CommitWriter(Database& database, std::unique_ptr<HighWaterMark> mark,
+                           const PrefixHasher& hasher, uint64_t commit_seq,
+                           const StoreOptions& options)
+    : database_(database),
+      hasher_(hasher),
+      options_(options),
+      mark_(std::move(mark)),
+      attempted_seq_(commit_seq),
+      commit_seq_(commit_seq),
+      thread_([this] { Run(); }) {}
+
+CommitWriter::~CommitWriter() {
+  {
+    absl::MutexLock lock(&mutex_);
+    stopping_ = true;
+  }
+  thread_.join();
+}
+
+// Checks and checksums run here, on the caller's thread, so that the writer has less to do. Refused
+// mutations go through the queue too: callers may rely on `done` running on the writer thread.
+void CommitWriter::Enqueue(Mutation mutation, CommitDone done) {
+  Pending pending;
+  pending.done = std::move(done);
+  pending.status = PrepareMutation(mutation);
+  pending.refused = !pending.status.ok();
+  pending.bytes = QueuedBytes(mutation);
+  absl::MutexLock lock(&mutex_);
+  if (!pending.refused && queued_bytes_ + pending.bytes > options_.max_queued_bytes) {
+    pending.status = absl::ResourceExhaustedError(
+        absl::StrCat(queued_bytes_, " bytes wait to be written; with this commit's ", pending.bytes,
+                     " it would be more than ", options_.max_queued_bytes,
+                     ". Retry when earlier commits have been answered"));
+    pending.refused = true;
+  }
+  if (pending.refused) {
+    pending.bytes = 0;
+  } else {
+    pending.mutation = std::move(mutation);
+  }
+  queued_bytes_ += pending.bytes;
+  queue_.push_back(std::move(pending));
+}
+
+uint64_t CommitWriter::commit_seq() const {
+  absl::MutexLock lock(&mutex_);
+  return commit_seq_;
+}
+
+std::string CommitWriter::read_only_reason() const {
+  absl::MutexLock lock(&mutex_);
+  return read_only_reason_;
+}
+
+void CommitWriter::Run() {
+  for (;;) {
+    std::vector<Pending> group = TakeGroup();
+    if (group.empty()) return;
+    WriteGroup(group);
+    for (Pending& pending : group) {
+      if (pending.done) pending.done(pending.status);
+    }
+  }
+}
+
+bool CommitWriter::GroupReady() const { return stopping_ || queued_bytes_ >= kMaxGroupBytes; }
+
+std::vector<CommitWriter::Pending> CommitWriter::TakeGroup() {
+  absl::MutexLock lock(&mutex_);
+  mutex_.Await(absl::Condition(
+      +[](CommitWriter* self) ABSL_EXCLUSIVE_LOCKS_REQUIRED(self->mutex_) {
+        return self->stopping_ || !self->queue_.empty();
+      },
+      this));
+  if (options_.group_commit_window > absl::ZeroDuration()) {
+    mutex_.AwaitWithTimeout(absl::Condition(this, &CommitWriter::GroupReady),
+                            options_.group_commit_window);
+  }
+  std::vector<Pending> group;
+  uint64_t bytes = 0;
+  size_t operations = 0;
+  while (!queue_.empty() && bytes < kMaxGroupBytes && operations < kMaxGroupOperations) {
+    bytes += queue_.front().bytes;
+    operations += queue_.front().mutation.operations.size() + 1;
+    group.push_back(std::move(queue_.front()));
+    queue_.pop_front();
+  }
+  queued_bytes_ -= bytes;
+  return group;
+}
+
+void CommitWriter::WriteGroup(std::vector<Pending>& group) {
+  absl::Status written = MakeWritable();
+  if (written.ok()) {
+    const Snapshot snapshot(database_);
+    Overlay changes(snapshot);
+    ApplyGroup(group, changes);
+    if (changes.empty()) return;
+    written = MakeDurable(changes);
+  }
+  if (written.ok()) return;
+  // Also those that failed a precondition: it may rest on a change that was not written.
+  for (Pending& pending : group) {
+    if (!pending.refused) pending.status = written;
+  }
+}
+
+absl::Status CommitWriter::MakeWritable() {
+  const std::string reason = read_only_reason();
+  if (!reason.empty()) {
+    return absl::UnavailableError(absl::StrCat("the library is read-only: ", reason));
+  }
+  if (!disk_was_full_) return absl::OkStatus();
+  ANABRANCH_RETURN_IF_ERROR(Classify(database_.Resume()));
+  disk_was_full_ = false;
+  return absl::OkStatus();
+}
+
+void CommitWriter::ApplyGroup(std::vector<Pending>& group, Overlay& changes) {
+  ++attempted_seq_;
+  uint64_t next_etag = attempted_seq_ * kEtagsPerGroup;
+  for (Pending& pending : group) {
+    if (pending.refused) continue;
+    Overlay own(changes);
+    ApplyContext context{own, hasher_, absl::Now(), next_etag};
+    pending.status = ApplyMutation(pending.mutation, context);
+    next_etag = context.next_etag;
+    if (pending.status.ok()) changes.Absorb(std::move(own));
+  }
+  if (!changes.empty()) DropAnswersIfDue(changes);
+}
+
+// A sweep that fails is tried again with the next group; it never fails a commit.
+void CommitWriter::DropAnswersIfDue(Overlay& changes) {
+  const absl::Time now = absl::Now();
+  if (now < next_answer_sweep_) return;
+  Overlay own(changes);
+  ApplyContext context{own, hasher_, now, 0};
+  if (!DropOldAnswers(context, kAnswersPerSweep).ok()) return;
+  changes.Absorb(std::move(own));
+  next_answer_sweep_ = now + kAnswerSweepInterval;
+}
+
+absl::Status CommitWriter::MakeDurable(Overlay& changes) {
+  changes.Put(Family::kMeta, std::string(kCommitSeqKey),
+              EncodeNumber(kCommitSeqKey, attempted_seq_));
+  ANABRANCH_RETURN_IF_ERROR(Classify(database_.Write(changes)));
+  ANABRANCH_RETURN_IF_ERROR(Classify(mark_->Advance(attempted_seq_, options_.sync_high_water)));
+  absl::MutexLock lock(&mutex_);
+  commit_seq_ = attempted_seq_;
+  return absl::OkStatus();
+}
+
+absl::Status CommitWriter::Classify(const absl::Status& failure) {
+  if (failure.ok()) return failure;
+  if (absl::IsResourceExhausted(failure)) {
+    disk_was_full_ = true;
+    return failure;
+  }
+  absl::MutexLock lock(&mutex_);
+  read_only_reason_ = std::string(failure.message());
+  return absl::UnavailableError(absl::StrCat(
+      "the commit may or may not be on disk; the library is read-only now: ", read_only_reason_));
+}
+
+}  // namespace anabranch

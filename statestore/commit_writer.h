@@ -1,0 +1,82 @@
+// The one thread that writes the library. It drains its queue into one batch, syncs once, moves the
+// high-water mark, then answers all (group commit). Mutations of a group see the effects of those
+// before them, so preconditions hold as if each had been written alone, in the order of arrival.
+//
+// Failures: a full disk refuses the group (RESOURCE_EXHAUSTED) and the next one tries again. Any
+// other write or sync error is final: nobody knows what of the failed write is on disk, and a sync
+// that succeeds after one that failed proves nothing. The writer then refuses everything
+// (UNAVAILABLE, with the reason) until the library is opened again.
+#pragma once
+
+#include <deque>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "statestore/apply_mutation.h"
+#include "statestore/database.h"
+#include "statestore/high_water_mark.h"
+#include "statestore/prefix_index.h"
+#include "statestore/state_store.h"
+
+namespace anabranch {
+
+class CommitWriter {
+ public:
+  // `commit_seq` is the library's. The database and the hasher must outlive the writer.
+  CommitWriter(Database& database, std::unique_ptr<HighWaterMark> mark, const PrefixHasher& hasher,
+               uint64_t commit_seq, const StoreOptions& options);
+  // Writes and answers what is queued.
+  ~CommitWriter();
+
+  // Never blocks. `done` runs on the writer thread.
+  void Enqueue(Mutation mutation, CommitDone done) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  uint64_t commit_seq() const ABSL_LOCKS_EXCLUDED(mutex_);
+  // Empty unless the writer refuses everything.
+  std::string read_only_reason() const ABSL_LOCKS_EXCLUDED(mutex_);
+
+ private:
+  struct Pending {
+    Mutation mutation;
+    CommitDone done;
+    uint64_t bytes = 0;
+    absl::Status status;   // the answer
+    bool refused = false;  // `status` was known without looking at the library
+  };
+
+  void Run();
+  // Waits for work; empty when there is no more and never will be.
+  std::vector<Pending> TakeGroup() ABSL_LOCKS_EXCLUDED(mutex_);
+  bool GroupReady() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void WriteGroup(std::vector<Pending>& group);
+  absl::Status MakeWritable();
+  void ApplyGroup(std::vector<Pending>& group, Overlay& changes);
+  void DropAnswersIfDue(Overlay& changes);
+  absl::Status MakeDurable(Overlay& changes);
+  absl::Status Classify(const absl::Status& failure);
+
+  // Constant.
+  Database& database_;
+  const PrefixHasher& hasher_;
+  const StoreOptions options_;
+  // The writer thread's own.
+  const std::unique_ptr<HighWaterMark> mark_;
+  uint64_t attempted_seq_;  // never reused, even by a group that failed
+  bool disk_was_full_ = false;
+  absl::Time next_answer_sweep_ = absl::InfinitePast();
+
+  mutable absl::Mutex mutex_;
+  std::deque<Pending> queue_ ABSL_GUARDED_BY(mutex_);
+  uint64_t queued_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  uint64_t commit_seq_ ABSL_GUARDED_BY(mutex_);
+  std::string read_only_reason_ ABSL_GUARDED_BY(mutex_);
+
+  std::thread thread_;  // last: starts when all else is ready
+};
+
+}  // namespace anabranch

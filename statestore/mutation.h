@@ -1,0 +1,74 @@
+// The changes of the library: operations, and mutations that are applied whole or not at all.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/types/variant.h"
+#include "statestore/records.h"
+
+namespace anabranch {
+
+// One operation of a mutation. Preconditions are checked in order inside the writer; the first that
+// fails fails the whole mutation with the status named.
+// Idempotent: a state that exists stays as it is (OK); only damaged parts are replaced. NOT_FOUND
+// names a parent or a blob that is neither sent nor stored.
+struct PutState {
+  StateRecord record;
+  std::string payload;
+  std::vector<std::string> blobs;  // by record.blob_hashes; an empty string: already stored
+};
+struct UpdateState {  // NOT_FOUND; ABORTED if etag is set and differs
+  std::string tenant, id;
+  std::optional<uint64_t> etag;
+  std::optional<Labels> labels;
+  std::optional<absl::Time> expires;
+  std::optional<bool> pinned;
+};
+struct DeleteState {  // NOT_FOUND; FAILED_PRECONDITION while a ref, session or child needs it
+  std::string tenant, id;
+};
+struct SetRef {  // NOT_FOUND if the state does not exist; ABORTED if expected differs
+  std::string tenant, name, state_id;
+  // Unset: any. Empty string: the ref must not exist yet. Otherwise: the state it must point to.
+  std::optional<std::string> expected_state;
+};
+struct DeleteRef {
+  std::string tenant, name;
+};
+// Creates or replaces; NOT_FOUND if head_state does not exist. The log of a new session starts at
+// head_position; a replaced session keeps its log. The store sets `updated`, and `created` if
+// unset.
+struct PutSession {
+  SessionRecord record;
+  bool must_not_exist = false;  // ALREADY_EXISTS
+};
+struct DeleteSession {  // also its log. NOT_FOUND
+  std::string tenant, id;
+};
+struct AppendLog {  // FAILED_PRECONDITION unless `position` is where the log ends
+  std::string tenant, session;
+  int64_t position = 0;  // index of the first of the tokens
+  std::vector<int32_t> tokens;
+};
+// Drops tokens before `position`. Past the log's end only up to the session's head_position, and
+// the log goes on there; FAILED_PRECONDITION beyond.
+struct TrimLog {
+  std::string tenant, session;
+  int64_t position = 0;
+};
+// Remembers the answer to a request id for a day, so that a retry gets the same answer.
+// ALREADY_EXISTS if it is remembered already: a repeat that races with the first changes nothing.
+struct PutAnswer {
+  std::string tenant, request_id, answer;
+};
+
+using Operation = absl::variant<PutState, UpdateState, DeleteState, SetRef, DeleteRef, PutSession,
+                                DeleteSession, AppendLog, TrimLog, PutAnswer>;
+struct Mutation {
+  std::vector<Operation> operations;
+};
+
+}  // namespace anabranch

@@ -1,0 +1,192 @@
+// Opening a library: what must be true before it may be served.
+//
+// A library exists once its high-water file does. The file is made last, after the database and its
+// keys are durable, so a crash while a library is created leaves something that is created again.
+#include <openssl/rand.h>
+#include <rocksdb/env.h>
+
+#include <filesystem>
+#include <system_error>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+#include "statestore/base/status_macros.h"
+#include "statestore/record_codec.h"
+#include "statestore/rocks_state_store.h"
+#include "statestore/rocks_status.h"
+
+namespace anabranch {
+namespace {
+
+constexpr uint32_t kFormatVersion = 1;
+constexpr size_t kLibraryIdBytes = 16;
+
+std::string DatabaseDirectory(const StoreOptions& options) {
+  return absl::StrCat(options.directory, "/rocksdb");
+}
+std::string MarkPath(const StoreOptions& options) {
+  return absl::StrCat(options.directory, "/high-water-mark");
+}
+rocksdb::Env& EnvOf(const StoreOptions& options) {
+  return options.env != nullptr ? *options.env : *rocksdb::Env::Default();
+}
+
+absl::Status CheckFormat(uint64_t version, const std::string& directory) {
+  if (version == kFormatVersion) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat(
+      "the library ", directory, " has format version ", version,
+      "; this build reads and writes version ", kFormatVersion, ". Nothing was changed"));
+}
+
+absl::StatusOr<std::string> RandomBytes(size_t count) {
+  std::string bytes(count, '\0');
+  if (RAND_bytes(reinterpret_cast<unsigned char*>(bytes.data()), static_cast<int>(count)) != 1) {
+    return absl::InternalError("no random bytes from the system");
+  }
+  return bytes;
+}
+
+// Syncs the directory and its parent, so that the library is found after a power loss.
+absl::Status MakeDirectory(const StoreOptions& options) {
+  rocksdb::Env& env = EnvOf(options);
+  std::error_code error;
+  const std::filesystem::path path = std::filesystem::absolute(options.directory, error);
+  if (!error) std::filesystem::create_directories(path, error);
+  if (error) {
+    return absl::FailedPreconditionError(absl::StrCat("cannot create the library's directory ",
+                                                      options.directory, ": ", error.message()));
+  }
+  for (const std::string& each : {path.string(), path.parent_path().string()}) {
+    std::unique_ptr<rocksdb::Directory> directory;
+    ANABRANCH_RETURN_IF_ERROR(FromRocks(env.NewDirectory(each, &directory), each));
+    ANABRANCH_RETURN_IF_ERROR(FromRocks(directory->Fsync(), each));
+  }
+  return absl::OkStatus();
+}
+
+// What the family meta says of the library; all empty in a new one.
+struct Meta {
+  uint64_t format_version = 0, commit_seq = 0;
+  std::string hash_key;
+};
+
+absl::StatusOr<Meta> ReadMeta(const Database& database) {
+  const Snapshot snapshot(database);
+  Meta meta;
+  const auto read = [&](absl::string_view key, auto decode, auto& field) -> absl::Status {
+    ANABRANCH_ASSIGN_OR_RETURN(const std::optional<std::string> value,
+                               snapshot.Get(Family::kMeta, key));
+    if (!value.has_value()) return absl::OkStatus();
+    ANABRANCH_ASSIGN_OR_RETURN(field, decode(key, *value));
+    return absl::OkStatus();
+  };
+  ANABRANCH_RETURN_IF_ERROR(read(kFormatVersionKey, DecodeNumber, meta.format_version));
+  ANABRANCH_RETURN_IF_ERROR(read(kCommitSeqKey, DecodeNumber, meta.commit_seq));
+  ANABRANCH_RETURN_IF_ERROR(read(kHashKeyKey, DecodeBytes, meta.hash_key));
+  return meta;
+}
+
+absl::StatusOr<Meta> WriteNewMeta(Database& database) {
+  Meta meta;
+  meta.format_version = kFormatVersion;
+  ANABRANCH_ASSIGN_OR_RETURN(meta.hash_key, RandomBytes(PrefixHasher::kKeyBytes));
+  ANABRANCH_ASSIGN_OR_RETURN(const std::string id, RandomBytes(kLibraryIdBytes));
+  const Snapshot snapshot(database);
+  Overlay changes(snapshot);
+  changes.Put(Family::kMeta, std::string(kFormatVersionKey),
+              EncodeNumber(kFormatVersionKey, kFormatVersion));
+  changes.Put(Family::kMeta, std::string(kHashKeyKey), EncodeBytes(kHashKeyKey, meta.hash_key));
+  changes.Put(Family::kMeta, std::string(kLibraryIdKey), EncodeBytes(kLibraryIdKey, id));
+  ANABRANCH_RETURN_IF_ERROR(database.Write(changes));
+  return meta;
+}
+
+// The mark says what was acknowledged, the database what was recovered.
+absl::Status CheckNothingLost(const absl::StatusOr<HighWaterContents>& mark, const Meta& meta,
+                              const StoreOptions& options) {
+  if (options.accept_data_loss) return absl::OkStatus();
+  if (!mark.ok()) {
+    if (absl::IsNotFound(mark.status()) && meta.commit_seq == 0) return absl::OkStatus();
+    return absl::DataLossError(
+        absl::StrCat("the library ", options.directory, " holds commits up to ", meta.commit_seq,
+                     ", but nothing says how many were acknowledged: ", mark.status().message()));
+  }
+  if (meta.commit_seq >= mark->commit_seq) return absl::OkStatus();
+  return absl::DataLossError(absl::StrCat("the library ", options.directory,
+                                          " acknowledged commits up to ", mark->commit_seq,
+                                          ", but only those up to ", meta.commit_seq,
+                                          " were recovered: ", mark->commit_seq - meta.commit_seq,
+                                          " commit groups are lost. Restore a copy that has them"));
+}
+
+absl::StatusOr<Meta> EnsureMeta(Database& database, const StoreOptions& options) {
+  ANABRANCH_ASSIGN_OR_RETURN(Meta meta, ReadMeta(database));
+  if (meta.format_version == 0 && meta.hash_key.empty() && meta.commit_seq == 0) {
+    return WriteNewMeta(database);
+  }
+  ANABRANCH_RETURN_IF_ERROR(CheckFormat(meta.format_version, options.directory));
+  if (meta.hash_key.size() == PrefixHasher::kKeyBytes) return meta;
+  return absl::DataLossError(absl::StrCat("the library ", options.directory, " lost its hash key"));
+}
+
+absl::Status CheckDatabaseIsThere(const HighWaterContents& mark, const StoreOptions& options) {
+  const std::string current = DatabaseDirectory(options) + "/CURRENT";
+  if (EnvOf(options).FileExists(current).ok()) return absl::OkStatus();
+  return absl::DataLossError(
+      absl::StrCat("the library ", options.directory, " acknowledged commits up to ",
+                   mark.commit_seq, ", but its database is gone. Restore a copy that has them"));
+}
+
+// Recovery writes what it recovered and drops the damaged log with all that may follow the damage.
+// So the question whether anything is lost is asked first, of a database that changes nothing: a
+// refused library stays as it is, for whoever has to repair it.
+absl::Status InspectExisting(const absl::StatusOr<HighWaterContents>& mark,
+                             const StoreOptions& options) {
+  if (mark.ok()) {
+    ANABRANCH_RETURN_IF_ERROR(CheckFormat(mark->format_version, options.directory));
+    ANABRANCH_RETURN_IF_ERROR(CheckDatabaseIsThere(*mark, options));
+  }
+  absl::StatusOr<std::unique_ptr<Database>> database =
+      Database::Open(DatabaseDirectory(options), options, Database::Mode::kInspect);
+  // A library whose creation was interrupted cannot be opened yet.
+  if (!database.ok()) {
+    return absl::IsNotFound(mark.status()) ? absl::OkStatus() : database.status();
+  }
+  ANABRANCH_ASSIGN_OR_RETURN(const Meta meta, ReadMeta(**database));
+  return CheckNothingLost(mark, meta, options);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<StateStore>> OpenStateStore(const StoreOptions& options) {
+  if (options.directory.empty()) return absl::InvalidArgumentError("directory is empty");
+  rocksdb::Env& env = EnvOf(options);
+  const std::string mark_path = MarkPath(options);
+  const bool has_database = env.FileExists(DatabaseDirectory(options) + "/CURRENT").ok();
+  const bool exists = has_database || env.FileExists(mark_path).ok();
+  if (!exists && !options.create_if_missing) {
+    return absl::NotFoundError(absl::StrCat("there is no library in ", options.directory));
+  }
+  if (!exists) ANABRANCH_RETURN_IF_ERROR(MakeDirectory(options));
+  ANABRANCH_ASSIGN_OR_RETURN(std::unique_ptr<LibraryLock> lock,
+                             LibraryLock::Acquire(env, options.directory));
+
+  const absl::StatusOr<HighWaterContents> mark = HighWaterMark::Read(env, mark_path);
+  if (exists) ANABRANCH_RETURN_IF_ERROR(InspectExisting(mark, options));
+  ANABRANCH_ASSIGN_OR_RETURN(
+      std::unique_ptr<Database> database,
+      Database::Open(DatabaseDirectory(options), options,
+                     mark.ok() ? Database::Mode::kOpen : Database::Mode::kCreate));
+  ANABRANCH_ASSIGN_OR_RETURN(const Meta meta, EnsureMeta(*database, options));
+  ANABRANCH_RETURN_IF_ERROR(CheckNothingLost(mark, meta, options));
+  if (!mark.ok() || mark->commit_seq > meta.commit_seq) {
+    ANABRANCH_RETURN_IF_ERROR(
+        HighWaterMark::Create(env, mark_path, {kFormatVersion, meta.commit_seq}));
+  }
+  ANABRANCH_ASSIGN_OR_RETURN(std::unique_ptr<HighWaterMark> open_mark,
+                             HighWaterMark::Open(env, mark_path, kFormatVersion));
+  return std::make_unique<RocksStateStore>(options, std::move(lock), std::move(database),
+                                           std::move(open_mark), meta.hash_key, meta.commit_seq);
+}
+
+}  // namespace anabranch

@@ -1,0 +1,59 @@
+// What the library keeps: states, refs and sessions.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/container/btree_map.h"
+#include "absl/time/time.h"
+
+namespace anabranch {
+
+using Labels = absl::btree_map<std::string, std::string>;
+
+enum class StateOperation : uint8_t { kAppend = 0, kMerge = 1 };
+
+// What a state is. Its id is derived from content; see StateId().
+struct StateRecord {
+  std::string tenant, id;
+  std::string fingerprint, numerics_profile;
+  std::vector<std::string> parents;  // ids; empty for a state read from nothing
+  StateOperation operation = StateOperation::kAppend;
+  std::string operation_params;                      // canonical text; part of the id
+  int64_t token_count = 0;                           // since the root
+  std::vector<int32_t> span_tokens;                  // tokens since the parent
+  std::string header;                                // opaque: the runtime's serialised header
+  uint64_t payload_bytes = 0, payload_checksum = 0;  // filled by the store on Put
+  std::vector<std::string> blob_hashes;              // shared blobs this state needs, in order
+  uint64_t blob_bytes = 0;
+  absl::Time created;  // unset (the epoch): now
+  // Mutable: changed by UpdateState, not part of the id.
+  Labels labels;
+  absl::Time expires = absl::InfiniteFuture();
+  bool pinned = false;
+  uint64_t etag = 0;  // changes with every update
+};
+
+// "st-" and 40 hex digits: SHA-256 over tenant, fingerprint, profile, parents, operation and its
+// parameters, and the span's tokens.
+std::string StateId(const StateRecord& record);
+
+struct RefRecord {
+  std::string tenant, name, state_id;
+  absl::Time updated;
+  uint64_t etag = 0;
+};
+
+// A session: its head state and where its token log stands. The log holds tokens after the head.
+struct SessionRecord {
+  std::string tenant, id;
+  std::string ref;            // moved by Commit; may be empty
+  std::string head_state;     // empty: nothing captured yet
+  int64_t head_position = 0;  // token count of the head state
+  std::string fingerprint;    // of the model it runs on
+  Labels labels;
+  absl::Time created, updated;
+};
+
+}  // namespace anabranch

@@ -1,0 +1,94 @@
+#include "statestore/rocks_options.h"
+
+#include <rocksdb/cache.h>
+#include <rocksdb/env.h>
+#include <rocksdb/file_checksum.h>
+#include <rocksdb/filter_policy.h>
+#include <rocksdb/listener.h>
+#include <rocksdb/options.h>
+#include <rocksdb/table.h>
+
+namespace anabranch {
+namespace {
+
+constexpr size_t kProtectionBytes = 8;
+constexpr uint64_t kMaxLogFileBytes = 4u << 20;
+
+// RocksDB would begin to wait for space by itself when the disk is full, and refuse our own attempt
+// meanwhile. The commit writer resumes, so that it knows of it and can begin a fresh WAL.
+class ResumeOnRequestOnly : public rocksdb::EventListener {
+ public:
+  const char* Name() const override { return "ResumeOnRequestOnly"; }
+  void OnErrorRecoveryBegin(rocksdb::BackgroundErrorReason, rocksdb::Status,
+                            bool* auto_recovery) override {
+    *auto_recovery = false;
+  }
+};
+
+// Large values, written once and read whole: kept out of the LSM tree, so that compaction does not
+// copy them.
+bool HoldsLargeValues(Family family) {
+  return family == Family::kPayloads || family == Family::kBlobs;
+}
+
+std::shared_ptr<rocksdb::Cache> BlockCache(const StoreOptions& options,
+                                           const rocksdb::ColumnFamilyOptions* holder) {
+  if (holder == nullptr) return rocksdb::NewLRUCache(options.block_cache_bytes);
+  return holder->table_factory->GetOptions<rocksdb::BlockBasedTableOptions>()->block_cache;
+}
+
+}  // namespace
+
+rocksdb::DBOptions DatabaseOptions(const StoreOptions& options, bool create) {
+  rocksdb::DBOptions db;
+  if (options.env != nullptr) db.env = options.env;
+  db.create_if_missing = create;
+  db.create_missing_column_families = create;
+  db.paranoid_checks = true;
+  // Stops at the first bad WAL record. What it could silently drop is caught by the high-water
+  // mark.
+  db.wal_recovery_mode = rocksdb::WALRecoveryMode::kPointInTimeRecovery;
+  db.track_and_verify_wals_in_manifest = true;
+  // We decide when to resume after an error: a full disk on the next commit, a failed sync never.
+  db.max_bgerror_resume_count = 0;
+  // All that is in memory is in the synced WAL, but for a key without meaning (database.cc).
+  db.avoid_flush_during_shutdown = true;
+  db.listeners.push_back(std::make_shared<ResumeOnRequestOnly>());
+  db.file_checksum_gen_factory = rocksdb::GetFileChecksumGenCrc32cFactory();
+  db.max_background_jobs = 2;
+  db.max_log_file_size = kMaxLogFileBytes;
+  db.keep_log_file_num = 4;
+  // Bounds the WAL, and with it the time to open after a crash.
+  db.max_total_wal_size = 256u << 20;
+  return db;
+}
+
+rocksdb::ColumnFamilyOptions FamilyOptions(Family family, const StoreOptions& options,
+                                           const rocksdb::ColumnFamilyOptions* cache_holder) {
+  rocksdb::ColumnFamilyOptions cf;
+  cf.memtable_protection_bytes_per_key = kProtectionBytes;
+  cf.force_consistency_checks = true;
+  cf.compression = rocksdb::kNoCompression;
+  cf.write_buffer_size = HoldsLargeValues(family) ? 64u << 20 : 16u << 20;
+  if (HoldsLargeValues(family)) {
+    cf.enable_blob_files = true;
+    cf.min_blob_size = 4096;
+    cf.enable_blob_garbage_collection = true;
+  }
+  rocksdb::BlockBasedTableOptions table;
+  table.block_cache = BlockCache(options, cache_holder);
+  table.filter_policy.reset(rocksdb::NewBloomFilterPolicy(10));
+  table.checksum = rocksdb::kXXH3;
+  table.format_version = 5;
+  cf.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
+  return cf;
+}
+
+rocksdb::WriteOptions DurableWrite() {
+  rocksdb::WriteOptions write;
+  write.sync = true;
+  write.protection_bytes_per_key = kProtectionBytes;
+  return write;
+}
+
+}  // namespace anabranch

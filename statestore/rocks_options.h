@@ -1,0 +1,23 @@
+// The RocksDB settings that the durability protocol relies on (DURABILITY.md gives the reasons).
+#pragma once
+
+#include "statestore/key_schema.h"
+#include "statestore/state_store.h"
+
+namespace rocksdb {
+struct ColumnFamilyOptions;
+struct DBOptions;
+struct WriteOptions;
+}  // namespace rocksdb
+
+namespace anabranch {
+
+rocksdb::DBOptions DatabaseOptions(const StoreOptions& options, bool create);
+// `cache_holder` shares one block cache between families: pass the first family's options to the
+// next call, or null.
+rocksdb::ColumnFamilyOptions FamilyOptions(Family family, const StoreOptions& options,
+                                           const rocksdb::ColumnFamilyOptions* cache_holder);
+// Synced, with per-key protection.
+rocksdb::WriteOptions DurableWrite();
+
+}  // namespace anabranch

@@ -1,0 +1,68 @@
+// StateStore on RocksDB: reads from snapshots, writes through the commit writer. Opening is in
+// open_library.cc.
+#pragma once
+
+#include <memory>
+
+#include "statestore/commit_writer.h"
+#include "statestore/database.h"
+#include "statestore/library_lock.h"
+#include "statestore/page_token.h"
+#include "statestore/prefix_index.h"
+#include "statestore/state_store.h"
+
+namespace anabranch {
+
+// Every read takes a snapshot first, so that what it puts together (a record and its payload, a log
+// and its bounds, a lineage) is of one moment. Every value is verified before it is returned:
+// library_reads.h has the checks, and the words of their errors.
+class RocksStateStore : public StateStore {
+ public:
+  // Starts the writer thread. `hash_key`: the library's random bytes. `commit_seq`: what was
+  // recovered, already compared with the mark.
+  RocksStateStore(const StoreOptions& options, std::unique_ptr<LibraryLock> lock,
+                  std::unique_ptr<Database> database, std::unique_ptr<HighWaterMark> mark,
+                  const std::string& hash_key, uint64_t commit_seq);
+
+  // Goes to the queue of the writer thread.
+  void Commit(Mutation mutation, CommitDone done) override;
+
+  absl::StatusOr<StateRecord> GetState(const std::string& tenant, const std::string& id) override;
+  absl::StatusOr<std::string> GetPayload(const std::string& tenant, const std::string& id) override;
+  absl::StatusOr<std::string> GetBlob(const std::string& tenant, const std::string& hash) override;
+  absl::StatusOr<bool> HasBlob(const std::string& tenant, const std::string& hash) override;
+  absl::StatusOr<Page<StateRecord>> ListStates(const std::string& tenant, const StateFilter& filter,
+                                               const PageRequest& page) override;
+  absl::StatusOr<std::vector<int32_t>> GetTokens(const std::string& tenant,
+                                                 const std::string& id) override;
+  absl::StatusOr<Page<StateRecord>> GetLineage(const std::string& tenant, const std::string& id,
+                                               const PageRequest& page) override;
+  absl::StatusOr<std::optional<StateRecord>> FindPrefix(const std::string& tenant,
+                                                        const std::string& fingerprint,
+                                                        const std::string& numerics_profile,
+                                                        absl::Span<const int32_t> tokens) override;
+
+  absl::StatusOr<RefRecord> GetRef(const std::string& tenant, const std::string& name) override;
+  absl::StatusOr<Page<RefRecord>> ListRefs(const std::string& tenant, const std::string& prefix,
+                                           const PageRequest& page) override;
+  absl::StatusOr<SessionRecord> GetSession(const std::string& tenant,
+                                           const std::string& id) override;
+  absl::StatusOr<Page<SessionRecord>> ListSessions(const std::string& tenant,
+                                                   const std::string& prefix,
+                                                   const PageRequest& page) override;
+  absl::StatusOr<LogContents> GetLog(const std::string& tenant,
+                                     const std::string& session) override;
+  absl::StatusOr<std::string> GetAnswer(const std::string& tenant,
+                                        const std::string& request_id) override;
+  StoreStats stats() const override;
+
+ private:
+  const StoreOptions options_;
+  const std::unique_ptr<LibraryLock> lock_;  // first: released when all else is closed
+  const std::unique_ptr<Database> database_;
+  const PrefixHasher hasher_;
+  const PageTokens page_tokens_;
+  CommitWriter writer_;  // last: stops before what it uses goes
+};
+
+}  // namespace anabranch

@@ -1,0 +1,136 @@
+// The library: immutable states with lineage, mutable refs, sessions with their token logs, and an
+// index from token prefixes to states. The store sees bytes plus a typed record; it knows nothing
+// about models.
+//
+// Durability: Commit applies all operations of a mutation or none, and calls back only after the
+// write is on disk (synced). Mutations that arrive together share one sync (group commit). Nothing
+// is visible to readers before it is durable. See DURABILITY.md.
+//
+// Thread rule: every member may be called from any thread. Commit callbacks run on the store's
+// writer thread and must not block.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "statestore/mutation.h"
+#include "statestore/records.h"
+
+namespace rocksdb {
+class Env;
+}
+
+namespace anabranch {
+
+using CommitDone = std::function<void(absl::Status)>;
+
+struct StateFilter {
+  std::string fingerprint;    // empty: any
+  Labels labels;              // all must match
+  std::string descendant_of;  // only states below this one (itself excluded); empty: any
+  // From created_after on, before created_before.
+  absl::Time created_after = absl::InfinitePast(), created_before = absl::InfiniteFuture();
+};
+
+// One page of a listing. `next` is opaque; empty at the end. INVALID_ARGUMENT for a foreign token.
+struct PageRequest {
+  int32_t size = 100;
+  std::string token;
+};
+template <typename T>
+struct Page {
+  std::vector<T> items;
+  std::string next;
+};
+
+struct StoreStats {
+  uint64_t commit_seq = 0;
+  int64_t states = 0, refs = 0, sessions = 0;  // of all tenants; estimates
+  uint64_t disk_bytes = 0;
+  bool read_only = false;
+  std::string read_only_reason;
+};
+
+class StateStore {
+ public:
+  virtual ~StateStore() = default;
+
+  virtual void Commit(Mutation mutation, CommitDone done) = 0;
+  absl::Status CommitAndWait(Mutation mutation);
+
+  virtual absl::StatusOr<StateRecord> GetState(const std::string& tenant,
+                                               const std::string& id) = 0;
+  // Reads are verified: DATA_LOSS names the state and what is damaged.
+  virtual absl::StatusOr<std::string> GetPayload(const std::string& tenant,
+                                                 const std::string& id) = 0;
+  virtual absl::StatusOr<std::string> GetBlob(const std::string& tenant,
+                                              const std::string& hash) = 0;
+  virtual absl::StatusOr<bool> HasBlob(const std::string& tenant, const std::string& hash) = 0;
+  virtual absl::StatusOr<Page<StateRecord>> ListStates(const std::string& tenant,
+                                                       const StateFilter& filter,
+                                                       const PageRequest& page) = 0;
+  // All tokens from the root to the state. FAILED_PRECONDITION for merged states.
+  virtual absl::StatusOr<std::vector<int32_t>> GetTokens(const std::string& tenant,
+                                                         const std::string& id) = 0;
+  // The state and its ancestors along first parents, newest first.
+  virtual absl::StatusOr<Page<StateRecord>> GetLineage(const std::string& tenant,
+                                                       const std::string& id,
+                                                       const PageRequest& page) = 0;
+  // The deepest state of this tenant, model and profile whose tokens are a prefix of `tokens`
+  // (the whole of it included); nullopt if there is none.
+  virtual absl::StatusOr<std::optional<StateRecord>> FindPrefix(
+      const std::string& tenant, const std::string& fingerprint,
+      const std::string& numerics_profile, absl::Span<const int32_t> tokens) = 0;
+
+  virtual absl::StatusOr<RefRecord> GetRef(const std::string& tenant, const std::string& name) = 0;
+  virtual absl::StatusOr<Page<RefRecord>> ListRefs(const std::string& tenant,
+                                                   const std::string& prefix,
+                                                   const PageRequest& page) = 0;
+
+  virtual absl::StatusOr<SessionRecord> GetSession(const std::string& tenant,
+                                                   const std::string& id) = 0;
+  virtual absl::StatusOr<Page<SessionRecord>> ListSessions(const std::string& tenant,
+                                                           const std::string& prefix,
+                                                           const PageRequest& page) = 0;
+  struct LogContents {
+    int64_t position = 0;  // index of the first token
+    std::vector<int32_t> tokens;
+  };
+  virtual absl::StatusOr<LogContents> GetLog(const std::string& tenant,
+                                             const std::string& session) = 0;
+  // NOT_FOUND if the request id was not seen in the last day.
+  virtual absl::StatusOr<std::string> GetAnswer(const std::string& tenant,
+                                                const std::string& request_id) = 0;
+
+  virtual StoreStats stats() const = 0;
+};
+
+struct StoreOptions {
+  std::string directory;
+  bool create_if_missing = true;
+  uint64_t block_cache_bytes = 256u << 20;
+  // How long the writer waits for more mutations to share a sync. Zero: never waits.
+  absl::Duration group_commit_window = absl::ZeroDuration();
+  // Sync the commit high-water mark with every commit group (DURABILITY.md). Off leaves a window.
+  bool sync_high_water = true;
+  // Commit answers RESOURCE_EXHAUSTED while more than this waits to be written.
+  uint64_t max_queued_bytes = 512u << 20;
+  // Open a library although acknowledged commits are missing or cannot be shown to be there. What
+  // was recovered becomes the new truth. For an operator who has no better copy.
+  bool accept_data_loss = false;
+  // For tests: the file system to use. Null: the default one.
+  rocksdb::Env* env = nullptr;
+};
+
+// Opens the RocksDB engine. Errors: FAILED_PRECONDITION (another process has the library open, or
+// it was written by a newer version), DATA_LOSS (acknowledged commits are missing: says how many).
+absl::StatusOr<std::unique_ptr<StateStore>> OpenStateStore(const StoreOptions& options);
+
+}  // namespace anabranch

@@ -1,0 +1,71 @@
+#include "tests/bench/engine_runs.h"
+
+#include "absl/synchronization/blocking_counter.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
+#include "statestore/base/status_macros.h"
+
+namespace anabranch::bench {
+
+absl::StatusOr<std::unique_ptr<Engine>> LoadEngine(const std::string& model_dir,
+                                                   kernels::DType dtype, int threads) {
+  LoadOptions load;
+  load.dtype = dtype;
+  load.num_threads = threads;
+  ANABRANCH_ASSIGN_OR_RETURN(std::shared_ptr<Model> model, Model::Load(model_dir, load));
+  return Engine::Create(std::move(model), EngineOptions{});
+}
+
+std::vector<int32_t> SomeTokens(int64_t count, int64_t vocab) {
+  std::vector<int32_t> tokens(count);
+  uint64_t x = 88172645463325252u;
+  for (int32_t& token : tokens) {
+    x ^= x << 13, x ^= x >> 7, x ^= x << 17;
+    token = static_cast<int32_t>(x % vocab);
+  }
+  return tokens;
+}
+
+absl::Status ReadAll(Engine& engine, const SequencePtr& sequence, std::vector<int32_t> tokens) {
+  absl::Notification done;
+  absl::Status result;
+  ReadWork work;
+  work.sequence = sequence;
+  work.tokens = std::move(tokens);
+  work.on_done = [&](absl::Status status, const WorkStats&) {
+    result = std::move(status);
+    done.Notify();
+  };
+  ANABRANCH_RETURN_IF_ERROR(engine.Submit(std::move(work)));
+  done.WaitForNotification();
+  return result;
+}
+
+absl::Status GenerateAll(Engine& engine, const std::vector<SequencePtr>& sequences, int64_t count) {
+  absl::BlockingCounter left(static_cast<int>(sequences.size()));
+  absl::Mutex mutex;
+  absl::Status result;
+  for (const SequencePtr& sequence : sequences) {
+    GenerateWork work;
+    work.sequence = sequence;
+    work.max_tokens = count;
+    work.on_done = [&](absl::Status status, const WorkStats&, FinishReason) {
+      {
+        absl::MutexLock lock(&mutex);
+        result.Update(status);
+      }
+      left.DecrementCount();
+    };
+    absl::Status submitted = engine.Submit(std::move(work));
+    if (!submitted.ok()) {
+      absl::MutexLock lock(&mutex);
+      result.Update(submitted);
+      left.DecrementCount();
+    }
+  }
+  left.Wait();
+  absl::MutexLock lock(&mutex);
+  return result;
+}
+
+}  // namespace anabranch::bench

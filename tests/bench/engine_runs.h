@@ -1,0 +1,21 @@
+// Running the engine to completion from a benchmark.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "runtime/engine.h"
+
+namespace anabranch::bench {
+
+absl::StatusOr<std::unique_ptr<Engine>> LoadEngine(const std::string& model_dir,
+                                                   kernels::DType dtype, int threads);
+// Pseudo-random ids below `vocab`, the same every time.
+std::vector<int32_t> SomeTokens(int64_t count, int64_t vocab);
+
+absl::Status ReadAll(Engine& engine, const SequencePtr& sequence, std::vector<int32_t> tokens);
+// Generates `count` greedy tokens on every sequence at once.
+absl::Status GenerateAll(Engine& engine, const std::vector<SequencePtr>& sequences, int64_t count);
+
+}  // namespace anabranch::bench

@@ -1,0 +1,96 @@
+"""The Python client against a real server."""
+import pytest
+
+import anabranch
+from anabranch import Aborted, AsyncClient, Client, InvalidArgument, Message, NotFound, Unavailable
+
+
+def test_a_reply_streams_and_its_usage_adds_up(server):
+    with Client(server.addr) as client:
+        ada = client.open_session("assistants/ada")
+        read = ada.append(Message("user", "My name is Ada."))
+        assert read.usage.tokens_read > 0
+        generation = ada.generate(reply=True, max_tokens=12)
+        text = "".join(delta.text for delta in generation)
+        assert generation.result.text == text
+        assert generation.result.usage.tokens_generated > 0
+        assert generation.result.session.token_count == ada.info().token_count
+
+
+def test_a_session_survives_sigkill_without_reading_again(server):
+    with Client(server.addr) as client:
+        ada = client.open_session("assistants/ada")
+        before = ada.append(Message("user", "My name is Ada.")).session.token_count
+    server.kill()
+    server.start()
+    with Client(server.addr) as client:
+        ada = client.open_session("assistants/ada")
+        assert ada.info().token_count == before
+        assert "My name is Ada." in ada.text()
+        reply = ada.generate(reply=True, max_tokens=4).result
+        assert reply.usage.tokens_reused == before and reply.usage.tokens_replayed == 0
+
+
+def test_commit_moves_the_ref_and_states_can_be_resumed(server):
+    with Client(server.addr) as client:
+        ada = client.open_session("ada")
+        ada.append("some text to remember")
+        commit = ada.commit(labels={"topic": "test"})
+        assert commit.ref is not None and commit.ref.state_id == commit.state.id
+        assert client.ref("ada").state_id == commit.state.id
+        assert [s.id for s in client.states(labels={"topic": "test"})] == [commit.state.id]
+        twin, usage = client.create_session("twin", state=commit.state.id)
+        assert usage.tokens_reused == commit.state.token_count and usage.tokens_read == 0
+        assert twin.text() == ada.text()
+        with pytest.raises(Aborted):
+            client.set_ref("ada", commit.state.id, expected="-")
+        assert commit.state.id in [s.id for s in client.lineage("ada")]
+
+
+def test_score_does_not_move_the_session(server):
+    with Client(server.addr) as client:
+        ada = client.open_session("ada")
+        ada.append("one two three")
+        before = ada.info().token_count
+        score = ada.score(" four", per_token=True)
+        assert score.logprob < 0 and score.token_count == len(score.tokens)
+        assert sum(t.logprob for t in score.tokens) == pytest.approx(score.logprob, rel=1e-4)
+        assert ada.info().token_count == before
+
+
+def test_errors_have_classes_and_reasons(server):
+    with Client(server.addr) as client:
+        with pytest.raises(NotFound) as error:
+            client.session("nobody").info()
+        assert error.value.reason
+        with pytest.raises(InvalidArgument) as error:
+            client.create_session("Not Allowed")
+        assert "session_id" in error.value.message
+        with pytest.raises(NotFound):
+            client.create_session("x", from_ref="no/such/ref")
+    with Client("127.0.0.1:1", timeout=5) as client, pytest.raises(Unavailable) as error:
+        client.status()
+    assert "127.0.0.1:1" in str(error.value)
+
+
+def test_status_names_the_model(server):
+    with Client(server.addr) as client:
+        assert client.status().model.model_type == "mamba2"
+
+
+async def test_the_asyncio_client_does_the_same(server):
+    async with AsyncClient(server.addr) as client:
+        ada = await client.open_session("ada")
+        await ada.append(Message("user", "My name is Ada."))
+        generation = ada.generate(reply=True, max_tokens=8)
+        text = "".join([delta.text async for delta in generation])
+        assert (await generation.result()).text == text
+        commit = await ada.commit()
+        assert (await client.ref("ada")).state_id == commit.state.id
+        assert [s.id async for s in client.sessions()] == ["ada"]
+        with pytest.raises(NotFound):
+            await client.session("nobody").info()
+
+
+def test_everything_exported_exists():
+    assert all(hasattr(anabranch, name) for name in anabranch.__all__)

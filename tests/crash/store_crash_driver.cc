@@ -1,0 +1,42 @@
+// The process that store_crash_test kills: opens the library of argv[1] and commits with several
+// threads until it dies. Each acknowledged step is written to standard output as two 32-bit
+// numbers, writer and count of steps: less than a pipe writes atomically.
+#include <unistd.h>
+
+#include <cstdint>
+#include <cstdlib>
+#include <thread>
+#include <vector>
+
+#include "tests/statestore/ledger_workload.h"
+
+namespace {
+
+void Acknowledge(int writer, int steps) {
+  const int32_t message[2] = {writer, steps};
+  if (write(STDOUT_FILENO, message, sizeof(message)) != sizeof(message)) _exit(3);
+}
+
+void CommitUntilKilled(anabranch::StateStore& store, int number) {
+  anabranch::LedgerWriter writer(number);
+  if (!writer.Recover(store).ok()) _exit(4);
+  for (;;) {
+    if (!store.CommitAndWait(writer.Next()).ok()) _exit(5);
+    Acknowledge(number, writer.number());
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc != 3) return 2;
+  anabranch::StoreOptions options;
+  options.directory = argv[1];
+  auto store = anabranch::OpenStateStore(options);
+  if (!store.ok()) return 6;
+  std::vector<std::thread> threads;
+  for (int i = 0; i < std::atoi(argv[2]); ++i) {
+    threads.emplace_back([&, i] { CommitUntilKilled(**store, i); });
+  }
+  for (std::thread& thread : threads) thread.join();
+}

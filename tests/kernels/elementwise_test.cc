@@ -1,0 +1,158 @@
+#include "kernels/elementwise.h"
+
+#include "tests/kernels/kernel_testing.h"
+
+namespace anabranch::kernels {
+namespace {
+
+using namespace testing;  // NOLINT: the helpers of this folder
+
+float RoundBf16(float v) {
+  uint32_t bits;
+  std::memcpy(&bits, &v, 4);
+  bits = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000u;
+  std::memcpy(&v, &bits, 4);
+  return v;
+}
+
+const int64_t kWidths[] = {1, 3, 15, 16, 17, 40, 257};
+
+TEST(EmbedTest, CopiesScaledRowsExactly) {
+  for (int64_t width : kWidths) {
+    for (bool round : {false, true}) {
+      Random random(1);
+      const Floats table = random.Normals(11 * width);
+      std::vector<uint16_t> narrow;
+      for (float v : table) {
+        const float r = RoundBf16(v);
+        uint32_t bits;
+        std::memcpy(&bits, &r, 4);
+        narrow.push_back(static_cast<uint16_t>(bits >> 16));
+      }
+      const std::vector<int32_t> ids = {3, 0, 10, 3, 7};
+      for (DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+        Floats y(static_cast<size_t>(5 * width), kPoison);
+        EmbedParams p;
+        p.rows = 5, p.width = width, p.ids = ids.data(), p.dtype = dtype, p.scale = 1.7f;
+        p.table = dtype == DType::kFloat32 ? static_cast<const void*>(table.data()) : narrow.data();
+        p.y = y.data(), p.round_to_bf16 = round;
+        const OddParallel parallel(2);
+        ASSERT_TRUE(Embed(p, {.parallel = &parallel}).ok());
+        for (int64_t r = 0; r < 5; ++r) {
+          for (int64_t i = 0; i < width; ++i) {
+            const float in = table[static_cast<size_t>(ids[static_cast<size_t>(r)] * width + i)];
+            float want = (dtype == DType::kFloat32 ? in : RoundBf16(in)) * 1.7f;
+            if (round) want = RoundBf16(want);
+            ASSERT_EQ(y[static_cast<size_t>(r * width + i)], want);
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(EmbedTest, RefusesNegativeIds) {
+  const Floats table(8);
+  const int32_t ids[] = {0, -1};
+  Floats y(8);
+  EmbedParams p;
+  p.rows = 2, p.width = 4, p.ids = ids, p.table = table.data(), p.y = y.data();
+  EXPECT_EQ(Embed(p, {}).code(), absl::StatusCode::kInvalidArgument);
+  p.rows = 1;
+  EXPECT_TRUE(Embed(p, {}).ok());
+}
+
+struct Gated {
+  int64_t rows, width, in_stride, y_stride;
+  Floats gate, up;
+  Gated(int64_t rows, int64_t width)
+      : rows(rows), width(width), in_stride(width + 3), y_stride(width + 1) {
+    Random random(static_cast<uint32_t>(width));
+    gate = random.Normals(rows * in_stride, 10);
+    up = random.Normals(rows * in_stride);
+  }
+  Floats Run(bool round, const Launch& launch = {}) const {
+    Floats y(static_cast<size_t>(rows * y_stride), kPoison);
+    SiluMulParams p;
+    p.rows = rows, p.width = width, p.gate = gate.data(), p.up = up.data();
+    p.in_stride = in_stride, p.y = y.data(), p.y_stride = y_stride, p.round_to_bf16 = round;
+    EXPECT_TRUE(SiluMul(p, launch).ok());
+    return y;
+  }
+};
+
+TEST(SiluMulTest, MatchesDoublePrecisionOverTheWholeRange) {
+  for (int64_t width : kWidths) {
+    Gated g(4, width);
+    const float extremes[] = {-200, -104, -88.5f, 0, 88.5f, 104, 1e37f};
+    for (size_t i = 0; i < 7 && i < static_cast<size_t>(width); ++i) g.gate[i] = extremes[i];
+    for (bool round : {false, true}) {
+      const Floats y = g.Run(round);
+      for (int64_t r = 0; r < g.rows; ++r) {
+        for (int64_t i = 0; i < width; ++i) {
+          const double z = g.gate[static_cast<size_t>(r * g.in_stride + i)];
+          const double want =
+              z / (1 + std::exp(-z)) * g.up[static_cast<size_t>(r * g.in_stride + i)];
+          const double relative = 8 * kUnit + (round ? 2.1 * kBf16Unit : 0);
+          // Below the smallest normal float (reached near z = -87) only absolute error counts.
+          ASSERT_NEAR(y[static_cast<size_t>(r * g.y_stride + i)], want,
+                      relative * std::abs(want) + 1e-36)
+              << z;
+        }
+        ASSERT_TRUE(std::isnan(y[static_cast<size_t>(r * g.y_stride + width)]));
+      }
+    }
+  }
+}
+
+TEST(SiluMulTest, ThreadsAndInstructionSetsGiveTheSameBitsAndNanStays) {
+  Gated g(300, 100);
+  const Floats serial = g.Run(false);
+  const OddParallel parallel(3);
+  EXPECT_TRUE(SameBits(serial, g.Run(false, {.parallel = &parallel})));
+  if (ForceTarget::Has(HWY_AVX2)) {
+    const ForceTarget avx2(HWY_AVX2);
+    EXPECT_TRUE(SameBits(serial, g.Run(false)));
+  }
+  g.gate[static_cast<size_t>(7 * g.in_stride + 9)] = kPoison;
+  const Floats y = g.Run(false);
+  for (size_t i = 0; i < y.size(); ++i) {
+    const bool gap = i % 101 == 100;
+    EXPECT_EQ(std::isnan(y[i]), gap || i == 7 * 101 + 9);
+  }
+}
+
+TEST(AddScaledTest, RoundsProductThenSum) {
+  for (int64_t width : kWidths) {
+    for (bool round : {false, true}) {
+      Random random(2);
+      Floats x = random.Normals(6 * width);
+      const Floats x0 = x, y = random.Normals(6 * width);
+      AddScaledParams p;
+      p.rows = 6, p.width = width, p.x = x.data(), p.y = y.data(), p.scale = 0.3f;
+      p.round_to_bf16 = round;
+      const OddParallel parallel(2);
+      ASSERT_TRUE(AddScaled(p, {.parallel = &parallel}).ok());
+      for (size_t i = 0; i < x.size(); ++i) {
+        const volatile float product = round ? RoundBf16(0.3f * y[i]) : 0.3f * y[i];
+        const float sum = x0[i] + product;
+        ASSERT_EQ(x[i], round ? RoundBf16(sum) : sum);
+      }
+    }
+  }
+}
+
+TEST(ElementwiseTest, RefuseMissingArraysAndShortStrides) {
+  Floats a(8);
+  SiluMulParams s;
+  s.rows = 2, s.width = 4, s.gate = a.data(), s.up = a.data(), s.y = a.data();
+  s.in_stride = 4, s.y_stride = 3;
+  EXPECT_EQ(SiluMul(s, {}).code(), absl::StatusCode::kInvalidArgument);
+  AddScaledParams add;
+  add.rows = 2, add.width = 4, add.x = a.data();
+  EXPECT_EQ(AddScaled(add, {}).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_TRUE(AddScaled({}, {}).ok()) << "nothing to do";
+}
+
+}  // namespace
+}  // namespace anabranch::kernels

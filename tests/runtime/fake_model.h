@@ -1,0 +1,190 @@
+// A small deterministic model for tests of the engine: two recurrent layers with windows and T
+// around one attention layer. Every logit depends on every element of the state and on every cached
+// key and value, so a state that is copied, shared or restored wrongly shows in the next logits.
+// It checks each batch it is given, and can be told to wait, to fail or to go wrong.
+#pragma once
+
+#include <cmath>
+#include <functional>
+#include <limits>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "runtime/model.h"
+#include "tests/runtime/test_layouts.h"
+
+namespace anabranch::testing {
+
+class FakeModel : public Model {
+ public:
+  static constexpr int32_t kVocab = 40;
+  static constexpr int32_t kPoison = 39;  // reading this token gives logits that are NaN
+
+  // What one sequence had in one step.
+  struct Part {
+    int32_t slot = 0, rows = 0;
+    int64_t position = 0;
+  };
+
+  explicit FakeModel(StateLayout layout = HybridLayout(), std::string fingerprint = "fake-model-1")
+      : layout_(std::move(layout)), fingerprint_(std::move(fingerprint)) {
+    description_.model_type = "fake";
+    description_.vocab = kVocab;
+  }
+
+  const ModelDescription& description() const override { return description_; }
+  const StateLayout& state_layout() const override { return layout_; }
+  const std::string& fingerprint() const override { return fingerprint_; }
+  const std::string& numerics_profile() const override { return profile_; }
+  size_t weight_bytes() const override { return 0; }
+
+  absl::Status Forward(const StepBatch& batch, const StateArrays& state,
+                       absl::Span<float> logits) override {
+    std::vector<Part> parts;
+    const absl::Status valid = Check(batch, logits.size(), parts);
+    if (!valid.ok()) return valid;
+    std::function<absl::Status(const std::vector<Part>&)> hook;
+    {
+      absl::MutexLock lock(&mutex_);
+      steps_.push_back(parts);
+      hook = hook_;
+    }
+    size_t next_logits = 0;
+    for (size_t s = 0; s < parts.size(); ++s) {
+      for (int32_t r = 0; r < parts[s].rows; ++r) {
+        const int32_t row = batch.row_start[s] + r;
+        std::vector<float> out = ReadToken(batch, state, s, row, parts[s].position + r);
+        if (next_logits < batch.logit_rows.size() && batch.logit_rows[next_logits] == row) {
+          std::copy(out.begin(), out.end(), logits.begin() + next_logits * kVocab);
+          ++next_logits;
+        }
+      }
+    }
+    return hook ? hook(parts) : absl::OkStatus();
+  }
+
+  // Called in each step, with the state already written; its status is the step's.
+  void set_hook(std::function<absl::Status(const std::vector<Part>&)> hook) {
+    absl::MutexLock lock(&mutex_);
+    hook_ = std::move(hook);
+  }
+  std::vector<std::vector<Part>> steps() const {
+    absl::MutexLock lock(&mutex_);
+    return steps_;
+  }
+
+ private:
+  absl::Status Check(const StepBatch& batch, size_t logits, std::vector<Part>& parts) const {
+    const size_t seqs = batch.slots.size();
+    const bool kv = layout_.has_kv();
+    std::set<int32_t> slots(batch.slots.begin(), batch.slots.end());
+    if (seqs == 0 || slots.size() != seqs || batch.row_start.size() != seqs + 1 ||
+        batch.positions.size() != seqs || batch.row_start[0] != 0 ||
+        batch.row_start[seqs] != static_cast<int32_t>(batch.tokens.size()) ||
+        batch.page_start.size() != (kv ? seqs + 1 : 0) ||
+        logits != batch.logit_rows.size() * kVocab) {
+      return absl::InternalError("the fake model was given a malformed batch");
+    }
+    for (size_t s = 0; s < seqs; ++s) {
+      Part part{batch.slots[s], batch.row_start[s + 1] - batch.row_start[s], batch.positions[s]};
+      const int64_t pages = kv ? batch.page_start[s + 1] - batch.page_start[s] : 0;
+      if (part.rows < 1 || (kv && pages * kKvPageTokens < part.position + part.rows)) {
+        return absl::InternalError(absl::StrCat("no rows or no pages for sequence ", s));
+      }
+      parts.push_back(part);
+    }
+    return absl::OkStatus();
+  }
+
+  // A pseudo-random weight in [-1, 1].
+  static float Weight(uint64_t a, uint64_t b) {
+    uint64_t x = a * 0x9e3779b97f4a7c15ull + b * 0xc2b2ae3d27d4eb4full + 0x165667b19e3779f9ull;
+    x ^= x >> 31;
+    x *= 0x7fb5d329728ea185ull;
+    x ^= x >> 27;
+    return static_cast<float>(static_cast<int64_t>(x >> 40) - (1 << 23)) / (1 << 23);
+  }
+  template <typename T>
+  T* At(const StateArrays& state, int entry, int32_t item) const {
+    return static_cast<T*>(state.base[entry]) + state.stride[entry] * item;
+  }
+
+  // Window, recurrent tensor and T of one layer; `first` is the entry of its window.
+  float Recur(const StateArrays& state, int first, int32_t slot, float x) const {
+    float* window = At<float>(state, first, slot);
+    float* h = At<float>(state, first + 1, slot);
+    double* t = At<double>(state, first + 2, slot);
+    float sum = 0;
+    for (int c = 0; c < 5; ++c) {
+      float* w = window + 3 * c;
+      w[0] = w[1];
+      w[1] = w[2];
+      w[2] = x * Weight(c, first);
+      sum += w[0] * 0.3f + w[1] * 0.5f + w[2];
+    }
+    const float dt = 0.5f + 0.4f * std::sin(sum);
+    t[0] += dt;
+    t[1] += 2 * dt;
+    float y = sum;
+    for (int i = 0; i < 24; ++i) {
+      h[i] = h[i] * (1 - 0.5f * dt) + dt * sum * Weight(i, 77 + first);
+      y += h[i] * Weight(i, 99 + first);
+    }
+    return std::tanh(y + 0.1f * static_cast<float>(std::sin(t[0] + 0.5 * t[1])));
+  }
+
+  // Reads all earlier keys and values in order of position.
+  float Attend(const StepBatch& batch, const StateArrays& state, size_t s, int64_t position,
+               float x) const {
+    if (!layout_.has_kv()) return x;
+    const int32_t* pages = batch.pages.data() + batch.page_start[s];
+    const auto cell = [&](int entry, int64_t p) {
+      return At<float>(state, entry, pages[p / kKvPageTokens]) + 2 * (p % kKvPageTokens);
+    };
+    float* key = cell(3, position);
+    float* value = cell(4, position);
+    for (int i = 0; i < 2; ++i) {
+      key[i] = x * Weight(i, 5) + 0.01f * static_cast<float>(position % 97);
+      value[i] = x * Weight(i, 6);
+    }
+    float y = 0;
+    for (int64_t p = 0; p <= position; ++p) {
+      const float score = std::tanh(cell(3, p)[0] * key[0] + cell(3, p)[1] * key[1]);
+      y += score * (cell(4, p)[0] - cell(4, p)[1]);
+    }
+    return std::tanh(x + 0.2f * y);
+  }
+
+  std::vector<float> ReadToken(const StepBatch& batch, const StateArrays& state, size_t s,
+                               int32_t row, int64_t position) const {
+    const int32_t token = batch.tokens[row], slot = batch.slots[s];
+    const int last = layout_.has_kv() ? 5 : 3;
+    float x = Weight(token, 1);
+    x = Recur(state, 0, slot, x);
+    x = Attend(batch, state, s, position, x);
+    x = Recur(state, last, slot, x);
+    std::vector<float> logits(kVocab);
+    const float* a = At<float>(state, 1, slot);
+    const float* b = At<float>(state, last + 1, slot);
+    for (int v = 0; v < kVocab; ++v) {
+      logits[v] = 4 * x * Weight(v, 2);
+      for (int i = 0; i < 24; ++i)
+        logits[v] += a[i] * Weight(v, 200 + i) + b[i] * Weight(v, 300 + i);
+    }
+    if (token == kPoison) logits[3] = std::numeric_limits<float>::quiet_NaN();
+    return logits;
+  }
+
+  const StateLayout layout_;
+  const std::string fingerprint_, profile_ = "cpu-float32";
+  ModelDescription description_;
+  mutable absl::Mutex mutex_;
+  std::function<absl::Status(const std::vector<Part>&)> hook_ ABSL_GUARDED_BY(mutex_);
+  std::vector<std::vector<Part>> steps_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace anabranch::testing

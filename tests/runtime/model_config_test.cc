@@ -1,0 +1,226 @@
+#include "runtime/model_config.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "tests/runtime/model_files.h"
+
+namespace anabranch {
+namespace {
+
+using nlohmann::json;
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+json Golden(const std::string& model) {
+  return json::parse(
+      testing::ReadWholeFile(ANABRANCH_GOLDEN_DIR "/models/" + model + "/config.json"));
+}
+
+ModelDescription Parsed(const std::string& config, const std::string& generation = "") {
+  const auto model = ParseModelConfig(config, generation);
+  EXPECT_TRUE(model.ok()) << model.status() << "\n" << config;
+  return model.value_or(ModelDescription());
+}
+
+std::string Refusal(const json& config) {
+  const auto model = ParseModelConfig(config.dump(), "");
+  EXPECT_EQ(model.status().code(), absl::StatusCode::kInvalidArgument) << config.dump();
+  return std::string(model.status().message());
+}
+
+const Mamba2Spec& FirstMamba2(const ModelDescription& model) {
+  return std::get<Mamba2Spec>(model.layers.at(0).steps.at(0).mixer);
+}
+
+TEST(ModelConfig, ReadsEachFamily) {
+  const ModelDescription mamba = Parsed(Golden("mamba").dump());
+  EXPECT_EQ(mamba.layers.size(), 3);
+  EXPECT_TRUE(mamba.tied_head);
+  EXPECT_TRUE(mamba.residual_in_fp32);
+  const auto& mamba1 = std::get<Mamba1Spec>(mamba.layers[2].steps[0].mixer);
+  EXPECT_EQ(mamba1.inner, 128);
+  EXPECT_EQ(mamba1.dt_rank, 4);
+  EXPECT_EQ(mamba1.inner_norm, Mamba1Spec::InnerNorm::kNone);
+  const ModelDescription falcon = Parsed(Golden("falcon_mamba").dump());
+  EXPECT_EQ(std::get<Mamba1Spec>(falcon.layers[0].steps[0].mixer).inner_norm,
+            Mamba1Spec::InnerNorm::kUnweighted);
+  EXPECT_EQ(FirstMamba2(Parsed(Golden("mamba2").dump())).heads, 8);
+
+  const ModelDescription granite = Parsed(Golden("granitemoehybrid_dense").dump());
+  ASSERT_EQ(granite.layers.size(), 4);
+  ASSERT_EQ(granite.layers[1].steps.size(), 2);
+  const auto& attention = std::get<AttentionSpec>(granite.layers[1].steps[0].mixer);
+  EXPECT_EQ(attention.kv_heads, 2);
+  EXPECT_FLOAT_EQ(attention.scale, 0.2f);
+  EXPECT_EQ(attention.rotary_dim, 0);
+  EXPECT_FLOAT_EQ(granite.logits_scale, 1 / 1.5f);
+  EXPECT_FALSE(granite.residual_in_fp32);
+}
+
+TEST(ModelConfig, ReadsInfinityInEverySpelling) {
+  for (const char* infinity : {"Infinity", R"({"__float__": "Infinity"})"}) {
+    std::string text = Golden("mamba2").dump();
+    const std::string old = R"({"__float__":"Infinity"})";
+    text.replace(text.find(old), old.size(), infinity);
+    const auto model = ParseModelConfig(text, "");
+    ASSERT_TRUE(model.ok()) << model.status();
+    EXPECT_TRUE(std::isinf(FirstMamba2(*model).dt_hi));
+    EXPECT_EQ(FirstMamba2(*model).dt_lo, 0);
+  }
+  json config = Golden("mamba2");
+  config["time_step_limit"] = {0.001, 0.5};
+  EXPECT_FLOAT_EQ(FirstMamba2(Parsed(config.dump())).dt_hi, 0.5f);
+  config["time_step_limit"] = nullptr;
+  EXPECT_TRUE(std::isinf(FirstMamba2(Parsed(config.dump())).dt_hi));
+  // Inside a string the word is text.
+  config["note"] = "to \"Infinity\" and NaN";
+  Parsed(config.dump());
+}
+
+TEST(ModelConfig, RefusesStepLimitsThatAreNoRange) {
+  for (const json& limit :
+       {json::array({1, 0.5}), json::array({-1, 1}), json::array({0}), json(3),
+        json::array({0, {{"__float__", "NaN"}}}), json::array({{{"__float__", "Infinity"}}, 1})}) {
+    json config = Golden("mamba2");
+    config["time_step_limit"] = limit;
+    EXPECT_THAT(Refusal(config), HasSubstr("time_step_limit"));
+  }
+}
+
+TEST(ModelConfig, ReadsLayerListsInEverySpelling) {
+  json config = Golden("granitemoehybrid_dense");
+  for (const char* key : {"layer_types", "layers_block_type"}) {
+    config.erase("layer_types");
+    config[key] = {"mamba", "attention", "linear_attention", "full_attention"};
+    const ModelDescription model = Parsed(config.dump());
+    for (int i : {1, 3}) {
+      EXPECT_TRUE(std::holds_alternative<AttentionSpec>(model.layers[i].steps[0].mixer)) << i;
+      EXPECT_TRUE(std::holds_alternative<Mamba2Spec>(model.layers[i - 1].steps[0].mixer)) << i;
+    }
+    config.erase(key);
+  }
+  config["layer_types"] = nullptr;
+  for (const LayerDescription& layer : Parsed(config.dump()).layers) {
+    EXPECT_TRUE(std::holds_alternative<Mamba2Spec>(layer.steps[0].mixer));
+  }
+  config["layer_types"] = {"mamba", "mamba", "mamba", "hyena"};
+  EXPECT_THAT(Refusal(config), AllOf(HasSubstr("'hyena'"), HasSubstr("full_attention")));
+  config["layer_types"] = {"mamba"};
+  EXPECT_THAT(Refusal(config), HasSubstr("1 entries for 4 layers"));
+}
+
+TEST(ModelConfig, TakesDefaultsForAbsentAndNullKeys) {
+  const ModelDescription mamba =
+      Parsed(R"({"model_type": "mamba", "hidden_size": 100, "vocab_size": 10, "state_size": null,
+                 "num_hidden_layers": 2, "time_step_rank": "auto"})");
+  const auto& mixer = std::get<Mamba1Spec>(mamba.layers[0].steps[0].mixer);
+  EXPECT_EQ(mixer.state_dim, 16);
+  EXPECT_EQ(mixer.dt_rank, 7);  // ceil(100 / 16)
+  EXPECT_TRUE(mixer.conv_bias);
+  EXPECT_TRUE(mamba.tied_head);
+  json granite = Golden("granitemoehybrid_dense");
+  granite["num_key_value_heads"] = nullptr;
+  granite["mamba_d_head"] = "auto";
+  const ModelDescription model = Parsed(granite.dump());
+  EXPECT_EQ(std::get<AttentionSpec>(model.layers[1].steps[0].mixer).kv_heads, 4);
+  EXPECT_EQ(FirstMamba2(model).head_dim, 16);
+}
+
+TEST(ModelConfig, ReadsRopeOldAndNew) {
+  json config = Golden("granitemoehybrid_dense");
+  config["position_embedding_type"] = "rope";
+  config["rope_parameters"]["rope_theta"] = 5e6;
+  const auto attention = [](const json& c) {
+    return std::get<AttentionSpec>(Parsed(c.dump()).layers[1].steps[0].mixer);
+  };
+  EXPECT_EQ(attention(config).rotary_dim, 16);
+  EXPECT_EQ(attention(config).rope_theta, 5e6);
+  config["rope_theta"] = 1e4;  // rope_parameters wins
+  EXPECT_EQ(attention(config).rope_theta, 5e6);
+  config.erase("rope_parameters");
+  config["rope_theta"] = 1e11;
+  config["partial_rotary_factor"] = 0.5;
+  EXPECT_EQ(attention(config).rope_theta, 1e11);
+  EXPECT_EQ(attention(config).rotary_dim, 8);
+}
+
+TEST(ModelConfig, NamesUnknownModelAndRopeTypes) {
+  EXPECT_THAT(Refusal({{"model_type", "llama"}}),
+              AllOf(HasSubstr("'llama'"), HasSubstr("mamba2"), HasSubstr("granitemoehybrid")));
+  EXPECT_THAT(Refusal({{"hidden_size", 4}}), HasSubstr("model_type"));
+  for (const char* key : {"rope_parameters", "rope_scaling"}) {
+    for (const char* name : {"rope_type", "type"}) {
+      json config = Golden("granitemoehybrid_dense");
+      config[key] = {{name, "yarn"}};
+      EXPECT_THAT(Refusal(config), AllOf(HasSubstr("'yarn'"), HasSubstr("default")));
+    }
+  }
+}
+
+TEST(ModelConfig, RefusesExpertsAndOtherActivations) {
+  json config = Golden("granitemoehybrid_dense");
+  config["num_local_experts"] = 8;
+  EXPECT_THAT(Refusal(config), AllOf(HasSubstr("num_local_experts"), HasSubstr("experts")));
+  config = Golden("mamba");
+  config["hidden_act"] = "gelu";
+  EXPECT_THAT(Refusal(config), HasSubstr("'gelu'"));
+}
+
+TEST(ModelConfig, RefusesSizesOutOfBounds) {
+  for (const char* model : {"mamba", "mamba2", "granitemoehybrid_dense"}) {
+    const json golden = Golden(model);
+    for (const char* key :
+         {"hidden_size", "vocab_size", "num_hidden_layers", "expand", "state_size", "conv_kernel",
+          "num_heads", "head_dim", "n_groups", "time_step_rank", "mamba_expand", "mamba_n_heads",
+          "mamba_d_head", "mamba_d_state", "mamba_d_conv", "mamba_n_groups", "num_attention_heads",
+          "num_key_value_heads", "shared_intermediate_size"}) {
+      const bool unused = !golden.contains(key) ||
+                          (std::string(key) == "time_step_rank" && std::string(model) == "mamba2");
+      if (unused) continue;
+      for (const json& bad : {json(0), json(-1), json(1.5), json("x"), json(true), json(1ll << 40),
+                              json(18446744073709551615ull), json::array({1})}) {
+        json config = golden;
+        config[key] = bad;
+        EXPECT_THAT(Refusal(config), HasSubstr(key)) << bad;
+      }
+    }
+  }
+}
+
+TEST(ModelConfig, RefusesHeadsThatDoNotFit) {
+  json config = Golden("mamba2");
+  config["num_heads"] = 7;
+  EXPECT_THAT(Refusal(config), HasSubstr("expand * hidden_size"));
+  config = Golden("mamba2");
+  config["n_groups"] = 3;
+  EXPECT_THAT(Refusal(config), HasSubstr("n_groups"));
+  config = Golden("granitemoehybrid_dense");
+  config["num_key_value_heads"] = 3;
+  EXPECT_THAT(Refusal(config), HasSubstr("num_key_value_heads"));
+  config["num_attention_heads"] = 5;
+  EXPECT_THAT(Refusal(config), HasSubstr("num_attention_heads"));
+}
+
+TEST(ModelConfig, ReadsStopTokens) {
+  json config = Golden("mamba");
+  EXPECT_THAT(Parsed(config.dump()).eos_token_ids, ElementsAre(1));
+  EXPECT_EQ(Parsed(config.dump()).bos_token_id, 0);
+  config["eos_token_id"] = {5, 6};
+  EXPECT_THAT(Parsed(config.dump()).eos_token_ids, ElementsAre(5, 6));
+  EXPECT_THAT(Parsed(config.dump(), R"({"eos_token_id": [7]})").eos_token_ids, ElementsAre(7));
+  EXPECT_THAT(Parsed(config.dump(), R"({"bos_token_id": 7})").eos_token_ids, ElementsAre(5, 6));
+  config["eos_token_id"] = nullptr;
+  EXPECT_THAT(Parsed(config.dump()).eos_token_ids, IsEmpty());
+  for (const json& bad : {json(257), json(-1), json("x"), json::array({1, 300})}) {
+    config["eos_token_id"] = bad;
+    EXPECT_THAT(Refusal(config), HasSubstr("eos_token_id"));
+  }
+}
+
+}  // namespace
+}  // namespace anabranch

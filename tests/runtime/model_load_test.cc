@@ -1,0 +1,248 @@
+// What a model folder may contain, and what is said about one that is wrong.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "runtime/model.h"
+#include "runtime/single_sequence.h"
+#include "tests/runtime/model_files.h"
+
+namespace anabranch {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using testing::ModelFolder;
+using testing::RawModel;
+using testing::WriteFile;
+
+constexpr char kInProj[] = "backbone.layers.1.mixer.in_proj.weight";
+
+absl::Status LoadStatus(const ModelFolder& folder) {
+  return Model::Load(folder.path(), {}).status();
+}
+
+std::vector<float> LogitsOf(const std::string& dir) {
+  auto model = Model::Load(dir, {});
+  EXPECT_TRUE(model.ok()) << model.status();
+  if (!model.ok()) return {};
+  auto sequence = SingleSequence::Create(**model, 8);
+  return *sequence->Read({1, 2, 3, 4, 5});
+}
+
+std::string FingerprintOf(const std::string& dir, kernels::DType dtype = {}) {
+  auto model = Model::Load(dir, {dtype});
+  EXPECT_TRUE(model.ok()) << model.status();
+  return model.ok() ? (*model)->fingerprint() : "";
+}
+
+TEST(ModelLoad, NamesAMissingTensorAndItsShape) {
+  ModelFolder folder("mamba");
+  folder.weights.tensors.erase(kInProj);
+  folder.Save();
+  EXPECT_EQ(LoadStatus(folder).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(LoadStatus(folder).message()),
+              AllOf(HasSubstr(kInProj), HasSubstr("[256,64]"), HasSubstr("missing")));
+}
+
+TEST(ModelLoad, NamesAMisshapenTensorAndBothShapes) {
+  ModelFolder folder("mamba");
+  folder.weights.tensors[kInProj].shape = {128, 128};
+  folder.Save();
+  EXPECT_EQ(LoadStatus(folder).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(LoadStatus(folder).message()),
+              AllOf(HasSubstr(kInProj), HasSubstr("[128,128]"), HasSubstr("[256,64]")));
+}
+
+TEST(ModelLoad, NamesATensorThatBelongsNowhere) {
+  ModelFolder folder("granitemoehybrid_dense");
+  folder.weights.tensors["model.layers.0.mamba.in_proj.bias"] = {"F32", {2}, std::string(8, '\0')};
+  folder.Save();
+  EXPECT_EQ(LoadStatus(folder).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(LoadStatus(folder).message()),
+              HasSubstr("model.layers.0.mamba.in_proj.bias"));
+}
+
+TEST(ModelLoad, IgnoresTensorsKnownToBeUnused) {
+  ModelFolder folder("granitemoehybrid_dense");
+  const std::vector<float> before = LogitsOf(folder.path());
+  folder.weights.tensors["mtp.head.weight"] = {"F32", {1}, std::string(4, '\0')};
+  folder.weights.tensors["model.layers.1.self_attn.rotary_emb.inv_freq"] = {
+      "F32", {1}, std::string(4, '\0')};
+  folder.Save();
+  EXPECT_EQ(LogitsOf(folder.path()), before);
+}
+
+TEST(ModelLoad, RefusesWeightsThatAreNotFinite) {
+  for (const char* name : {kInProj, "backbone.layers.0.mixer.A_log", "backbone.norm_f.weight",
+                           "backbone.embeddings.weight", "backbone.layers.2.mixer.conv1d.bias"}) {
+    for (float value : {std::nanf(""), INFINITY}) {
+      ModelFolder folder("mamba");
+      std::string& bytes = folder.weights.tensors[name].bytes;
+      std::memcpy(bytes.data() + bytes.size() - sizeof(value), &value, sizeof(value));
+      folder.Save();
+      EXPECT_EQ(LoadStatus(folder).code(), absl::StatusCode::kDataLoss);
+      EXPECT_THAT(std::string(LoadStatus(folder).message()), HasSubstr(name));
+    }
+  }
+}
+
+TEST(ModelLoad, RefusesIntegerWeights) {
+  ModelFolder folder("mamba");
+  folder.weights.tensors[kInProj].dtype = "I32";
+  folder.Save();
+  EXPECT_EQ(LoadStatus(folder).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(LoadStatus(folder).message()), HasSubstr("I32"));
+}
+
+TEST(ModelLoad, SaysThatAFileIsTruncated) {
+  ModelFolder folder("mamba2");
+  const std::string bytes = folder.weights.ToBytes();
+  for (size_t size : {bytes.size() - 1, bytes.size() / 2, size_t{100}, size_t{7}, size_t{0}}) {
+    WriteFile(folder.File("model.safetensors"), bytes.substr(0, size));
+    EXPECT_EQ(LoadStatus(folder).code(), absl::StatusCode::kDataLoss) << size;
+    EXPECT_THAT(std::string(LoadStatus(folder).message()), HasSubstr("model.safetensors"));
+  }
+}
+
+TEST(ModelLoad, SaysWhichFileIsMissing) {
+  ModelFolder folder("mamba2");
+  std::filesystem::remove(folder.File("model.safetensors"));
+  EXPECT_EQ(LoadStatus(folder).code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(std::string(LoadStatus(folder).message()), HasSubstr("model.safetensors"));
+  std::filesystem::remove(folder.File("config.json"));
+  EXPECT_EQ(LoadStatus(folder).code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(std::string(LoadStatus(folder).message()), HasSubstr("config.json"));
+}
+
+// Splits the weights over two files and lists them in an index.
+nlohmann::json WriteShards(const ModelFolder& folder) {
+  RawModel shards[2];
+  nlohmann::json map;
+  int count = 0;
+  for (const auto& [name, tensor] : folder.weights.tensors) {
+    map[name] = "part-" + std::to_string(count % 2) + ".safetensors";
+    shards[count++ % 2].tensors[name] = tensor;
+  }
+  for (int i : {0, 1}) {
+    WriteFile(folder.File("part-" + std::to_string(i) + ".safetensors"), shards[i].ToBytes());
+  }
+  std::filesystem::remove(folder.File("model.safetensors"));
+  return map;
+}
+
+void WriteIndex(const ModelFolder& folder, const nlohmann::json& map) {
+  WriteFile(folder.File("model.safetensors.index.json"),
+            nlohmann::json{{"metadata", {{"total_size", 1}}}, {"weight_map", map}}.dump());
+}
+
+TEST(ModelLoad, ShardsGiveTheSameModelAsOneFile) {
+  ModelFolder folder("mamba2");
+  const std::vector<float> whole = LogitsOf(folder.path());
+  WriteIndex(folder, WriteShards(folder));
+  EXPECT_EQ(LogitsOf(folder.path()), whole);
+}
+
+TEST(ModelLoad, RefusesAnIndexThatDisagreesWithItsShards) {
+  ModelFolder folder("mamba2");
+  const nlohmann::json map = WriteShards(folder);
+  nlohmann::json wrong = map;
+  wrong["lm_head.weight"] = "part-0.safetensors";
+  wrong["backbone.norm_f.weight"] = "part-0.safetensors";
+  WriteIndex(folder, wrong);
+  EXPECT_EQ(LoadStatus(folder).code(), absl::StatusCode::kDataLoss);
+  wrong = map;
+  wrong["extra"] = "part-1.safetensors";
+  WriteIndex(folder, wrong);
+  EXPECT_EQ(LoadStatus(folder).code(), absl::StatusCode::kDataLoss);
+  wrong = map;
+  wrong["lm_head.weight"] = "../part-0.safetensors";
+  WriteIndex(folder, wrong);
+  EXPECT_EQ(LoadStatus(folder).code(), absl::StatusCode::kInvalidArgument);
+  wrong["lm_head.weight"] = "absent.safetensors";
+  WriteIndex(folder, wrong);
+  EXPECT_EQ(LoadStatus(folder).code(), absl::StatusCode::kNotFound);
+}
+
+TEST(ModelLoad, TiesTheHeadWhenConfiguredOrAbsent) {
+  ModelFolder folder("mamba2");
+  EXPECT_EQ(folder.config["tie_word_embeddings"], false);
+  const std::vector<float> untied = LogitsOf(folder.path());
+  folder.config["tie_word_embeddings"] = true;
+  folder.Save();
+  const std::vector<float> tied = LogitsOf(folder.path());
+  EXPECT_NE(tied, untied);
+  folder.config["tie_word_embeddings"] = false;
+  folder.weights.tensors.erase("lm_head.weight");
+  folder.Save();
+  EXPECT_EQ(LogitsOf(folder.path()), tied);
+}
+
+TEST(ModelLoad, AcceptsTheEmbeddingsOlderName) {
+  ModelFolder folder("mamba");
+  const std::vector<float> before = LogitsOf(folder.path());
+  auto node = folder.weights.tensors.extract("backbone.embeddings.weight");
+  node.key() = "backbone.embedding.weight";
+  folder.weights.tensors.insert(std::move(node));
+  folder.Save();
+  EXPECT_EQ(LogitsOf(folder.path()), before);
+}
+
+TEST(ModelLoad, WeightsInBFloat16FilesLoadExactly) {
+  ModelFolder folder("mamba2");
+  for (auto& [name, tensor] : folder.weights.tensors) {  // drop the low halves: exact bfloat16
+    for (size_t i = 0; i < tensor.bytes.size(); i += 4) tensor.bytes[i] = tensor.bytes[i + 1] = 0;
+  }
+  folder.Save();
+  const std::vector<float> wide = LogitsOf(folder.path());
+  for (auto& [name, tensor] : folder.weights.tensors) {
+    std::string halves;
+    for (size_t i = 0; i < tensor.bytes.size(); i += 4) halves += tensor.bytes.substr(i + 2, 2);
+    tensor = {"BF16", tensor.shape, halves};
+  }
+  folder.Save();
+  EXPECT_EQ(LogitsOf(folder.path()), wide);
+}
+
+TEST(ModelFingerprint, CoversWhatShapesAStateAndNothingElse) {
+  ModelFolder folder("mamba");
+  const std::string original = FingerprintOf(folder.path());
+  EXPECT_EQ(original.size(), 64);
+  EXPECT_EQ(FingerprintOf(folder.path()), original);
+  EXPECT_NE(FingerprintOf(folder.path(), kernels::DType::kBFloat16), original);
+
+  WriteFile(folder.File("chat_format.json"), "{}");
+  WriteFile(folder.File("generation_config.json"), "{\"eos_token_id\": 3}");
+  EXPECT_EQ(FingerprintOf(folder.path()), original);
+
+  WriteFile(folder.File("tokenizer.json"), "{}");
+  EXPECT_NE(FingerprintOf(folder.path()), original);
+  std::filesystem::remove(folder.File("tokenizer.json"));
+
+  folder.config["pad_token_id"] = 7;
+  folder.Save();
+  const std::string other_config = FingerprintOf(folder.path());
+  EXPECT_NE(other_config, original);
+  folder.weights.tensors[kInProj].bytes[0] ^= 1;
+  folder.Save();
+  EXPECT_NE(FingerprintOf(folder.path()), other_config);
+}
+
+TEST(ModelDescriptionOfFolder, StateLayoutMatchesTheMixers) {
+  const std::string golden = ANABRANCH_GOLDEN_DIR "/models/";
+  auto mamba = Model::Load(golden + "mamba", {});
+  ASSERT_TRUE(mamba.ok());
+  EXPECT_FALSE((*mamba)->state_layout().has_kv());
+  // 3 layers: window [3,128] and state [128,16] in float32, T [128] in float64.
+  EXPECT_EQ((*mamba)->state_layout().slot_bytes(), 3 * (3 * 128 * 4 + 128 * 16 * 4 + 128 * 8));
+  auto hybrid = Model::Load(golden + "granitemoehybrid_dense", {kernels::DType::kBFloat16});
+  ASSERT_TRUE(hybrid.ok());
+  // 3 Mamba-2 layers: window [3,160], state [8,16,16], T [8]; 1 attention layer of 2 heads of 16.
+  EXPECT_EQ((*hybrid)->state_layout().slot_bytes(), 3 * (3 * 160 * 4 + 8 * 16 * 16 * 4 + 8 * 8));
+  EXPECT_EQ((*hybrid)->state_layout().kv_page_bytes(), 2 * 256 * 2 * 16 * 2);
+  EXPECT_EQ((*hybrid)->numerics_profile(), "cpu-bfloat16");
+}
+
+}  // namespace
+}  // namespace anabranch

@@ -1,0 +1,97 @@
+// A file system for tests: passes everything to the real one and remembers what is not durable yet
+// (bytes since a file's last sync, directory entries since their directory's last sync). It can
+// lose exactly that, as a power loss does; fail the n-th change; or be full.
+//
+// The RocksDB store gets it through StoreOptions::env. Thread safe.
+#pragma once
+
+#include <rocksdb/env.h>
+#include <rocksdb/file_system.h>
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <random>
+#include <set>
+#include <string>
+#include <vector>
+
+namespace anabranch {
+
+class FaultFileSystem : public rocksdb::FileSystemWrapper {
+ public:
+  FaultFileSystem();
+  const char* Name() const override { return "FaultFileSystem"; }
+
+  // The n-th change from now (1: the next) fails with an I/O error; later ones work again. A failed
+  // append may leave half of its bytes; after a failed sync, the bytes it was for never get
+  // durable.
+  void FailChange(int64_t n);
+  bool failed() const;
+  // Every change that needs space fails, and appends leave half of their bytes.
+  void SetFull(bool full);
+  // From now on every change fails: the machine is gone.
+  void Crash();
+  // After Crash, with all files closed: each thing that was not durable is lost, kept or torn by a
+  // coin. `keep_nothing`: all of it is lost.
+  void LosePower(uint64_t seed, bool keep_nothing);
+  // Ignores syncs: they report success and make nothing durable. To show that tests notice.
+  void IgnoreSyncs(bool ignore);
+  int64_t syncs() const;
+
+  rocksdb::IOStatus NewWritableFile(const std::string& path, const rocksdb::FileOptions& options,
+                                    std::unique_ptr<rocksdb::FSWritableFile>* file,
+                                    rocksdb::IODebugContext* debug) override;
+  rocksdb::IOStatus NewRandomRWFile(const std::string& path, const rocksdb::FileOptions& options,
+                                    std::unique_ptr<rocksdb::FSRandomRWFile>* file,
+                                    rocksdb::IODebugContext* debug) override;
+  rocksdb::IOStatus NewDirectory(const std::string& path, const rocksdb::IOOptions& options,
+                                 std::unique_ptr<rocksdb::FSDirectory>* directory,
+                                 rocksdb::IODebugContext* debug) override;
+  rocksdb::IOStatus DeleteFile(const std::string& path, const rocksdb::IOOptions& options,
+                               rocksdb::IODebugContext* debug) override;
+  rocksdb::IOStatus RenameFile(const std::string& from, const std::string& to,
+                               const rocksdb::IOOptions& options,
+                               rocksdb::IODebugContext* debug) override;
+
+  // For the files it hands out.
+  enum class Change { kEntry, kAppend, kSync };
+  rocksdb::IOStatus Before(Change change);
+  void Appended(const std::string& path, uint64_t bytes);
+  void Synced(const std::string& path);
+  void SyncFailed(const std::string& path);
+  void Truncated(const std::string& path, uint64_t size);
+  void Overwriting(const std::string& path, uint64_t offset, uint64_t bytes);
+  void DirectorySynced(const std::string& directory);
+
+ private:
+  struct Overwrite {
+    uint64_t offset;
+    std::string before;
+  };
+  struct File {
+    uint64_t size = 0, durable_size = 0;
+    bool never_durable = false;  // a sync failed: a later one proves nothing
+    std::vector<Overwrite> overwrites;
+  };
+  // What a directory entry was before it changed.
+  struct Entry {
+    std::string path;
+    bool existed = false;
+    std::string content;  // only kept for small files that are replaced
+  };
+
+  void UndoEntry(const Entry& entry);
+
+  mutable std::mutex mutex_;
+  std::map<std::string, File> files_;
+  std::vector<Entry> entries_;
+  int64_t changes_until_failure_ = -1, syncs_ = 0;
+  bool failed_ = false, full_ = false, crashed_ = false, ignore_syncs_ = false;
+};
+
+// The environment to put into StoreOptions::env.
+std::unique_ptr<rocksdb::Env> EnvironmentOn(std::shared_ptr<FaultFileSystem> file_system);
+
+}  // namespace anabranch

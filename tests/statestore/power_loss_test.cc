@@ -1,0 +1,210 @@
+// What is left after the power goes, after failing writes and syncs, and on a full disk. All on a
+// file system that forgets what was not synced.
+#include <atomic>
+#include <cstdlib>
+#include <thread>
+
+#include "absl/strings/numbers.h"
+#include "tests/statestore/fault_file_system.h"
+#include "tests/statestore/ledger_workload.h"
+#include "tests/statestore/library_fixture.h"
+
+namespace anabranch {
+namespace {
+
+constexpr int kWriters = 3;
+
+int FromEnvironment(const char* name, int otherwise) {
+  const char* value = std::getenv(name);
+  int number = 0;
+  return value != nullptr && absl::SimpleAtoi(value, &number) ? number : otherwise;
+}
+
+// A library on a file system with faults, and the count of acknowledged steps of each writer.
+class FaultyLibrary {
+ public:
+  explicit FaultyLibrary(const std::string& directory) {
+    options_.directory = directory;
+    options_.block_cache_bytes = 1 << 20;
+    Plug();
+  }
+  // The unplugged machine: everything in memory is gone.
+  void LosePower(uint64_t seed, bool keep_nothing) {
+    system_->Crash();
+    store_.reset();
+    system_->LosePower(seed, keep_nothing);
+    env_.reset();
+    Plug();
+  }
+  absl::Status Open() {
+    store_.reset();
+    absl::StatusOr<std::unique_ptr<StateStore>> store = OpenStateStore(options_);
+    if (!store.ok()) return store.status();
+    store_ = *std::move(store);
+    return absl::OkStatus();
+  }
+  // All writers commit up to `steps` steps each, or until the first failure.
+  void Write(int steps) {
+    std::vector<std::thread> threads;
+    for (int i = 0; i < kWriters; ++i) {
+      threads.emplace_back([this, i, steps] {
+        LedgerWriter writer(i);
+        if (!writer.Recover(*store_).ok()) return;
+        for (int step = 0; step < steps; ++step) {
+          failure_[i] = store_->CommitAndWait(writer.Next());
+          if (!failure_[i].ok()) return;
+          acknowledged_[i] = writer.number();
+        }
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+  }
+  // Everything acknowledged is there, and at most the one step more that was under way.
+  void ExpectNothingLost() {
+    for (int i = 0; i < kWriters; ++i) {
+      LedgerWriter writer(i);
+      const absl::StatusOr<int> steps = writer.Recover(*store_);
+      ASSERT_TRUE(steps.ok()) << steps.status();
+      EXPECT_GE(*steps, acknowledged_[i]) << "acknowledged steps of writer " << i << " are lost";
+      EXPECT_LE(*steps, acknowledged_[i] + 1);
+      acknowledged_[i] = *steps;
+    }
+  }
+  int acknowledged() const { return acknowledged_[0] + acknowledged_[1] + acknowledged_[2]; }
+  const absl::Status& failure(int writer) const { return failure_[writer]; }
+  FaultFileSystem& system() { return *system_; }
+  StateStore& store() { return *store_; }
+  StoreOptions& options() { return options_; }
+
+ private:
+  void Plug() {
+    system_ = std::make_shared<FaultFileSystem>();
+    env_ = EnvironmentOn(system_);
+    options_.env = env_.get();
+  }
+
+  StoreOptions options_;
+  std::shared_ptr<FaultFileSystem> system_;
+  std::unique_ptr<rocksdb::Env> env_;
+  std::unique_ptr<StateStore> store_;
+  int acknowledged_[kWriters] = {};
+  absl::Status failure_[kWriters];
+};
+
+TEST(PowerLossTest, NothingAcknowledgedIsLostAtAnyMoment) {
+  const int seeds = FromEnvironment("ANABRANCH_POWER_LOSS_SEEDS", 100);
+  const int first = FromEnvironment("ANABRANCH_POWER_LOSS_FIRST_SEED", 1);
+  int acknowledged = 0;
+  for (int seed = first; seed < first + seeds; ++seed) {
+    SCOPED_TRACE(testing::Message() << "ANABRANCH_POWER_LOSS_FIRST_SEED=" << seed);
+    TemporaryDirectory directory;
+    FaultyLibrary library(directory.path() + "/library");
+    std::mt19937_64 random(seed);
+    for (int round = 0; round < 2; ++round) {
+      ASSERT_EQ(library.Open(), absl::OkStatus());
+      ASSERT_NO_FATAL_FAILURE(library.ExpectNothingLost());
+      std::thread writers([&] { library.Write(400); });
+      std::this_thread::sleep_for(std::chrono::milliseconds(random() % 30));
+      library.system().Crash();
+      writers.join();
+      library.LosePower(random(), seed % 4 == 0);
+    }
+    ASSERT_EQ(library.Open(), absl::OkStatus());
+    ASSERT_NO_FATAL_FAILURE(library.ExpectNothingLost());
+    acknowledged += library.acknowledged();
+  }
+  EXPECT_GT(acknowledged, 20 * seeds) << "too few commits to mean anything";
+}
+
+// The same test must see a store that does not sync.
+TEST(PowerLossTest, IgnoredSyncsAreNoticed) {
+  TemporaryDirectory directory;
+  FaultyLibrary library(directory.path() + "/library");
+  ASSERT_EQ(library.Open(), absl::OkStatus());
+  library.Write(1);
+  library.system().IgnoreSyncs(true);
+  library.Write(10);
+  ASSERT_EQ(library.acknowledged(), kWriters * 11);
+  library.LosePower(1, /*keep_nothing=*/true);
+  ASSERT_EQ(library.Open(), absl::OkStatus()) << "the mark was lost along with the commits";
+  LedgerWriter writer(0);
+  EXPECT_LT(writer.Recover(library.store()).value(), 11);
+}
+
+TEST(PowerLossTest, LibraryThatWasBeingCreatedIsCreatedAgain) {
+  for (int n = 1; n <= 60; n += 3) {
+    SCOPED_TRACE(n);
+    TemporaryDirectory directory;
+    FaultyLibrary library(directory.path() + "/library");
+    library.system().FailChange(n);
+    if (library.Open().ok() && !library.system().failed()) break;
+    library.LosePower(n, n % 2 == 0);
+    ASSERT_EQ(library.Open(), absl::OkStatus());
+    library.Write(2);
+    ASSERT_EQ(library.acknowledged(), kWriters * 2);
+  }
+}
+
+TEST(FailingDiskTest, FailureAtAnyChangeLosesNothingAndStopsWriting) {
+  int failures = 0, refused = 0;
+  for (int n = 1; n <= FromEnvironment("ANABRANCH_FAULT_POSITIONS", 100); ++n) {
+    SCOPED_TRACE(n);
+    TemporaryDirectory directory;
+    FaultyLibrary library(directory.path() + "/library");
+    ASSERT_EQ(library.Open(), absl::OkStatus());
+    library.system().FailChange(n);
+    library.Write(40);
+    ASSERT_TRUE(library.system().failed());
+    ++failures;
+    const StoreStats stats = library.store().stats();
+    for (int i = 0; i < kWriters; ++i) {
+      const absl::Status& failure = library.failure(i);
+      EXPECT_THAT(failure.code(), testing::AnyOf(absl::StatusCode::kUnavailable)) << failure;
+    }
+    EXPECT_TRUE(stats.read_only);
+    EXPECT_THAT(stats.read_only_reason, testing::HasSubstr("injected failure"));
+    // Still readable, and no later commit is acknowledged.
+    EXPECT_TRUE(library.store().ListRefs("ledger", "", {}).ok());
+    LedgerWriter late(99);
+    EXPECT_THAT(library.store().CommitAndWait(late.Next()),
+                FailsWith(absl::StatusCode::kUnavailable, "injected failure"));
+    ++refused;
+    library.LosePower(n, n % 2 == 0);
+    ASSERT_EQ(library.Open(), absl::OkStatus());
+    ASSERT_NO_FATAL_FAILURE(library.ExpectNothingLost());
+  }
+  EXPECT_EQ(failures, refused);
+}
+
+TEST(FullDiskTest, CommitsAreRefusedThenAcceptedAgainOnceThereIsSpace) {
+  for (int seed = 0; seed < 6; ++seed) {
+    SCOPED_TRACE(seed);
+    TemporaryDirectory directory;
+    FaultyLibrary library(directory.path() + "/library");
+    for (int round = 0; round < 3; ++round) {
+      // Odd seeds meet the full disk right after opening, with nothing in memory.
+      ASSERT_EQ(library.Open(), absl::OkStatus());
+      if (seed % 2 == 0) library.Write(5);
+      library.system().SetFull(true);
+      library.Write(5);
+      for (int i = 0; i < kWriters; ++i) {
+        EXPECT_THAT(library.failure(i), FailsWith(absl::StatusCode::kResourceExhausted, "full"));
+      }
+      ASSERT_NO_FATAL_FAILURE(library.ExpectNothingLost());
+      EXPECT_FALSE(library.store().stats().read_only);
+      library.Write(1);
+      EXPECT_THAT(library.failure(0), FailsWith(absl::StatusCode::kResourceExhausted, "full"));
+      library.system().SetFull(false);
+      library.Write(5);
+      for (int i = 0; i < kWriters; ++i) EXPECT_EQ(library.failure(i), absl::OkStatus());
+      ASSERT_NO_FATAL_FAILURE(library.ExpectNothingLost());
+      library.LosePower(seed, seed % 3 == 0);
+    }
+    ASSERT_EQ(library.Open(), absl::OkStatus());
+    ASSERT_NO_FATAL_FAILURE(library.ExpectNothingLost());
+    EXPECT_GE(library.acknowledged(), kWriters * 15);
+  }
+}
+
+}  // namespace
+}  // namespace anabranch
