@@ -41,38 +41,87 @@ void EmbedRows(const EmbedParams& p, int64_t begin, int64_t end) {
   }
 }
 
-// As the reference in bfloat16: silu is rounded, then the product.
-template <bool kRound>
-HWY_INLINE void SiluMulRow(const SiluMulParams& p, int64_t row) {
+// x * Phi(x) with Phi(-a) = exp(-a^2 / 2) * t * P(t) / 2 for a >= 0 and t = 2 / (2 + a / sqrt(2)).
+// P is the Chebyshev fit of erfc(s) exp(s^2) / t on (0, 1], right to 1e-8. The rounding of a^2 is
+// carried along, so the left tail keeps its relative precision.
+HWY_INLINE VF Gelu(VF x) {
+  constexpr float kFit[] = {0.04535133662f, -0.2455800363f,  0.5168995401f,  -0.4824747605f,
+                            0.1518851796f,  -0.06795827531f, 0.09582719939f, 0.1749485963f,
+                            0.2469135612f,  0.2820928673f,   0.2820947997f};
+  const DF d;
+  const VF a = hn::Min(hn::Abs(x), hn::Set(d, 40.0f)), two = hn::Set(d, 2.0f);
+  const VF t = hn::Div(two, hn::MulAdd(a, hn::Set(d, 0.70710678f), two));
+  VF fit = hn::Set(d, kFit[0]);
+  for (int i = 1; i < 11; ++i) fit = hn::MulAdd(fit, t, hn::Set(d, kFit[i]));
+  const VF half = hn::Set(d, 0.5f), square = hn::Mul(a, a), lost = hn::MulSub(a, a, square);
+  const VF tail =
+      hn::Mul(Exp(hn::Mul(square, hn::Neg(half))), hn::NegMulAdd(lost, half, hn::Set(d, 1.0f)));
+  const VF phi = hn::Mul(hn::Mul(tail, half), hn::Mul(t, fit));
+  const VF one = hn::Set(d, 1.0f);
+  return hn::Mul(x, hn::IfThenElse(hn::Lt(x, hn::Zero(d)), phi, hn::Sub(one, phi)));
+}
+
+// As the reference in bfloat16: the activation is rounded, then the product.
+template <bool kRound, Activation kActivation>
+HWY_INLINE void GatedMulRow(const GatedMulParams& p, int64_t row) {
   const float* gate = p.gate + row * p.in_stride;
   const float* up = p.up + row * p.in_stride;
   float* y = p.y + row * p.y_stride;
   for (int64_t i = 0; i < p.width; i += kLanes) {
     const int64_t left = p.width - i;
-    const VF act = MaybeRound<kRound>(Silu(LoadUpTo(gate + i, left)));
+    const VF in = LoadUpTo(gate + i, left);
+    const VF act = MaybeRound<kRound>(kActivation == Activation::kSilu ? Silu(in) : Gelu(in));
     StoreUpTo(MaybeRound<kRound>(hn::Mul(act, LoadUpTo(up + i, left))), y + i, left);
   }
 }
 
-void SiluMulRows(const SiluMulParams& p, int64_t begin, int64_t end) {
+template <Activation kActivation>
+HWY_INLINE void GatedMulSpan(const GatedMulParams& p, int64_t begin, int64_t end) {
   for (int64_t row = begin; row < end; ++row) {
-    p.round_to_bf16 ? SiluMulRow<true>(p, row) : SiluMulRow<false>(p, row);
+    p.round_to_bf16 ? GatedMulRow<true, kActivation>(p, row)
+                    : GatedMulRow<false, kActivation>(p, row);
   }
 }
 
+void GatedMulRows(const GatedMulParams& p, int64_t begin, int64_t end) {
+  p.activation == Activation::kSilu ? GatedMulSpan<Activation::kSilu>(p, begin, end)
+                                    : GatedMulSpan<Activation::kGelu>(p, begin, end);
+}
+
 template <bool kRound>
-HWY_INLINE void AddScaledSpan(const AddScaledParams& p, int64_t begin, int64_t end) {
+HWY_INLINE void AddScaledRow(const AddScaledParams& p, int64_t row) {
   const VF scale = hn::Set(DF(), p.scale);
-  for (int64_t i = begin; i < end; i += kLanes) {
-    const int64_t left = end - i;
-    const VF product = MaybeRound<kRound>(hn::Mul(LoadUpTo(p.y + i, left), scale));
-    StoreUpTo(MaybeRound<kRound>(hn::Add(LoadUpTo(p.x + i, left), product)), p.x + i, left);
+  float* x = p.x + row * p.x_stride;
+  const float* y = p.y + row * p.y_stride;
+  for (int64_t i = 0; i < p.width; i += kLanes) {
+    const int64_t left = p.width - i;
+    const VF product = MaybeRound<kRound>(hn::Mul(LoadUpTo(y + i, left), scale));
+    StoreUpTo(MaybeRound<kRound>(hn::Add(LoadUpTo(x + i, left), product)), x + i, left);
   }
 }
 
 void AddScaledRows(const AddScaledParams& p, int64_t begin, int64_t end) {
-  p.round_to_bf16 ? AddScaledSpan<true>(p, begin * p.width, end * p.width)
-                  : AddScaledSpan<false>(p, begin * p.width, end * p.width);
+  for (int64_t row = begin; row < end; ++row) {
+    p.round_to_bf16 ? AddScaledRow<true>(p, row) : AddScaledRow<false>(p, row);
+  }
+}
+
+template <bool kRound>
+HWY_INLINE void ScaleRow(const ScaleParams& p, int64_t row) {
+  const float* x = p.x + row * p.x_stride;
+  float* y = p.y + row * p.y_stride;
+  for (int64_t i = 0; i < p.width; i += kLanes) {
+    const int64_t left = p.width - i;
+    VF scale = hn::Set(DF(), p.scale);
+    if (p.columns != nullptr) scale = hn::Mul(scale, LoadUpTo(p.columns + i, left));
+    StoreUpTo(MaybeRound<kRound>(hn::Mul(LoadUpTo(x + i, left), scale)), y + i, left);
+  }
+}
+
+void ScaleRows(const ScaleParams& p, int64_t begin, int64_t end) {
+  for (int64_t row = begin; row < end; ++row) {
+    p.round_to_bf16 ? ScaleRow<true>(p, row) : ScaleRow<false>(p, row);
+  }
 }
 
 }  // namespace HWY_NAMESPACE
@@ -84,8 +133,9 @@ namespace anabranch::kernels {
 namespace {
 
 HWY_EXPORT(EmbedRows);
-HWY_EXPORT(SiluMulRows);
+HWY_EXPORT(GatedMulRows);
 HWY_EXPORT(AddScaledRows);
+HWY_EXPORT(ScaleRows);
 
 }  // namespace
 
@@ -101,23 +151,35 @@ absl::Status Embed(const EmbedParams& p, const Launch& launch) {
   return absl::OkStatus();
 }
 
-absl::Status SiluMul(const SiluMulParams& p, const Launch& launch) {
+absl::Status GatedMul(const GatedMulParams& p, const Launch& launch) {
   if (p.rows == 0 || p.width == 0) return absl::OkStatus();
   const bool ok = p.rows > 0 && p.width > 0 && p.gate != nullptr && p.up != nullptr &&
                   p.y != nullptr && p.in_stride >= p.width && p.y_stride >= p.width;
-  if (!ok) return Require(false, "SiluMul", "negative size, missing array or short stride");
+  if (!ok) return Require(false, "GatedMul", "negative size, missing array or short stride");
   launch.For(p.rows, RowGrain(p.width), [&](int64_t begin, int64_t end) {
-    HWY_DYNAMIC_DISPATCH(SiluMulRows)(p, begin, end);
+    HWY_DYNAMIC_DISPATCH(GatedMulRows)(p, begin, end);
   });
   return absl::OkStatus();
 }
 
 absl::Status AddScaled(const AddScaledParams& p, const Launch& launch) {
   if (p.rows == 0 || p.width == 0) return absl::OkStatus();
-  const bool ok = p.rows > 0 && p.width > 0 && p.x != nullptr && p.y != nullptr;
-  if (!ok) return Require(false, "AddScaled", "negative size or missing array");
+  const bool ok = p.rows > 0 && p.width > 0 && p.x != nullptr && p.y != nullptr &&
+                  p.x_stride >= p.width && p.y_stride >= p.width;
+  if (!ok) return Require(false, "AddScaled", "negative size, missing array or short stride");
   launch.For(p.rows, RowGrain(p.width), [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(AddScaledRows)(p, begin, end);
+  });
+  return absl::OkStatus();
+}
+
+absl::Status Scale(const ScaleParams& p, const Launch& launch) {
+  if (p.rows == 0 || p.width == 0) return absl::OkStatus();
+  const bool ok = p.rows > 0 && p.width > 0 && p.x != nullptr && p.y != nullptr &&
+                  p.x_stride >= p.width && p.y_stride >= p.width;
+  if (!ok) return Require(false, "Scale", "negative size, missing array or short stride");
+  launch.For(p.rows, RowGrain(p.width), [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(ScaleRows)(p, begin, end);
   });
   return absl::OkStatus();
 }

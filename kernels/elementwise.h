@@ -17,9 +17,12 @@ struct EmbedParams {
 };
 absl::Status Embed(const EmbedParams& params, const Launch& launch);
 
-// y = silu(gate) * up, row by row: the middle of a gated MLP.
-struct SiluMulParams {
+// y = activation(gate) * up, row by row: the middle of a gated MLP. kGelu is the exact form,
+// x * (1 + erf(x / sqrt(2))) / 2.
+enum class Activation : uint8_t { kSilu, kGelu };
+struct GatedMulParams {
   int64_t rows = 0, width = 0;
+  Activation activation = Activation::kSilu;
   const float* gate = nullptr;
   const float* up = nullptr;
   int64_t in_stride = 0;  // of both inputs
@@ -27,16 +30,30 @@ struct SiluMulParams {
   int64_t y_stride = 0;
   bool round_to_bf16 = false;
 };
-absl::Status SiluMul(const SiluMulParams& params, const Launch& launch);
+absl::Status GatedMul(const GatedMulParams& params, const Launch& launch);
 
-// x += scale * y, dense [rows, width]; with round_to_bf16 the product and the sum are rounded.
+// x += scale * y; with round_to_bf16 the product and the sum are rounded.
 struct AddScaledParams {
   int64_t rows = 0, width = 0;
   float* x = nullptr;
   const float* y = nullptr;
+  int64_t x_stride = 0, y_stride = 0;
   float scale = 1;
   bool round_to_bf16 = false;
 };
 absl::Status AddScaled(const AddScaledParams& params, const Launch& launch);
+
+// y = x * scale, and each column by its own factor if `columns` is given.
+struct ScaleParams {
+  int64_t rows = 0, width = 0;
+  const float* x = nullptr;  // y may be x
+  int64_t x_stride = 0;
+  float scale = 1;
+  const float* columns = nullptr;  // [width] or null
+  float* y = nullptr;
+  int64_t y_stride = 0;
+  bool round_to_bf16 = false;
+};
+absl::Status Scale(const ScaleParams& params, const Launch& launch);
 
 }  // namespace anabranch::kernels

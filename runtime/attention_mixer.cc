@@ -33,6 +33,8 @@ absl::Status AttentionMixer::Load(const std::string& prefix, WeightReader& weigh
   ANABRANCH_ASSIGN_OR_RETURN(
       qkv_proj_,
       weights.ReadLinear({prefix + "q_proj", prefix + "k_proj", prefix + "v_proj"}, spec_.bias));
+  ANABRANCH_RETURN_IF_ERROR(
+      qkv_proj_.ScaleSections({{q_width(), 1}, {kv_width(), spec_.key_scale}, {kv_width(), 1}}));
   ANABRANCH_ASSIGN_OR_RETURN(out_proj_, weights.ReadLinear({prefix + "o_proj"}, spec_.bias));
   return absl::OkStatus();
 }

@@ -1,4 +1,4 @@
-// The gated MLP, down(silu(gate x) * (up x)), with gate and up fused in one matrix. Keeps no state.
+// The gated MLP, down(activation(gate x) * (up x)). Keeps no state.
 #include "kernels/elementwise.h"
 #include "runtime/mixer.h"
 #include "statestore/base/status_macros.h"
@@ -11,9 +11,11 @@ class GatedMlpMixer : public Mixer {
   explicit GatedMlpMixer(const GatedMlpSpec& spec) : spec_(spec) {}
 
   absl::Status Load(const std::string& prefix, WeightReader& weights) {
-    ANABRANCH_ASSIGN_OR_RETURN(in_, weights.ReadLinear({prefix + "input_linear"}, spec_.bias));
-    ANABRANCH_ASSIGN_OR_RETURN(out_, weights.ReadLinear({prefix + "output_linear"}, spec_.bias));
-    return absl::OkStatus();
+    std::vector<std::string> names;
+    for (const std::string& name : spec_.in_names) names.push_back(prefix + name);
+    ANABRANCH_ASSIGN_OR_RETURN(in_, weights.ReadLinear(names, spec_.bias));
+    ANABRANCH_ASSIGN_OR_RETURN(out_, weights.ReadLinear({prefix + spec_.out_name}, spec_.bias));
+    return in_.ScaleSections({{spec_.width, spec_.gate_scale}, {spec_.width, 1}});
   }
 
   void DeclareState(int32_t layer, StateLayout& layout) override {}
@@ -25,7 +27,8 @@ class GatedMlpMixer : public Mixer {
     ANABRANCH_ASSIGN_OR_RETURN(float* gate_up, step.workspace->Take(rows * 2 * width));
     ANABRANCH_ASSIGN_OR_RETURN(float* product, step.workspace->Take(rows * width));
     ANABRANCH_RETURN_IF_ERROR(in_.Run(rows, x, hidden, gate_up, 2 * width, step.launch));
-    kernels::SiluMulParams params;
+    kernels::GatedMulParams params;
+    params.activation = spec_.activation;
     params.rows = rows;
     params.width = width;
     params.gate = gate_up;
@@ -34,7 +37,7 @@ class GatedMlpMixer : public Mixer {
     params.y = product;
     params.y_stride = width;
     params.round_to_bf16 = step.bf16;
-    ANABRANCH_RETURN_IF_ERROR(kernels::SiluMul(params, step.launch));
+    ANABRANCH_RETURN_IF_ERROR(kernels::GatedMul(params, step.launch));
     return out_.Run(rows, product, width, y, hidden, step.launch);
   }
 
@@ -47,12 +50,13 @@ class GatedMlpMixer : public Mixer {
 
 void ListTensors(const GatedMlpSpec& spec, const std::string& prefix, int64_t hidden,
                  std::vector<ExpectedTensor>& out) {
-  out.push_back({prefix + "input_linear.weight", {2 * spec.width, hidden}});
-  out.push_back({prefix + "output_linear.weight", {hidden, spec.width}});
-  if (spec.bias) {
-    out.push_back({prefix + "input_linear.bias", {2 * spec.width}});
-    out.push_back({prefix + "output_linear.bias", {hidden}});
-  }
+  const auto add = [&](const std::string& name, int64_t rows, int64_t columns) {
+    out.push_back({prefix + name + ".weight", {rows, columns}});
+    if (spec.bias) out.push_back({prefix + name + ".bias", {rows}});
+  };
+  const int64_t rows = 2 * spec.width / static_cast<int64_t>(spec.in_names.size());
+  for (const std::string& name : spec.in_names) add(name, rows, hidden);
+  add(spec.out_name, hidden, spec.width);
 }
 
 MixerOr MakeMixer(const GatedMlpSpec& spec, const std::string& prefix, WeightReader& weights) {

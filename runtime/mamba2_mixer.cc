@@ -34,8 +34,15 @@ class Mamba2Mixer : public Mixer {
 
 absl::Status Mamba2Mixer::Load(const std::string& prefix, WeightReader& weights) {
   dtype_ = weights.dtype();
-  ANABRANCH_ASSIGN_OR_RETURN(in_proj_, weights.ReadLinear({prefix + "in_proj"}, spec_.proj_bias));
-  ANABRANCH_ASSIGN_OR_RETURN(out_proj_, weights.ReadLinear({prefix + "out_proj"}, spec_.proj_bias));
+  ANABRANCH_ASSIGN_OR_RETURN(in_proj_, weights.ReadLinear({prefix + "in_proj"}, spec_.in_bias));
+  const int64_t shared = spec_.groups * spec_.state_dim;
+  const auto& scale = spec_.section_scale;
+  ANABRANCH_RETURN_IF_ERROR(in_proj_.ScaleSections({{spec_.inner, scale[0]},
+                                                    {spec_.inner, scale[1]},
+                                                    {shared, scale[2]},
+                                                    {shared, scale[3]},
+                                                    {spec_.heads, scale[4]}}));
+  ANABRANCH_ASSIGN_OR_RETURN(out_proj_, weights.ReadLinear({prefix + "out_proj"}, spec_.out_bias));
   ANABRANCH_ASSIGN_OR_RETURN(conv_weight_, weights.ReadConvolution(prefix + "conv1d.weight"));
   if (spec_.conv_bias) {
     ANABRANCH_ASSIGN_OR_RETURN(conv_bias_, weights.ReadFloats(prefix + "conv1d.bias"));
@@ -154,10 +161,8 @@ void ListTensors(const Mamba2Spec& spec, const std::string& prefix, int64_t hidd
     out.push_back({prefix + "norm.weight", {spec.inner}});
   }
   if (spec.conv_bias) out.push_back({prefix + "conv1d.bias", {channels}});
-  if (spec.proj_bias) {
-    out.push_back({prefix + "in_proj.bias", {projected}});
-    out.push_back({prefix + "out_proj.bias", {hidden}});
-  }
+  if (spec.in_bias) out.push_back({prefix + "in_proj.bias", {projected}});
+  if (spec.out_bias) out.push_back({prefix + "out_proj.bias", {hidden}});
 }
 
 MixerOr MakeMixer(const Mamba2Spec& spec, const std::string& prefix, WeightReader& weights) {

@@ -53,11 +53,14 @@ absl::Status LoadedModel::LoadWeights(const TensorFile& file, const LoadOptions&
     for (const ResidualStep& described : description_.layers[layer].steps) {
       ModelWeights::Step step;
       ANABRANCH_ASSIGN_OR_RETURN(step.norm, reader.ReadFloats(described.norm));
-      ANABRANCH_ASSIGN_OR_RETURN(
-          step.mixer,
-          std::visit([&](const auto& spec) { return MakeMixer(spec, described.prefix, reader); },
-                     described.mixer));
-      step.mixer->DeclareState(static_cast<int32_t>(layer), layout_);
+      for (const Branch& branch : described.branches) {
+        ANABRANCH_ASSIGN_OR_RETURN(
+            std::unique_ptr<Mixer> mixer,
+            std::visit([&](const auto& spec) { return MakeMixer(spec, branch.prefix, reader); },
+                       branch.mixer));
+        mixer->DeclareState(static_cast<int32_t>(layer), layout_);
+        step.branches.push_back({std::move(mixer), branch.in_scale, branch.out_scale});
+      }
       weights.steps.push_back(std::move(step));
     }
   }

@@ -38,7 +38,7 @@ Mamba2Spec ReadMamba2(ConfigReader& config, const ModelDescription& model) {
   mixer.conv_width =
       static_cast<int32_t>(config.Integer("mamba_d_conv", 4, kMinConvWidth, kMaxConvWidth));
   mixer.conv_bias = config.Bool("mamba_conv_bias", true);
-  mixer.proj_bias = config.Bool("mamba_proj_bias", false);
+  mixer.in_bias = mixer.out_bias = config.Bool("mamba_proj_bias", false);
   std::tie(mixer.dt_lo, mixer.dt_hi) = config.Range("time_step_limit", mixer.dt_lo, mixer.dt_hi);
   mixer.norm_eps = model.norm_eps;
   return mixer;
@@ -131,6 +131,8 @@ void DescribeGraniteHybrid(ConfigReader& config, ModelDescription& model) {
       std::find(is_attention.begin(), is_attention.end(), true) != is_attention.end();
   const AttentionSpec attention = hybrid ? ReadAttention(config, model) : AttentionSpec();
   GatedMlpSpec mlp;
+  mlp.in_names = {"input_linear"};
+  mlp.out_name = "output_linear";
   mlp.width = config.Integer("shared_intermediate_size", 1024, 1, kMaxHidden);
 
   model.embedding_name = "model.embed_tokens.weight";
@@ -139,11 +141,11 @@ void DescribeGraniteHybrid(ConfigReader& config, ModelDescription& model) {
   model.tied_head = config.Bool("tie_word_embeddings", false);
   for (int64_t i = 0; i < layers; ++i) {
     const std::string prefix = absl::StrCat("model.layers.", i, ".");
-    ResidualStep mixer{prefix + "input_layernorm.weight", prefix + "mamba.", mamba};
-    if (is_attention[i]) mixer = {mixer.norm, prefix + "self_attn.", attention};
-    ResidualStep feed_forward{prefix + "post_attention_layernorm.weight", prefix + "shared_mlp.",
-                              mlp};
-    model.layers.push_back({{std::move(mixer), std::move(feed_forward)}});
+    Branch mixer{prefix + "mamba.", mamba};
+    if (is_attention[i]) mixer = {prefix + "self_attn.", attention};
+    model.layers.push_back(
+        {{{prefix + "input_layernorm.weight", {std::move(mixer)}},
+          {prefix + "post_attention_layernorm.weight", {{prefix + "shared_mlp.", mlp}}}}});
   }
 }
 

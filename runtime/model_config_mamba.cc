@@ -38,7 +38,7 @@ void DescribeMamba(ConfigReader& config, ModelDescription& model) {
   model.tied_head = config.Bool("tie_word_embeddings", true);
   for (int64_t i = 0; i < layers; ++i) {
     const std::string prefix = absl::StrCat("backbone.layers.", i, ".");
-    model.layers.push_back({{{prefix + "norm.weight", prefix + "mixer.", mixer}}});
+    model.layers.push_back({{{prefix + "norm.weight", {{prefix + "mixer.", mixer}}}}});
   }
 }
 

@@ -26,7 +26,7 @@ void DescribeMamba2(ConfigReader& config, ModelDescription& model) {
   mixer.conv_width =
       static_cast<int32_t>(config.Integer("conv_kernel", 4, kMinConvWidth, kMaxConvWidth));
   mixer.conv_bias = config.Bool("use_conv_bias", true);
-  mixer.proj_bias = config.Bool("use_bias", false);
+  mixer.in_bias = mixer.out_bias = config.Bool("use_bias", false);
   std::tie(mixer.dt_lo, mixer.dt_hi) = config.Range("time_step_limit", mixer.dt_lo, mixer.dt_hi);
   mixer.norm_groups = static_cast<int32_t>(mixer.groups);
 
@@ -40,7 +40,7 @@ void DescribeMamba2(ConfigReader& config, ModelDescription& model) {
   model.tied_head = config.Bool("tie_word_embeddings", false);
   for (int64_t i = 0; i < layers; ++i) {
     const std::string prefix = absl::StrCat("backbone.layers.", i, ".");
-    model.layers.push_back({{{prefix + "norm.weight", prefix + "mixer.", mixer}}});
+    model.layers.push_back({{{prefix + "norm.weight", {{prefix + "mixer.", mixer}}}}});
   }
 }
 

@@ -3,12 +3,14 @@
 // A new architecture is a new description plus a table of weight names, not new engine code.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <limits>
 #include <string>
 #include <variant>
 #include <vector>
 
+#include "kernels/elementwise.h"
 #include "kernels/norm.h"
 
 namespace anabranch {
@@ -25,7 +27,9 @@ struct Mamba1Spec {
 struct Mamba2Spec {
   int64_t inner = 0, heads = 0, head_dim = 0, state_dim = 0, groups = 1;
   int32_t conv_width = 4;
-  bool conv_bias = true, proj_bias = false;
+  bool conv_bias = true, in_bias = false, out_bias = false;
+  // Factors of the projection's sections z, x, B, C and dt.
+  std::array<float, 5> section_scale = {1, 1, 1, 1, 1};
   float dt_lo = 0, dt_hi = std::numeric_limits<float>::infinity();
   kernels::GateOrder gate = kernels::GateOrder::kGateFirst;
   int32_t norm_groups = 1;
@@ -34,25 +38,38 @@ struct Mamba2Spec {
 
 struct AttentionSpec {
   int64_t heads = 0, kv_heads = 0, head_dim = 0;
-  float scale = 1;
+  float scale = 1;      // of the products of queries and keys
+  float key_scale = 1;  // of the keys, before they are rotated and kept
   bool bias = false;
   int32_t rotary_dim = 0;  // 0: no position signal
   double rope_theta = 10000;
 };
 
-// down(silu(gate x) * (up x)), gate and up fused in one [2F, H] matrix, gate rows first.
+// down(activation(gate_scale * gate x) * (up x)).
 struct GatedMlpSpec {
   int64_t width = 0;
   bool bias = false;
+  kernels::Activation activation = kernels::Activation::kSilu;
+  float gate_scale = 1;
+  // Names: gate and up, or one [2F, H] matrix with the gate's rows first; then down.
+  std::vector<std::string> in_names = {"gate_proj", "up_proj"};
+  std::string out_name = "down_proj";
 };
 
 using MixerSpec = std::variant<Mamba1Spec, Mamba2Spec, AttentionSpec, GatedMlpSpec>;
 
-// x += residual_scale * mixer(rms_norm(x)). Tensor names are `norm` and `prefix` + the mixer's own.
-struct ResidualStep {
-  std::string norm;    // name of the norm's weight
-  std::string prefix;  // prefix of the mixer's tensors, with the final dot
+// out_scale * mixer(in_scale * x). Tensor names are `prefix`, with its final dot, + the mixer's
+// own.
+struct Branch {
+  std::string prefix;
   MixerSpec mixer;
+  float in_scale = 1, out_scale = 1;
+};
+
+// x += residual_scale * (sum of branches of rms_norm(x)).
+struct ResidualStep {
+  std::string norm;  // name of the norm's weight
+  std::vector<Branch> branches;
 };
 
 struct LayerDescription {

@@ -43,6 +43,32 @@ absl::Status CheckPages(const StepBatch& batch) {
   return absl::OkStatus();
 }
 
+// y = scale * x, dense [rows, width]; y may be x.
+absl::Status Multiply(const StepContext& step, int64_t rows, int64_t width, const float* x,
+                      float scale, bool round, float* y) {
+  kernels::ScaleParams params;
+  params.rows = rows;
+  params.width = params.x_stride = params.y_stride = width;
+  params.x = x;
+  params.scale = scale;
+  params.y = y;
+  params.round_to_bf16 = round;
+  return kernels::Scale(params, step.launch);
+}
+
+// x += scale * y, dense [rows of the step, width].
+absl::Status Add(const StepContext& step, int64_t width, const float* y, float scale, bool round,
+                 float* x) {
+  kernels::AddScaledParams params;
+  params.rows = step.rows.num_rows();
+  params.width = params.x_stride = params.y_stride = width;
+  params.x = x;
+  params.y = y;
+  params.scale = scale;
+  params.round_to_bf16 = round;
+  return kernels::AddScaled(params, step.launch);
+}
+
 }  // namespace
 
 absl::Status CheckBatch(const StepBatch& batch, const StateArrays& state, const StateLayout& layout,
@@ -124,23 +150,42 @@ absl::Status ForwardPass::Norm(const StepContext& step, int64_t rows, const floa
   return kernels::RmsNorm(params, step.launch);
 }
 
+absl::Status ForwardPass::RunBranches(const StepContext& step,
+                                      const std::vector<ModelWeights::Branch>& branches,
+                                      const float* x, float* y) const {
+  const int64_t rows = step.rows.num_rows(), hidden = model_.hidden;
+  const size_t mark = step.workspace->mark();
+  for (const ModelWeights::Branch& branch : branches) {
+    const bool first = &branch == &branches.front();
+    float *scaled = nullptr, *out = y;
+    if (branch.in_scale != 1) {
+      ANABRANCH_ASSIGN_OR_RETURN(scaled, step.workspace->Take(rows * hidden));
+      ANABRANCH_RETURN_IF_ERROR(
+          Multiply(step, rows, hidden, x, branch.in_scale, step.bf16, scaled));
+    }
+    if (!first) {
+      ANABRANCH_ASSIGN_OR_RETURN(out, step.workspace->Take(rows * hidden));
+    }
+    ANABRANCH_RETURN_IF_ERROR(branch.mixer->Run(step, scaled == nullptr ? x : scaled, out));
+    if (!first) {
+      ANABRANCH_RETURN_IF_ERROR(Add(step, hidden, out, branch.out_scale, step.bf16, y));
+    } else if (branch.out_scale != 1) {
+      ANABRANCH_RETURN_IF_ERROR(Multiply(step, rows, hidden, y, branch.out_scale, step.bf16, y));
+    }
+    step.workspace->Rewind(mark);
+  }
+  return absl::OkStatus();
+}
+
 absl::Status ForwardPass::RunSteps(const StepContext& step, float* x) const {
   const int64_t rows = step.rows.num_rows();
   ANABRANCH_ASSIGN_OR_RETURN(float* normed, step.workspace->Take(rows * model_.hidden));
   ANABRANCH_ASSIGN_OR_RETURN(float* mixed, step.workspace->Take(rows * model_.hidden));
-  kernels::AddScaledParams add;
-  add.rows = rows;
-  add.width = model_.hidden;
-  add.x = x;
-  add.y = mixed;
-  add.scale = model_.residual_scale;
-  add.round_to_bf16 = step.bf16 && !model_.residual_in_fp32;
-  const size_t mark = step.workspace->mark();
+  const bool round = step.bf16 && !model_.residual_in_fp32;
   for (const ModelWeights::Step& weights : weights_.steps) {
     ANABRANCH_RETURN_IF_ERROR(Norm(step, rows, x, weights.norm, normed));
-    ANABRANCH_RETURN_IF_ERROR(weights.mixer->Run(step, normed, mixed));
-    ANABRANCH_RETURN_IF_ERROR(kernels::AddScaled(add, step.launch));
-    step.workspace->Rewind(mark);
+    ANABRANCH_RETURN_IF_ERROR(RunBranches(step, weights.branches, normed, mixed));
+    ANABRANCH_RETURN_IF_ERROR(Add(step, model_.hidden, mixed, model_.residual_scale, round, x));
   }
   return absl::OkStatus();
 }
@@ -157,13 +202,9 @@ absl::Status ForwardPass::Head(const StepContext& step, absl::Span<const int32_t
   ANABRANCH_RETURN_IF_ERROR(Norm(step, count, gathered, weights_.final_norm, gathered));
   ANABRANCH_RETURN_IF_ERROR(
       weights_.head.Run(count, gathered, hidden, logits.data(), model_.vocab, step.launch));
-  if (model_.logits_scale != 1) {
-    constexpr int64_t kGrain = 1 << 14;
-    step.launch.For(static_cast<int64_t>(logits.size()), kGrain, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) logits[i] *= model_.logits_scale;
-    });
-  }
-  return absl::OkStatus();
+  if (model_.logits_scale == 1) return absl::OkStatus();
+  return Multiply(step, count, model_.vocab, logits.data(), model_.logits_scale, false,
+                  logits.data());
 }
 
 absl::Status ForwardPass::Run(const StepBatch& batch, const StateArrays& state,

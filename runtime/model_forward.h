@@ -13,9 +13,13 @@ namespace anabranch {
 
 // Everything a loaded model holds besides its names.
 struct ModelWeights {
+  struct Branch {
+    std::unique_ptr<Mixer> mixer;
+    float in_scale = 1, out_scale = 1;
+  };
   struct Step {
     Buffer norm;
-    std::unique_ptr<Mixer> mixer;
+    std::vector<Branch> branches;
   };
   Buffer embedding;         // [vocab, hidden] in the compute dtype
   std::vector<Step> steps;  // of all layers, in order
@@ -44,6 +48,10 @@ class ForwardPass {
   absl::Status Embed(const StepContext& step, const int32_t* ids, float* x) const;
   absl::Status Norm(const StepContext& step, int64_t rows, const float* x, const Buffer& weight,
                     float* y) const;
+  // y = the sum of the branches of x, both [rows, hidden].
+  absl::Status RunBranches(const StepContext& step,
+                           const std::vector<ModelWeights::Branch>& branches, const float* x,
+                           float* y) const;
   absl::Status RunSteps(const StepContext& step, float* x) const;
   absl::Status Head(const StepContext& step, absl::Span<const int32_t> rows, const float* x,
                     absl::Span<float> logits) const;

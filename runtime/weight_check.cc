@@ -22,8 +22,11 @@ std::vector<ExpectedTensor> Expected(const ModelDescription& model) {
   for (const LayerDescription& layer : model.layers) {
     for (const ResidualStep& step : layer.steps) {
       expected.push_back({step.norm, {model.hidden}});
-      std::visit([&](const auto& spec) { ListTensors(spec, step.prefix, model.hidden, expected); },
-                 step.mixer);
+      for (const Branch& branch : step.branches) {
+        std::visit(
+            [&](const auto& spec) { ListTensors(spec, branch.prefix, model.hidden, expected); },
+            branch.mixer);
+      }
     }
   }
   expected.push_back({model.final_norm_name, {model.hidden}});

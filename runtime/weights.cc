@@ -1,8 +1,10 @@
 #include "runtime/weights.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/elementwise.h"
 #include "runtime/float_convert.h"
 #include "statestore/base/status_macros.h"
 
@@ -19,7 +21,29 @@ absl::Status Linear::Run(int64_t rows, const float* x, int64_t x_stride, float* 
   params.y = y;
   params.y_stride = y_stride;
   params.round_to_bf16 = weight_.dtype == kernels::DType::kBFloat16;
-  return kernels::Gemm(params, launch);
+  ANABRANCH_RETURN_IF_ERROR(kernels::Gemm(params, launch));
+  if (scale_.size() == 0) return absl::OkStatus();
+  kernels::ScaleParams scale;
+  scale.rows = rows;
+  scale.width = out_features();
+  scale.x = scale.y = y;
+  scale.x_stride = scale.y_stride = y_stride;
+  scale.columns = scale_.floats();
+  scale.round_to_bf16 = params.round_to_bf16;
+  return kernels::Scale(scale, launch);
+}
+
+absl::Status Linear::ScaleSections(absl::Span<const std::pair<int64_t, float>> sections) {
+  if (std::all_of(sections.begin(), sections.end(), [](auto s) { return s.second == 1; })) {
+    return absl::OkStatus();
+  }
+  ANABRANCH_ASSIGN_OR_RETURN(scale_, Buffer::Allocate(out_features() * sizeof(float)));
+  float* at = scale_.floats();
+  for (const auto& [width, factor] : sections) at = std::fill_n(at, width, factor);
+  if (at != scale_.floats() + out_features()) {
+    return absl::InternalError("sections do not cover the outputs of a linear layer");
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<Buffer> WeightReader::Keep(size_t bytes) {

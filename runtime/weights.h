@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -31,13 +32,16 @@ absl::Status CheckTensors(const TensorFile& file, ModelDescription& model);
 // y = W x + b with a packed W.
 class Linear {
  public:
+  // Later Runs multiply the outputs by factors: `sections` are (width, factor) from the first
+  // output to the last.
+  absl::Status ScaleSections(absl::Span<const std::pair<int64_t, float>> sections);
   absl::Status Run(int64_t rows, const float* x, int64_t x_stride, float* y, int64_t y_stride,
                    const kernels::Launch& launch) const;
   int64_t out_features() const { return weight_.n; }
 
  private:
   friend class WeightReader;
-  Buffer packed_, bias_;
+  Buffer packed_, bias_, scale_;  // scale_ is empty if all factors are 1
   kernels::PackedMatrix weight_;
 };
 

@@ -6,8 +6,10 @@
 
 #include <cstdlib>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "kernels/gemm.h"
+#include "runtime/mixer.h"
 #include "runtime/tensor_memory.h"
 #include "statestore/base/status_macros.h"
 #include "tests/bench/bench.h"
@@ -23,32 +25,21 @@ struct Shape {
   int64_t n, k;
 };
 
-void AddShapes(const Mamba1Spec& s, int64_t hidden, std::vector<Shape>& out) {
-  out.insert(out.end(), {{2 * s.inner, hidden},
-                         {s.dt_rank + 2 * s.state_dim, s.inner},
-                         {s.inner, s.dt_rank},
-                         {hidden, s.inner}});
-}
-void AddShapes(const Mamba2Spec& s, int64_t hidden, std::vector<Shape>& out) {
-  out.insert(out.end(),
-             {{2 * s.inner + 2 * s.groups * s.state_dim + s.heads, hidden}, {hidden, s.inner}});
-}
-void AddShapes(const AttentionSpec& s, int64_t hidden, std::vector<Shape>& out) {
-  out.insert(out.end(), {{s.heads * s.head_dim, hidden},
-                         {s.kv_heads * s.head_dim, hidden},
-                         {s.kv_heads * s.head_dim, hidden},
-                         {hidden, s.heads * s.head_dim}});
-}
-void AddShapes(const GatedMlpSpec& s, int64_t hidden, std::vector<Shape>& out) {
-  out.insert(out.end(), {{2 * s.width, hidden}, {hidden, s.width}});
-}
-
 std::vector<Shape> LayerShapes(const ModelDescription& model) {
-  std::vector<Shape> shapes;
+  std::vector<ExpectedTensor> tensors;
   for (const LayerDescription& layer : model.layers) {
     for (const ResidualStep& step : layer.steps) {
-      std::visit([&](const auto& spec) { AddShapes(spec, model.hidden, shapes); }, step.mixer);
+      for (const Branch& branch : step.branches) {
+        std::visit(
+            [&](const auto& spec) { ListTensors(spec, branch.prefix, model.hidden, tensors); },
+            branch.mixer);
+      }
     }
+  }
+  std::vector<Shape> shapes;
+  for (const ExpectedTensor& tensor : tensors) {
+    const bool linear = tensor.shape.size() == 2 && absl::EndsWith(tensor.name, ".weight");
+    if (linear) shapes.push_back({tensor.shape[0], tensor.shape[1]});
   }
   return shapes;
 }

@@ -65,6 +65,7 @@ TEST(EmbedTest, RefusesNegativeIds) {
 struct Gated {
   int64_t rows, width, in_stride, y_stride;
   Floats gate, up;
+  Activation activation = Activation::kSilu;
   Gated(int64_t rows, int64_t width)
       : rows(rows), width(width), in_stride(width + 3), y_stride(width + 1) {
     Random random(static_cast<uint32_t>(width));
@@ -73,28 +74,32 @@ struct Gated {
   }
   Floats Run(bool round, const Launch& launch = {}) const {
     Floats y(static_cast<size_t>(rows * y_stride), kPoison);
-    SiluMulParams p;
+    GatedMulParams p;
     p.rows = rows, p.width = width, p.gate = gate.data(), p.up = up.data();
     p.in_stride = in_stride, p.y = y.data(), p.y_stride = y_stride, p.round_to_bf16 = round;
-    EXPECT_TRUE(SiluMul(p, launch).ok());
+    p.activation = activation;
+    EXPECT_TRUE(GatedMul(p, launch).ok());
     return y;
   }
 };
 
-TEST(SiluMulTest, MatchesDoublePrecisionOverTheWholeRange) {
+TEST(GatedMulTest, MatchesDoublePrecisionOverTheWholeRange) {
   for (int64_t width : kWidths) {
     Gated g(4, width);
     const float extremes[] = {-200, -104, -88.5f, 0, 88.5f, 104, 1e37f};
     for (size_t i = 0; i < 7 && i < static_cast<size_t>(width); ++i) g.gate[i] = extremes[i];
-    for (bool round : {false, true}) {
+    for (int variant = 0; variant < 4; ++variant) {
+      const bool round = variant % 2 == 1, gelu = variant / 2 == 1;
+      g.activation = gelu ? Activation::kGelu : Activation::kSilu;
       const Floats y = g.Run(round);
       for (int64_t r = 0; r < g.rows; ++r) {
         for (int64_t i = 0; i < width; ++i) {
           const double z = g.gate[static_cast<size_t>(r * g.in_stride + i)];
-          const double want =
-              z / (1 + std::exp(-z)) * g.up[static_cast<size_t>(r * g.in_stride + i)];
+          const double act = gelu ? z * std::erfc(-z / std::sqrt(2.0)) / 2 : z / (1 + std::exp(-z));
+          const double want = act * g.up[static_cast<size_t>(r * g.in_stride + i)];
           const double relative = 8 * kUnit + (round ? 2.1 * kBf16Unit : 0);
-          // Below the smallest normal float (reached near z = -87) only absolute error counts.
+          // Below the smallest normal float (reached near z = -87 or, gelu, -13) only absolute
+          // error counts.
           ASSERT_NEAR(y[static_cast<size_t>(r * g.y_stride + i)], want,
                       relative * std::abs(want) + 1e-36)
               << z;
@@ -105,8 +110,13 @@ TEST(SiluMulTest, MatchesDoublePrecisionOverTheWholeRange) {
   }
 }
 
-TEST(SiluMulTest, ThreadsAndInstructionSetsGiveTheSameBitsAndNanStays) {
+class GatedMulBits : public ::testing::TestWithParam<Activation> {};
+INSTANTIATE_TEST_SUITE_P(Activations, GatedMulBits,
+                         ::testing::Values(Activation::kSilu, Activation::kGelu));
+
+TEST_P(GatedMulBits, AreTheSameOnAnyThreadsAndInstructionSetAndNanStays) {
   Gated g(300, 100);
+  g.activation = GetParam();
   const Floats serial = g.Run(false);
   const OddParallel parallel(3);
   EXPECT_TRUE(SameBits(serial, g.Run(false, {.parallel = &parallel})));
@@ -126,14 +136,20 @@ TEST(AddScaledTest, RoundsProductThenSum) {
   for (int64_t width : kWidths) {
     for (bool round : {false, true}) {
       Random random(2);
-      Floats x = random.Normals(6 * width);
-      const Floats x0 = x, y = random.Normals(6 * width);
+      const int64_t stride = width + 3;
+      Floats x = random.Normals(6 * stride);
+      const Floats x0 = x, y = random.Normals(6 * stride);
       AddScaledParams p;
       p.rows = 6, p.width = width, p.x = x.data(), p.y = y.data(), p.scale = 0.3f;
+      p.x_stride = p.y_stride = stride;
       p.round_to_bf16 = round;
       const OddParallel parallel(2);
       ASSERT_TRUE(AddScaled(p, {.parallel = &parallel}).ok());
       for (size_t i = 0; i < x.size(); ++i) {
+        if (static_cast<int64_t>(i) % stride >= width) {
+          ASSERT_EQ(x[i], x0[i]);
+          continue;
+        }
         const volatile float product = round ? RoundBf16(0.3f * y[i]) : 0.3f * y[i];
         const float sum = x0[i] + product;
         ASSERT_EQ(x[i], round ? RoundBf16(sum) : sum);
@@ -142,15 +158,49 @@ TEST(AddScaledTest, RoundsProductThenSum) {
   }
 }
 
+TEST(ScaleTest, MultipliesByOneFactorAndByTheColumns) {
+  for (int64_t width : kWidths) {
+    for (bool round : {false, true}) {
+      Random random(3);
+      const int64_t stride = width + 5;
+      Floats x = random.Normals(6 * stride);
+      const Floats x0 = x, columns = random.Normals(width);
+      for (const float* factors : {static_cast<const float*>(nullptr), columns.data()}) {
+        x = x0;
+        ScaleParams p;
+        p.rows = 6, p.width = width, p.x = p.y = x.data(), p.x_stride = p.y_stride = stride;
+        p.scale = 0.3f, p.columns = factors, p.round_to_bf16 = round;
+        const OddParallel parallel(2);
+        ASSERT_TRUE(Scale(p, {.parallel = &parallel}).ok());
+        for (size_t i = 0; i < x.size(); ++i) {
+          const size_t column = i % static_cast<size_t>(stride);
+          float want = x0[i];
+          if (column < static_cast<size_t>(width)) {
+            const volatile float factor = factors ? 0.3f * factors[column] : 0.3f;
+            want *= factor;
+            if (round) want = RoundBf16(want);
+          }
+          ASSERT_EQ(x[i], want);
+        }
+      }
+    }
+  }
+}
+
 TEST(ElementwiseTest, RefuseMissingArraysAndShortStrides) {
   Floats a(8);
-  SiluMulParams s;
+  GatedMulParams s;
   s.rows = 2, s.width = 4, s.gate = a.data(), s.up = a.data(), s.y = a.data();
   s.in_stride = 4, s.y_stride = 3;
-  EXPECT_EQ(SiluMul(s, {}).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(GatedMul(s, {}).code(), absl::StatusCode::kInvalidArgument);
   AddScaledParams add;
-  add.rows = 2, add.width = 4, add.x = a.data();
+  add.rows = 2, add.width = 4, add.x = a.data(), add.x_stride = add.y_stride = 4;
   EXPECT_EQ(AddScaled(add, {}).code(), absl::StatusCode::kInvalidArgument);
+  add.y = a.data(), add.y_stride = 3;
+  EXPECT_EQ(AddScaled(add, {}).code(), absl::StatusCode::kInvalidArgument);
+  ScaleParams scale;
+  scale.rows = 2, scale.width = 4, scale.x = a.data(), scale.y = a.data(), scale.x_stride = 4;
+  EXPECT_EQ(Scale(scale, {}).code(), absl::StatusCode::kInvalidArgument);
   EXPECT_TRUE(AddScaled({}, {}).ok()) << "nothing to do";
 }
 

@@ -34,7 +34,7 @@ std::string Refusal(const json& config) {
 }
 
 const Mamba2Spec& FirstMamba2(const ModelDescription& model) {
-  return std::get<Mamba2Spec>(model.layers.at(0).steps.at(0).mixer);
+  return std::get<Mamba2Spec>(model.layers.at(0).steps.at(0).branches.at(0).mixer);
 }
 
 TEST(ModelConfig, ReadsEachFamily) {
@@ -42,19 +42,19 @@ TEST(ModelConfig, ReadsEachFamily) {
   EXPECT_EQ(mamba.layers.size(), 3);
   EXPECT_TRUE(mamba.tied_head);
   EXPECT_TRUE(mamba.residual_in_fp32);
-  const auto& mamba1 = std::get<Mamba1Spec>(mamba.layers[2].steps[0].mixer);
+  const auto& mamba1 = std::get<Mamba1Spec>(mamba.layers[2].steps[0].branches[0].mixer);
   EXPECT_EQ(mamba1.inner, 128);
   EXPECT_EQ(mamba1.dt_rank, 4);
   EXPECT_EQ(mamba1.inner_norm, Mamba1Spec::InnerNorm::kNone);
   const ModelDescription falcon = Parsed(Golden("falcon_mamba").dump());
-  EXPECT_EQ(std::get<Mamba1Spec>(falcon.layers[0].steps[0].mixer).inner_norm,
+  EXPECT_EQ(std::get<Mamba1Spec>(falcon.layers[0].steps[0].branches[0].mixer).inner_norm,
             Mamba1Spec::InnerNorm::kUnweighted);
   EXPECT_EQ(FirstMamba2(Parsed(Golden("mamba2").dump())).heads, 8);
 
   const ModelDescription granite = Parsed(Golden("granitemoehybrid_dense").dump());
   ASSERT_EQ(granite.layers.size(), 4);
   ASSERT_EQ(granite.layers[1].steps.size(), 2);
-  const auto& attention = std::get<AttentionSpec>(granite.layers[1].steps[0].mixer);
+  const auto& attention = std::get<AttentionSpec>(granite.layers[1].steps[0].branches[0].mixer);
   EXPECT_EQ(attention.kv_heads, 2);
   EXPECT_FLOAT_EQ(attention.scale, 0.2f);
   EXPECT_EQ(attention.rotary_dim, 0);
@@ -99,14 +99,17 @@ TEST(ModelConfig, ReadsLayerListsInEverySpelling) {
     config[key] = {"mamba", "attention", "linear_attention", "full_attention"};
     const ModelDescription model = Parsed(config.dump());
     for (int i : {1, 3}) {
-      EXPECT_TRUE(std::holds_alternative<AttentionSpec>(model.layers[i].steps[0].mixer)) << i;
-      EXPECT_TRUE(std::holds_alternative<Mamba2Spec>(model.layers[i - 1].steps[0].mixer)) << i;
+      EXPECT_TRUE(std::holds_alternative<AttentionSpec>(model.layers[i].steps[0].branches[0].mixer))
+          << i;
+      EXPECT_TRUE(
+          std::holds_alternative<Mamba2Spec>(model.layers[i - 1].steps[0].branches[0].mixer))
+          << i;
     }
     config.erase(key);
   }
   config["layer_types"] = nullptr;
   for (const LayerDescription& layer : Parsed(config.dump()).layers) {
-    EXPECT_TRUE(std::holds_alternative<Mamba2Spec>(layer.steps[0].mixer));
+    EXPECT_TRUE(std::holds_alternative<Mamba2Spec>(layer.steps[0].branches[0].mixer));
   }
   config["layer_types"] = {"mamba", "mamba", "mamba", "hyena"};
   EXPECT_THAT(Refusal(config), AllOf(HasSubstr("'hyena'"), HasSubstr("full_attention")));
@@ -118,7 +121,7 @@ TEST(ModelConfig, TakesDefaultsForAbsentAndNullKeys) {
   const ModelDescription mamba =
       Parsed(R"({"model_type": "mamba", "hidden_size": 100, "vocab_size": 10, "state_size": null,
                  "num_hidden_layers": 2, "time_step_rank": "auto"})");
-  const auto& mixer = std::get<Mamba1Spec>(mamba.layers[0].steps[0].mixer);
+  const auto& mixer = std::get<Mamba1Spec>(mamba.layers[0].steps[0].branches[0].mixer);
   EXPECT_EQ(mixer.state_dim, 16);
   EXPECT_EQ(mixer.dt_rank, 7);  // ceil(100 / 16)
   EXPECT_TRUE(mixer.conv_bias);
@@ -127,7 +130,7 @@ TEST(ModelConfig, TakesDefaultsForAbsentAndNullKeys) {
   granite["num_key_value_heads"] = nullptr;
   granite["mamba_d_head"] = "auto";
   const ModelDescription model = Parsed(granite.dump());
-  EXPECT_EQ(std::get<AttentionSpec>(model.layers[1].steps[0].mixer).kv_heads, 4);
+  EXPECT_EQ(std::get<AttentionSpec>(model.layers[1].steps[0].branches[0].mixer).kv_heads, 4);
   EXPECT_EQ(FirstMamba2(model).head_dim, 16);
 }
 
@@ -136,7 +139,7 @@ TEST(ModelConfig, ReadsRopeOldAndNew) {
   config["position_embedding_type"] = "rope";
   config["rope_parameters"]["rope_theta"] = 5e6;
   const auto attention = [](const json& c) {
-    return std::get<AttentionSpec>(Parsed(c.dump()).layers[1].steps[0].mixer);
+    return std::get<AttentionSpec>(Parsed(c.dump()).layers[1].steps[0].branches[0].mixer);
   };
   EXPECT_EQ(attention(config).rotary_dim, 16);
   EXPECT_EQ(attention(config).rope_theta, 5e6);
