@@ -178,6 +178,13 @@ uint64_t QueuedBytes(const Mutation& mutation) {
   return bytes;
 }
 
+bool AddsContent(const Mutation& mutation) {
+  return std::any_of(mutation.operations.begin(), mutation.operations.end(), [](const auto& each) {
+    return absl::holds_alternative<PutState>(each) || absl::holds_alternative<PutSession>(each) ||
+           absl::holds_alternative<AppendLog>(each);
+  });
+}
+
 absl::Status ApplyMutation(Mutation& mutation, ApplyContext& context) {
   for (Operation& operation : mutation.operations) {
     ANABRANCH_RETURN_IF_ERROR(

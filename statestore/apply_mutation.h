@@ -33,6 +33,9 @@ absl::Status PrepareMutation(Mutation& mutation);
 // Approximate memory of a queued mutation.
 uint64_t QueuedBytes(const Mutation& mutation);
 
+// Whether it adds states, sessions or tokens, which a disk that is nearly full has no room for.
+bool AddsContent(const Mutation& mutation);
+
 // Applies all operations to `context.changes`, or returns the status of the first that fails; then
 // the changes are partial and must be dropped. The mutation was prepared; payloads are moved out.
 absl::Status ApplyMutation(Mutation& mutation, ApplyContext& context);

@@ -111,6 +111,7 @@ std::vector<CommitWriter::Pending> CommitWriter::TakeGroup() {
 void CommitWriter::WriteGroup(std::vector<Pending>& group) {
   absl::Status written = MakeWritable();
   if (written.ok()) {
+    RefuseWhatHasNoRoom(group);
     const Snapshot snapshot(database_);
     Overlay changes(snapshot);
     ApplyGroup(group, changes);
@@ -129,10 +130,22 @@ absl::Status CommitWriter::MakeWritable() {
   if (!reason.empty()) {
     return absl::UnavailableError(absl::StrCat("the library is read-only: ", reason));
   }
-  if (!disk_was_full_) return absl::OkStatus();
-  ANABRANCH_RETURN_IF_ERROR(Classify(database_.Resume()));
-  disk_was_full_ = false;
-  return absl::OkStatus();
+  return Classify(database_.MakeWritable());
+}
+
+void CommitWriter::RefuseWhatHasNoRoom(std::vector<Pending>& group) const {
+  const uint64_t free = database_.FreeBytes();
+  uint64_t wanted = options_.reserved_disk_bytes;
+  for (Pending& pending : group) {
+    if (pending.refused || !AddsContent(pending.mutation)) continue;
+    wanted += pending.bytes;
+    if (free >= wanted) continue;
+    pending.refused = true;
+    pending.status = absl::ResourceExhaustedError(
+        absl::StrCat("the disk is full: ", free, " bytes are free for ", options_.directory,
+                     ", of which ", options_.reserved_disk_bytes,
+                     " are reserved for deleting. Free some space, or delete states"));
+  }
 }
 
 void CommitWriter::ApplyGroup(std::vector<Pending>& group, Overlay& changes) {
@@ -171,11 +184,7 @@ absl::Status CommitWriter::MakeDurable(Overlay& changes) {
 }
 
 absl::Status CommitWriter::Classify(const absl::Status& failure) {
-  if (failure.ok()) return failure;
-  if (absl::IsResourceExhausted(failure)) {
-    disk_was_full_ = true;
-    return failure;
-  }
+  if (failure.ok() || absl::IsResourceExhausted(failure)) return failure;
   absl::MutexLock lock(&mutex_);
   read_only_reason_ = std::string(failure.message());
   return absl::UnavailableError(absl::StrCat(

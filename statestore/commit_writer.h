@@ -2,7 +2,8 @@
 // high-water mark, then answers all (group commit). Mutations of a group see the effects of those
 // before them, so preconditions hold as if each had been written alone, in the order of arrival.
 //
-// Failures: a full disk refuses the group (RESOURCE_EXHAUSTED) and the next one tries again. Any
+// Failures: a disk that is nearly full refuses what adds content (RESOURCE_EXHAUSTED); one that is
+// full refuses the group, and the next one tries again. Any
 // other write or sync error is final: nobody knows what of the failed write is on disk, and a sync
 // that succeeds after one that failed proves nothing. The writer then refuses everything
 // (UNAVAILABLE, with the reason) until the library is opened again.
@@ -54,6 +55,7 @@ class CommitWriter {
   bool GroupReady() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void WriteGroup(std::vector<Pending>& group);
   absl::Status MakeWritable();
+  void RefuseWhatHasNoRoom(std::vector<Pending>& group) const;
   void ApplyGroup(std::vector<Pending>& group, Overlay& changes);
   void DropAnswersIfDue(Overlay& changes);
   absl::Status MakeDurable(Overlay& changes);
@@ -66,7 +68,6 @@ class CommitWriter {
   // The writer thread's own.
   const std::unique_ptr<HighWaterMark> mark_;
   uint64_t attempted_seq_;  // never reused, even by a group that failed
-  bool disk_was_full_ = false;
   absl::Time next_answer_sweep_ = absl::InfinitePast();
 
   mutable absl::Mutex mutex_;

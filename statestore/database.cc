@@ -1,20 +1,30 @@
 #include "statestore/database.h"
 
 #include <rocksdb/db.h>
+#include <rocksdb/env.h>
+#include <rocksdb/file_system.h>
 #include <rocksdb/iterator.h>
+#include <rocksdb/listener.h>
 #include <rocksdb/options.h>
 #include <rocksdb/write_batch.h>
 
 #include <algorithm>
+#include <atomic>
+#include <limits>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 #include "statestore/base/status_macros.h"
 #include "statestore/rocks_options.h"
 #include "statestore/rocks_status.h"
 
 namespace anabranch {
 namespace {
+
+constexpr uint64_t kRecoveryBytes = 8u << 20;  // besides the size of the logs
+constexpr absl::Duration kReadsEndWithin = absl::Seconds(10);
 
 rocksdb::Slice ToSlice(absl::string_view view) { return {view.data(), view.size()}; }
 absl::string_view ToView(const rocksdb::Slice& slice) { return {slice.data(), slice.size()}; }
@@ -46,12 +56,74 @@ class RocksCursor : public Cursor {
   std::unique_ptr<rocksdb::Iterator> iterator_;
 };
 
+// Notes that RocksDB met a full disk, in a write or in the background. RocksDB would begin to wait
+// for space by itself; Database opens it anew instead.
+class FullDiskListener : public rocksdb::EventListener {
+ public:
+  explicit FullDiskListener(std::shared_ptr<std::atomic<bool>> met_full_disk)
+      : met_full_disk_(std::move(met_full_disk)) {}
+  const char* Name() const override { return "FullDiskListener"; }
+  void OnBackgroundError(rocksdb::BackgroundErrorReason, rocksdb::Status* error) override {
+    if (error->subcode() == rocksdb::Status::SubCode::kNoSpace) *met_full_disk_ = true;
+  }
+  void OnErrorRecoveryBegin(rocksdb::BackgroundErrorReason, rocksdb::Status,
+                            bool* auto_recovery) override {
+    *auto_recovery = false;
+  }
+
+ private:
+  const std::shared_ptr<std::atomic<bool>> met_full_disk_;
+};
+
+using OpenDatabaseOr = absl::StatusOr<std::shared_ptr<const OpenDatabase>>;
+
+OpenDatabaseOr OpenRocks(const std::string& directory, const StoreOptions& options,
+                         Database::Mode mode) {
+  std::vector<rocksdb::ColumnFamilyDescriptor> families;
+  for (int i = 0; i < kFamilies; ++i) {
+    const Family family = static_cast<Family>(i);
+    families.emplace_back(
+        FamilyName(family),
+        FamilyOptions(family, options, families.empty() ? nullptr : &families.front().options));
+  }
+  std::vector<rocksdb::ColumnFamilyHandle*> handles;
+  rocksdb::DB* db = nullptr;
+  auto open = std::make_shared<OpenDatabase>();
+  rocksdb::DBOptions db_options = DatabaseOptions(options, mode == Database::Mode::kCreate);
+  db_options.listeners.push_back(std::make_shared<FullDiskListener>(open->met_full_disk));
+  const rocksdb::Status status =
+      mode == Database::Mode::kInspect
+          ? rocksdb::DB::OpenForReadOnly(db_options, directory, families, &handles, &db)
+          : rocksdb::DB::Open(db_options, directory, families, &handles, &db);
+  ANABRANCH_RETURN_IF_ERROR(FromRocks(status, absl::StrCat("opening ", directory)));
+  open->db.reset(db);
+  std::copy(handles.begin(), handles.end(), open->handles.begin());
+  return open;
+}
+
+rocksdb::FileSystem& FileSystemOf(const StoreOptions& options) {
+  rocksdb::Env* env = options.env != nullptr ? options.env : rocksdb::Env::Default();
+  return *env->GetFileSystem();
+}
+
 }  // namespace
 
-Snapshot::Snapshot(const Database& database)
-    : database_(database), snapshot_(database.db_->GetSnapshot()) {}
+OpenDatabase::~OpenDatabase() {
+  if (db != nullptr) {
+    for (rocksdb::ColumnFamilyHandle* handle : handles) {
+      db->DestroyColumnFamilyHandle(handle).PermitUncheckedError();
+    }
+    // Everything acknowledged was synced when it was written: an error here loses nothing.
+    db->Close().PermitUncheckedError();
+    db.reset();
+  }
+  closed->Notify();
+}
 
-Snapshot::~Snapshot() { database_.db_->ReleaseSnapshot(snapshot_); }
+Snapshot::Snapshot(const Database& database)
+    : open_(database.current()), snapshot_(open_->db->GetSnapshot()) {}
+
+Snapshot::~Snapshot() { open_->db->ReleaseSnapshot(snapshot_); }
 
 absl::StatusOr<std::optional<std::string>> Snapshot::Get(Family family,
                                                          absl::string_view key) const {
@@ -61,8 +133,7 @@ absl::StatusOr<std::optional<std::string>> Snapshot::Get(Family family,
   // CRC32C of the same bytes took most of the time of a resume where it is built without SSE 4.2.
   read.verify_checksums = family != Family::kPayloads && family != Family::kBlobs;
   std::string value;
-  const rocksdb::Status status =
-      database_.db_->Get(read, database_.handle(family), ToSlice(key), &value);
+  const rocksdb::Status status = open_->db->Get(read, open_->handle(family), ToSlice(key), &value);
   if (status.IsNotFound()) return std::optional<std::string>();
   ANABRANCH_RETURN_IF_ERROR(FromRocks(status, absl::StrCat("reading ", FamilyName(family))));
   return std::optional<std::string>(std::move(value));
@@ -78,81 +149,104 @@ absl::Status Snapshot::Scan(Family family, absl::string_view prefix, absl::strin
 }
 
 std::unique_ptr<Cursor> Snapshot::NewCursor(Family family, absl::string_view prefix) const {
-  return std::make_unique<RocksCursor>(*database_.db_, database_.handle(family), snapshot_, prefix);
+  return std::make_unique<RocksCursor>(*open_->db, open_->handle(family), snapshot_, prefix);
 }
+
+Database::Database(std::string directory, const StoreOptions& options)
+    : directory_(std::move(directory)), options_(options) {}
 
 absl::StatusOr<std::unique_ptr<Database>> Database::Open(const std::string& directory,
                                                          const StoreOptions& options, Mode mode) {
-  std::vector<rocksdb::ColumnFamilyDescriptor> families;
-  for (int i = 0; i < kFamilies; ++i) {
-    const Family family = static_cast<Family>(i);
-    families.emplace_back(
-        FamilyName(family),
-        FamilyOptions(family, options, families.empty() ? nullptr : &families.front().options));
-  }
-  std::unique_ptr<Database> database(new Database());
-  std::vector<rocksdb::ColumnFamilyHandle*> handles;
-  rocksdb::DB* db = nullptr;
-  const rocksdb::DBOptions db_options = DatabaseOptions(options, mode == Mode::kCreate);
-  const rocksdb::Status status =
-      mode == Mode::kInspect
-          ? rocksdb::DB::OpenForReadOnly(db_options, directory, families, &handles, &db)
-          : rocksdb::DB::Open(db_options, directory, families, &handles, &db);
-  ANABRANCH_RETURN_IF_ERROR(FromRocks(status, absl::StrCat("opening ", directory)));
-  database->db_.reset(db);
-  std::copy(handles.begin(), handles.end(), database->handles_.begin());
+  ANABRANCH_ASSIGN_OR_RETURN(std::shared_ptr<const OpenDatabase> open,
+                             OpenRocks(directory, options, mode));
+  std::unique_ptr<Database> database(new Database(directory, options));
+  database->Replace(std::move(open));
   return database;
 }
 
-Database::~Database() {
-  if (db_ == nullptr) return;
-  for (rocksdb::ColumnFamilyHandle* handle : handles_) {
-    db_->DestroyColumnFamilyHandle(handle).PermitUncheckedError();
-  }
-  // Everything acknowledged was synced when it was written: an error here loses nothing.
-  db_->Close().PermitUncheckedError();
+std::shared_ptr<const OpenDatabase> Database::current() const {
+  absl::MutexLock lock(&mutex_);
+  return current_;
+}
+
+// The last reference may go here, and with it the database is closed: not under the lock.
+void Database::Replace(std::shared_ptr<const OpenDatabase> next) {
+  absl::MutexLock lock(&mutex_);
+  current_.swap(next);
 }
 
 absl::Status Database::Write(const Overlay& changes) {
-  ANABRANCH_RETURN_IF_ERROR(KeepSomethingInMemory());
+  const std::shared_ptr<const OpenDatabase> open = current();
   const rocksdb::WriteOptions write = DurableWrite();
   rocksdb::WriteBatch batch(0, 0, write.protection_bytes_per_key, 0);
   for (int i = 0; i < kFamilies; ++i) {
     const Family family = static_cast<Family>(i);
+    rocksdb::ColumnFamilyHandle* handle = open->handle(family);
     for (const auto& [key, value] : changes.changes(family)) {
-      ANABRANCH_RETURN_IF_ERROR(FromRocks(value.has_value() ? batch.Put(handle(family), key, *value)
-                                                            : batch.Delete(handle(family), key),
-                                          "building the batch"));
+      ANABRANCH_RETURN_IF_ERROR(
+          FromRocks(value.has_value() ? batch.Put(handle, key, *value) : batch.Delete(handle, key),
+                    "building the batch"));
     }
   }
-  return FromRocks(db_->Write(write, &batch), "commit");
+  return FromRocks(open->db->Write(write, &batch), "commit");
 }
 
-// A write that meets a full disk leaves a torn record in the WAL, and recovery stops at a torn
-// record: what is committed behind it later would be lost. RocksDB's Resume begins a new WAL only
-// if a memtable holds something to flush. So one always does: a key without meaning, not logged.
-absl::Status Database::KeepSomethingInMemory() {
-  uint64_t entries = 0;
-  db_->GetIntProperty(handle(Family::kMeta), rocksdb::DB::Properties::kNumEntriesActiveMemTable,
-                      &entries);
-  if (entries > 0) return absl::OkStatus();
-  rocksdb::WriteOptions unlogged;
-  unlogged.disableWAL = true;
-  return FromRocks(db_->Put(unlogged, handle(Family::kMeta), "in_memory", ""), "commit");
+// A write that meets a full disk leaves a torn record in the log, and recovery stops at a torn
+// record: nothing may be written behind it. Opening anew is what every restart does and every crash
+// test exercises. RocksDB's own Resume is not used: in 7.8 it can wait for ever for a flush that
+// failed once and is never scheduled again. Meanwhile a read-only database, which needs no space,
+// serves the reads; it stays if the disk is full again before the other one is open.
+absl::Status Database::MakeWritable() {
+  if (closing_ == nullptr && !*current()->met_full_disk) return absl::OkStatus();
+  ANABRANCH_RETURN_IF_ERROR(CheckSpaceForRecovery());
+  if (closing_ == nullptr) {
+    // Or a compaction that still runs could delete a file under the database that is being opened.
+    current()->db->DisableFileDeletions().PermitUncheckedError();
+    ANABRANCH_ASSIGN_OR_RETURN(std::shared_ptr<const OpenDatabase> readable,
+                               OpenRocks(directory_, options_, Mode::kInspect));
+    closing_ = current()->closed;
+    Replace(std::move(readable));
+  }
+  if (!closing_->WaitForNotificationWithTimeout(kReadsEndWithin)) {
+    return absl::ResourceExhaustedError(
+        "the disk was full, and a read that began before still runs. Try again");
+  }
+  ANABRANCH_ASSIGN_OR_RETURN(std::shared_ptr<const OpenDatabase> writable,
+                             OpenRocks(directory_, options_, Mode::kOpen));
+  closing_ = nullptr;
+  Replace(std::move(writable));
+  return absl::OkStatus();
 }
 
-// The flush after Resume fails if the WAL is still the torn one, because its writer remembers its
-// error: then nothing may be written until the library is opened again.
-absl::Status Database::Resume() {
-  constexpr absl::string_view kWhat = "resume after a full disk";
-  ANABRANCH_RETURN_IF_ERROR(FromRocks(db_->Resume(), kWhat));
-  ANABRANCH_RETURN_IF_ERROR(KeepSomethingInMemory());
-  return FromRocks(db_->Flush(rocksdb::FlushOptions(), handle(Family::kMeta)), kWhat);
+// Recovery writes what is in the logs into tables before it deletes the logs.
+absl::Status Database::CheckSpaceForRecovery() const {
+  uint64_t needed = kRecoveryBytes;
+  std::vector<std::string> names;
+  rocksdb::FileSystem& system = FileSystemOf(options_);
+  system.GetChildren(directory_, {}, &names, nullptr).PermitUncheckedError();
+  for (const std::string& name : names) {
+    uint64_t bytes = 0;
+    if (!absl::EndsWith(name, ".log")) continue;
+    if (system.GetFileSize(directory_ + "/" + name, {}, &bytes, nullptr).ok()) needed += bytes;
+  }
+  const uint64_t free = FreeBytes();
+  if (free >= needed) return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      absl::StrCat("the disk is full: ", free, " bytes are free for ", directory_, ", and ", needed,
+                   " are needed before anything can be written again"));
+}
+
+uint64_t Database::FreeBytes() const {
+  uint64_t bytes = 0;
+  const rocksdb::IOStatus known =
+      FileSystemOf(options_).GetFreeSpace(directory_, {}, &bytes, nullptr);
+  return known.ok() ? bytes : std::numeric_limits<uint64_t>::max();
 }
 
 int64_t Database::EstimateKeys(Family family) const {
+  const std::shared_ptr<const OpenDatabase> open = current();
   uint64_t keys = 0;
-  db_->GetIntProperty(handle(family), rocksdb::DB::Properties::kEstimateNumKeys, &keys);
+  open->db->GetIntProperty(open->handle(family), rocksdb::DB::Properties::kEstimateNumKeys, &keys);
   return static_cast<int64_t>(keys);
 }
 

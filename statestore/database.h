@@ -1,12 +1,16 @@
 // One RocksDB database with the library's families. Knows families, keys and bytes; nothing of what
-// they mean. Thread rule: any thread may read; one thread writes.
+// they mean. Thread rule: any thread may read, also while it is opened anew; one thread writes.
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <memory>
 #include <string>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
 #include "statestore/key_value.h"
 #include "statestore/overlay.h"
 #include "statestore/state_store.h"
@@ -14,7 +18,6 @@
 namespace rocksdb {
 class ColumnFamilyHandle;
 class DB;
-class Env;
 class Snapshot;
 }  // namespace rocksdb
 
@@ -22,7 +25,24 @@ namespace anabranch {
 
 class Database;
 
-// The database as it was when the snapshot was taken. Must not outlive its database.
+// An open rocksdb::DB; closed with its last user. Used by Database and Snapshot only.
+struct OpenDatabase {
+  OpenDatabase() = default;
+  ~OpenDatabase();
+  OpenDatabase(const OpenDatabase&) = delete;
+  OpenDatabase& operator=(const OpenDatabase&) = delete;
+  rocksdb::ColumnFamilyHandle* handle(Family family) const {
+    return handles[static_cast<int>(family)];
+  }
+
+  std::unique_ptr<rocksdb::DB> db;
+  std::array<rocksdb::ColumnFamilyHandle*, kFamilies> handles{};
+  std::shared_ptr<std::atomic<bool>> met_full_disk = std::make_shared<std::atomic<bool>>(false);
+  std::shared_ptr<absl::Notification> closed = std::make_shared<absl::Notification>();
+};
+
+// The database as it was when the snapshot was taken. Short-lived: opening the database anew waits
+// for those that are left.
 class Snapshot : public KeyValueReader {
  public:
   explicit Snapshot(const Database& database);
@@ -38,7 +58,7 @@ class Snapshot : public KeyValueReader {
   std::unique_ptr<Cursor> NewCursor(Family family, absl::string_view prefix) const;
 
  private:
-  const Database& database_;
+  const std::shared_ptr<const OpenDatabase> open_;
   const rocksdb::Snapshot* snapshot_;
 };
 
@@ -49,30 +69,35 @@ class Database {
   enum class Mode { kCreate, kOpen, kInspect };
   static absl::StatusOr<std::unique_ptr<Database>> Open(const std::string& directory,
                                                         const StoreOptions& options, Mode mode);
-  ~Database();
   Database(const Database&) = delete;
   Database& operator=(const Database&) = delete;
 
-  // Writes all changes or none; on OK they are synced. RESOURCE_EXHAUSTED if the disk is full: call
-  // Resume before the next write. Any other error is final: nothing may be written any more.
+  // Call before each write. Once the disk was full, this opens the database anew, which leaves the
+  // torn log behind; reads go on meanwhile, and if it fails. Errors as for Write.
+  absl::Status MakeWritable();
+  // Writes all changes or none; on OK they are synced. RESOURCE_EXHAUSTED if the disk is full. Any
+  // other error is final: nothing may be written any more.
   absl::Status Write(const Overlay& changes);
-  // After a full disk: makes the database writable again, with a fresh WAL. OK if it is; otherwise
-  // as Write.
-  absl::Status Resume();
 
+  // Bytes that the disk has left for the database; the largest number if the system does not say.
+  uint64_t FreeBytes() const;
   // RocksDB's estimate of the live keys of a family.
   int64_t EstimateKeys(Family family) const;
 
  private:
   friend class Snapshot;
-  Database() = default;
-  absl::Status KeepSomethingInMemory();
-  rocksdb::ColumnFamilyHandle* handle(Family family) const {
-    return handles_[static_cast<int>(family)];
-  }
+  Database(std::string directory, const StoreOptions& options);
+  std::shared_ptr<const OpenDatabase> current() const ABSL_LOCKS_EXCLUDED(mutex_);
+  // Reads use `next` from now on.
+  void Replace(std::shared_ptr<const OpenDatabase> next) ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::Status CheckSpaceForRecovery() const;
 
-  std::unique_ptr<rocksdb::DB> db_;
-  std::array<rocksdb::ColumnFamilyHandle*, kFamilies> handles_{};
+  const std::string directory_;
+  const StoreOptions options_;
+  // The writer's own. Set while a database that could be written to is being closed.
+  std::shared_ptr<absl::Notification> closing_;
+  mutable absl::Mutex mutex_;
+  std::shared_ptr<const OpenDatabase> current_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace anabranch

@@ -4,7 +4,6 @@
 #include <rocksdb/env.h>
 #include <rocksdb/file_checksum.h>
 #include <rocksdb/filter_policy.h>
-#include <rocksdb/listener.h>
 #include <rocksdb/options.h>
 #include <rocksdb/table.h>
 
@@ -13,17 +12,6 @@ namespace {
 
 constexpr size_t kProtectionBytes = 8;
 constexpr uint64_t kMaxLogFileBytes = 4u << 20;
-
-// RocksDB would begin to wait for space by itself when the disk is full, and refuse our own attempt
-// meanwhile. The commit writer resumes, so that it knows of it and can begin a fresh WAL.
-class ResumeOnRequestOnly : public rocksdb::EventListener {
- public:
-  const char* Name() const override { return "ResumeOnRequestOnly"; }
-  void OnErrorRecoveryBegin(rocksdb::BackgroundErrorReason, rocksdb::Status,
-                            bool* auto_recovery) override {
-    *auto_recovery = false;
-  }
-};
 
 // Large values, written once and read whole: kept out of the LSM tree, so that compaction does not
 // copy them.
@@ -49,11 +37,10 @@ rocksdb::DBOptions DatabaseOptions(const StoreOptions& options, bool create) {
   // mark.
   db.wal_recovery_mode = rocksdb::WALRecoveryMode::kPointInTimeRecovery;
   db.track_and_verify_wals_in_manifest = true;
-  // We decide when to resume after an error: a full disk on the next commit, a failed sync never.
+  // Nothing resumes by itself after an error (database.cc).
   db.max_bgerror_resume_count = 0;
   // All that is in memory is in the synced WAL, but for a key without meaning (database.cc).
   db.avoid_flush_during_shutdown = true;
-  db.listeners.push_back(std::make_shared<ResumeOnRequestOnly>());
   db.file_checksum_gen_factory = rocksdb::GetFileChecksumGenCrc32cFactory();
   db.max_background_jobs = 2;
   db.max_log_file_size = kMaxLogFileBytes;

@@ -122,6 +122,9 @@ struct StoreOptions {
   bool sync_high_water = true;
   // Commit answers RESOURCE_EXHAUSTED while more than this waits to be written.
   uint64_t max_queued_bytes = 512u << 20;
+  // Commits that add states or tokens are refused (RESOURCE_EXHAUSTED) when the disk has less left:
+  // what remains is for deleting, and for the library's own work.
+  uint64_t reserved_disk_bytes = 64u << 20;
   // Open a library although acknowledged commits are missing or cannot be shown to be there. What
   // was recovered becomes the new truth. For an operator who has no better copy.
   bool accept_data_loss = false;

@@ -128,9 +128,22 @@ bool FaultFileSystem::failed() const {
   return failed_;
 }
 
-void FaultFileSystem::SetFull(bool full) {
+void FaultFileSystem::SetFull(bool full, uint64_t free_bytes) {
   std::lock_guard<std::mutex> lock(mutex_);
   full_ = full;
+  free_bytes_ = full ? free_bytes : kPlenty;
+}
+
+void FaultFileSystem::SetFreeBytes(uint64_t free_bytes) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  free_bytes_ = free_bytes;
+}
+
+IOStatus FaultFileSystem::GetFreeSpace(const std::string&, const IOOptions&, uint64_t* bytes,
+                                       IODebugContext*) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  *bytes = free_bytes_;
+  return IOStatus::OK();
 }
 
 void FaultFileSystem::Crash() {

@@ -30,7 +30,10 @@ class FaultFileSystem : public rocksdb::FileSystemWrapper {
   void FailChange(int64_t n);
   bool failed() const;
   // Every change that needs space fails, and appends leave half of their bytes.
-  void SetFull(bool full);
+  // `free_bytes`: what the file system claims to have left nevertheless, as with a quota.
+  void SetFull(bool full, uint64_t free_bytes = 0);
+  // Nothing fails, but no more than this is left.
+  void SetFreeBytes(uint64_t free_bytes);
   // From now on every change fails: the machine is gone.
   void Crash();
   // After Crash, with all files closed: each thing that was not durable is lost, kept or torn by a
@@ -55,6 +58,9 @@ class FaultFileSystem : public rocksdb::FileSystemWrapper {
                                const rocksdb::IOOptions& options,
                                rocksdb::IODebugContext* debug) override;
 
+  rocksdb::IOStatus GetFreeSpace(const std::string& path, const rocksdb::IOOptions& options,
+                                 uint64_t* bytes, rocksdb::IODebugContext* debug) override;
+
   // For the files it hands out.
   enum class Change { kEntry, kAppend, kSync };
   rocksdb::IOStatus Before(Change change);
@@ -66,6 +72,7 @@ class FaultFileSystem : public rocksdb::FileSystemWrapper {
   void DirectorySynced(const std::string& directory);
 
  private:
+  static constexpr uint64_t kPlenty = uint64_t{1} << 40;
   struct Overwrite {
     uint64_t offset;
     std::string before;
@@ -88,6 +95,7 @@ class FaultFileSystem : public rocksdb::FileSystemWrapper {
   std::map<std::string, File> files_;
   std::vector<Entry> entries_;
   int64_t changes_until_failure_ = -1, syncs_ = 0;
+  uint64_t free_bytes_ = kPlenty;
   bool failed_ = false, full_ = false, crashed_ = false, ignore_syncs_ = false;
 };
 
