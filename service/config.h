@@ -23,7 +23,8 @@ struct ServerConfig {
   int64_t checkpoint_every = 2048;         // tokens between states in a long read; 0: none
   Limits limits;
   absl::Duration drain_timeout = absl::Seconds(25);
-  bool accept_data_loss = false;  // serve a library that lacks acknowledged commits
+  uint64_t reserved_disk_bytes = 64u << 20;  // see StoreOptions
+  bool accept_data_loss = false;             // serve a library that lacks acknowledged commits
 
   // INVALID_ARGUMENT names the first flag that is out of range.
   absl::Status Validate() const;

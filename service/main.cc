@@ -47,6 +47,12 @@ void AddServe(CLI::App& app, ServeOptions& options, int64_t& drain_seconds) {
   serve
       ->add_option("--drain-timeout", drain_seconds, "Seconds that running calls get after SIGTERM")
       ->capture_default_str();
+  serve
+      ->add_option(
+          "--reserved-disk", config.reserved_disk_bytes,
+          "Refuse new content when the disk has less left, e.g. 64MiB; deleting still works")
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
+      ->default_str("64MiB");
   serve->add_flag("--accept-data-loss", config.accept_data_loss,
                   "Serve a library that lacks acknowledged commits; what is there is the truth");
   serve->add_option("--log-level", options.log_level, "debug, info, warning, error or off")

@@ -88,6 +88,7 @@ absl::Status ServerImpl::LoadParts() {
   // The library first: a second server on it should say so before it loads gigabytes.
   StoreOptions store;
   store.directory = config_.data;
+  store.reserved_disk_bytes = config_.reserved_disk_bytes;
   store.accept_data_loss = config_.accept_data_loss;
   ANABRANCH_ASSIGN_OR_RETURN(store_, OpenStateStore(store));
   ANABRANCH_ASSIGN_OR_RETURN(model_, ServedModel::Load(config_.model, load));

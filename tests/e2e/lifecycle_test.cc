@@ -94,6 +94,40 @@ TEST(LifecycleTest, AStateOfAnotherModelIsRefused) {
   EXPECT_EQ(response.usage().tokens_reused(), 0);
 }
 
+TEST(LifecycleTest, AFullDiskRefusesNewContentAndServesTheRest) {
+  TempDir dir;
+  ServerConfig config = TestConfig(GoldenModel("mamba2"), dir.path());
+  {
+    auto server = Server::Start(config);
+    ASSERT_TRUE(server.ok()) << server.status();
+    TestClient client((*server)->address());
+    client.MustCreate("kept");
+    ASSERT_TRUE(client.AppendTokens("kept", SomeTokens(50, 1)).has_done);
+  }
+  {
+    ServerConfig full = config;
+    full.reserved_disk_bytes = uint64_t{1} << 62;  // more than any disk has
+    auto server = Server::Start(full);
+    ASSERT_TRUE(server.ok()) << server.status();
+    TestClient client((*server)->address());
+    const grpc::Status refused = client.AppendTokens("kept", SomeTokens(5, 2)).status;
+    EXPECT_EQ(refused.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+    EXPECT_EQ(ReasonOf(refused), "LIBRARY_FULL") << refused.error_message();
+    EXPECT_NE(refused.error_message().find("delete states"), std::string::npos);
+    v1::Session session;
+    ASSERT_TRUE(client.GetSession("kept", &session).ok());
+    EXPECT_EQ(session.token_count(), 50);
+    v1::ScoreResponse score;
+    EXPECT_TRUE(client.Score("kept", {1, 2, 3}, &score).ok());
+  }
+  auto server = Server::Start(config);
+  ASSERT_TRUE(server.ok()) << server.status();
+  TestClient client((*server)->address());
+  const AppendResult appended = client.AppendTokens("kept", SomeTokens(5, 2));
+  ASSERT_TRUE(appended.has_done) << appended.status.error_message();
+  EXPECT_EQ(appended.done.session().token_count(), 55);
+}
+
 TEST(LifecycleTest, SigtermLetsCallsFinishAndCapturesSessions) {
   TempDir dir;
   ServerProcess server(GoldenModel("mamba2"), dir.path());
