@@ -1,6 +1,7 @@
 #include "runtime/tokenizer.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "absl/container/flat_hash_map.h"
@@ -35,6 +36,7 @@ struct Pipeline {
   std::unique_ptr<AddedTokenMatcher> raw_matcher;          // for tokens with normalized=false
   std::unique_ptr<tokenizer::Normalizer> normalizer;       // may be nullptr
   std::unique_ptr<AddedTokenMatcher> normalized_matcher;   // for tokens with normalized=true
+  std::unique_ptr<AddedTokenMatcher> special_matcher;      // for special tokens, as written
   std::unique_ptr<tokenizer::PreTokenizer> pre_tokenizer;  // may be nullptr
   std::unique_ptr<Bpe> model;
   tokenizer::PostProcessor post_processor;
@@ -50,26 +52,44 @@ class PipelineTokenizer : public Tokenizer {
 
   absl::StatusOr<std::vector<int32_t>> Encode(absl::string_view text,
                                               const EncodeOptions& options) const override {
-    if (text.size() > kMaxTextBytes) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("the text has ", text.size(), " bytes; at most ", kMaxTextBytes));
-    }
-    if (const size_t valid = tokenizer::ValidUtf8Length(text); valid != text.size()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("the text is not valid UTF-8 at byte ", valid));
-    }
     std::vector<int32_t> ids;
     ids.reserve(text.size() / 3);
     Bpe::Scratch scratch;
-    for (const Piece& piece : p_.raw_matcher->Split(text, options.parse_special_tokens)) {
-      if (piece.token != nullptr) {
-        ids.push_back(piece.token->id);
+    ANABRANCH_RETURN_IF_ERROR(
+        EncodeText(text, /*at_input_start=*/true, options.parse_special_tokens, &scratch, &ids));
+    if (options.add_special_tokens) p_.post_processor.Apply(&ids);
+    return ids;
+  }
+
+  absl::StatusOr<std::vector<int32_t>> EncodePieces(absl::Span<const TextPiece> pieces,
+                                                    bool at_input_start) const override {
+    std::vector<int32_t> ids;
+    Bpe::Scratch scratch;
+    std::string plain;  // text since the last special token
+    const auto encode_plain = [&]() -> absl::Status {
+      if (!plain.empty()) {
+        ANABRANCH_RETURN_IF_ERROR(EncodeText(plain, at_input_start && ids.empty(),
+                                             /*parse_special=*/false, &scratch, &ids));
+      }
+      plain.clear();
+      return absl::OkStatus();
+    };
+    for (const TextPiece& piece : pieces) {
+      ANABRANCH_RETURN_IF_ERROR(CheckText(piece.text));
+      if (!piece.is_format) {
+        plain += piece.text;
         continue;
       }
-      const bool at_start = piece.text.data() == text.data();
-      ANABRANCH_RETURN_IF_ERROR(EncodeRaw(piece.text, at_start, options, &scratch, &ids));
+      for (const Piece& part : p_.special_matcher->Split(piece.text, /*parse_special=*/true)) {
+        if (part.token == nullptr) {
+          plain.append(part.text.data(), part.text.size());
+          continue;
+        }
+        ANABRANCH_RETURN_IF_ERROR(encode_plain());
+        ids.push_back(part.token->id);
+      }
     }
-    if (options.add_special_tokens) p_.post_processor.Apply(&ids);
+    ANABRANCH_RETURN_IF_ERROR(encode_plain());
     return ids;
   }
 
@@ -110,11 +130,35 @@ class PipelineTokenizer : public Tokenizer {
     return it != p_.added_by_id.end() ? it->second->content : p_.model->Token(id);
   }
 
-  absl::Status EncodeRaw(absl::string_view raw, bool at_start, const EncodeOptions& options,
+  static absl::Status CheckText(absl::string_view text) {
+    if (text.size() > kMaxTextBytes) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("the text has ", text.size(), " bytes; at most ", kMaxTextBytes));
+    }
+    const size_t valid = tokenizer::ValidUtf8Length(text);
+    if (valid == text.size()) return absl::OkStatus();
+    return absl::InvalidArgumentError(absl::StrCat("the text is not valid UTF-8 at byte ", valid));
+  }
+
+  absl::Status EncodeText(absl::string_view text, bool at_input_start, bool parse_special,
+                          Bpe::Scratch* scratch, std::vector<int32_t>* ids) const {
+    ANABRANCH_RETURN_IF_ERROR(CheckText(text));
+    for (const Piece& piece : p_.raw_matcher->Split(text, parse_special)) {
+      if (piece.token != nullptr) {
+        ids->push_back(piece.token->id);
+        continue;
+      }
+      const bool at_start = at_input_start && piece.text.data() == text.data();
+      ANABRANCH_RETURN_IF_ERROR(EncodeRaw(piece.text, at_start, parse_special, scratch, ids));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status EncodeRaw(absl::string_view raw, bool at_start, bool parse_special,
                          Bpe::Scratch* scratch, std::vector<int32_t>* ids) const {
     std::string text(raw);
     if (p_.normalizer != nullptr) ANABRANCH_RETURN_IF_ERROR(p_.normalizer->Apply(&text));
-    for (const Piece& piece : p_.normalized_matcher->Split(text, options.parse_special_tokens)) {
+    for (const Piece& piece : p_.normalized_matcher->Split(text, parse_special)) {
       if (piece.token != nullptr) {
         ids->push_back(piece.token->id);
         continue;
@@ -169,12 +213,63 @@ absl::Status MakeMatchers(Pipeline* p) {
   }
   p->raw_matcher = std::make_unique<AddedTokenMatcher>(tokens[false], patterns[false]);
   p->normalized_matcher = std::make_unique<AddedTokenMatcher>(tokens[true], patterns[true]);
+  std::vector<const AddedToken*> special;
+  std::vector<std::string> contents;
+  for (const AddedToken& token : p->added) {
+    if (!token.special) continue;
+    special.push_back(&token);
+    contents.push_back(token.content);
+  }
+  p->special_matcher = std::make_unique<AddedTokenMatcher>(special, contents);
   return absl::OkStatus();
 }
 
-absl::StatusOr<Pipeline> ParsePipeline(const Json& json) {
+// The id that "model" gives a token, without reading all of it.
+std::optional<int32_t> ModelTokenId(const Json& json, const std::string& content) {
+  const Json* model = Find(json, "model");
+  const Json* vocab = model == nullptr ? nullptr : Find(*model, "vocab");
+  const Json* id = vocab == nullptr ? nullptr : Find(*vocab, content.c_str());
+  if (id == nullptr) return std::nullopt;
+  const auto value = tokenizer::TokenIdValue(*id, "vocab");
+  return value.ok() ? std::make_optional(*value) : std::nullopt;
+}
+
+// A control token of the chat format is special even where the file says otherwise: text of a
+// message must never become one.
+void AddExtras(const Json& json, const Tokenizer::Extras& extras, std::vector<AddedToken>* added) {
+  absl::flat_hash_map<std::string, size_t> by_content;
+  absl::flat_hash_set<int32_t> ids;
+  for (size_t i = 0; i < added->size(); ++i) {
+    by_content.emplace((*added)[i].content, i);
+    ids.insert((*added)[i].id);
+  }
+  const auto add = [&](const AddedToken& token) {
+    by_content.emplace(token.content, added->size());
+    ids.insert(token.id);
+    added->push_back(token);
+  };
+  for (const AddedToken& token : extras.added_tokens) {
+    const std::optional<int32_t> model_id = ModelTokenId(json, token.content);
+    const bool unused = !by_content.contains(token.content) && !ids.contains(token.id);
+    if (unused && model_id.value_or(token.id) == token.id) add(token);
+  }
+  for (const std::string& content : extras.control_tokens) {
+    if (const auto known = by_content.find(content); known != by_content.end()) {
+      (*added)[known->second].special = true;
+    } else if (const auto id = ModelTokenId(json, content); id.has_value() && !content.empty()) {
+      AddedToken token;
+      token.content = content;
+      token.id = *id;
+      token.special = true;
+      add(token);
+    }
+  }
+}
+
+absl::StatusOr<Pipeline> ParsePipeline(const Json& json, const Tokenizer::Extras& extras) {
   Pipeline p;
   ANABRANCH_ASSIGN_OR_RETURN(p.added, tokenizer::ParseAddedTokens(Find(json, "added_tokens")));
+  AddExtras(json, extras, &p.added);
   absl::flat_hash_set<std::string> special;
   for (const AddedToken& token : p.added) {
     if (token.special) special.insert(token.content);
@@ -193,19 +288,21 @@ absl::StatusOr<Pipeline> ParsePipeline(const Json& json) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::FromJson(absl::string_view json) {
+absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::FromJson(absl::string_view json,
+                                                               const Extras& extras) {
   if (json.size() > kMaxFileBytes) {
     return absl::InvalidArgumentError(absl::StrCat("tokenizer.json has ", json.size(),
                                                    " bytes; at most ", kMaxFileBytes, " are read"));
   }
   ANABRANCH_ASSIGN_OR_RETURN(const Json parsed, tokenizer::ParseJson(json, "tokenizer.json"));
-  ANABRANCH_ASSIGN_OR_RETURN(Pipeline pipeline, ParsePipeline(parsed));
+  ANABRANCH_ASSIGN_OR_RETURN(Pipeline pipeline, ParsePipeline(parsed, extras));
   return std::make_unique<PipelineTokenizer>(std::move(pipeline));
 }
 
-absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::FromFile(const std::string& path) {
+absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::FromFile(const std::string& path,
+                                                               const Extras& extras) {
   ANABRANCH_ASSIGN_OR_RETURN(const std::string json, tokenizer::ReadSmallFile(path, kMaxFileBytes));
-  return FromJson(json);
+  return FromJson(json, extras);
 }
 
 }  // namespace anabranch

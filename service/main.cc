@@ -2,6 +2,8 @@
 #include <CLI/CLI.hpp>
 #include <string>
 
+#include "absl/strings/str_join.h"
+#include "runtime/chat_formats.h"
 #include "service/check_commands.h"
 #include "service/serve_command.h"
 #include "service/version.h"
@@ -22,6 +24,10 @@ void AddServe(CLI::App& app, ServeOptions& options, int64_t& drain_seconds) {
       ->capture_default_str();
   serve->add_option("--dtype", config.dtype, "Compute precision: float32 or bfloat16")
       ->capture_default_str();
+  serve->add_option("--chat-format", config.chat_format,
+                    "How messages are written: " + absl::StrJoin(ChatFormatNames(), ", ") +
+                        ", or none; without it the model's chat_format.json or chat template "
+                        "decides");
   serve->add_option("--threads", config.threads, "Threads of the model; 0: all")
       ->capture_default_str();
   serve->add_option("--slots", config.slots, "Sessions and forks live at one time")

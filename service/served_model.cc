@@ -2,8 +2,6 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
-#include <sstream>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -15,26 +13,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr uint64_t kMaxChatFormatBytes = 1 << 20;
-
-absl::StatusOr<std::string> ReadSmallFile(const fs::path& path) {
-  std::error_code error;
-  const uint64_t size = fs::file_size(path, error);
-  if (error || size > kMaxChatFormatBytes) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(path.string(), ": cannot be read, or larger than 1 MiB"));
-  }
-  std::ifstream file(path, std::ios::binary);
-  std::ostringstream text;
-  text << file.rdbuf();
-  if (!file) return absl::DataLossError(absl::StrCat(path.string(), ": cannot be read"));
-  return std::move(text).str();
-}
-
-absl::Status WithPath(const absl::Status& status, const fs::path& path) {
-  return absl::Status(status.code(), absl::StrCat(path.string(), ": ", status.message()));
-}
-
 absl::Status NoTokenizer() {
   return ErrorWithReason(absl::StatusCode::kFailedPrecondition, "NO_TOKENIZER",
                          "the model has no tokenizer.json: send tokens instead of text");
@@ -43,43 +21,27 @@ absl::Status NoTokenizer() {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<ServedModel>> ServedModel::Load(const std::string& directory,
-                                                               const LoadOptions& options) {
+                                                               const LoadOptions& options,
+                                                               const std::string& chat_format) {
   std::unique_ptr<ServedModel> served(new ServedModel);
   fs::path path = fs::path(directory).lexically_normal();
   served->name_ =
       path.has_filename() ? path.filename().string() : path.parent_path().filename().string();
-  ANABRANCH_RETURN_IF_ERROR(served->LoadTextFiles(directory));
+  ANABRANCH_ASSIGN_OR_RETURN(served->text_, LoadModelText(directory, chat_format));
   ANABRANCH_ASSIGN_OR_RETURN(std::unique_ptr<Model> model, Model::Load(directory, options));
   served->model_ = std::move(model);
   return served;
-}
-
-absl::Status ServedModel::LoadTextFiles(const std::string& directory) {
-  const fs::path tokenizer_path = fs::path(directory) / "tokenizer.json";
-  const fs::path chat_path = fs::path(directory) / "chat_format.json";
-  std::error_code error;
-  if (fs::exists(tokenizer_path, error)) {
-    auto tokenizer = Tokenizer::FromFile(tokenizer_path.string());
-    if (!tokenizer.ok()) return tokenizer.status();
-    tokenizer_ = *std::move(tokenizer);
-  }
-  if (tokenizer_ == nullptr || !fs::exists(chat_path, error)) return absl::OkStatus();
-  ANABRANCH_ASSIGN_OR_RETURN(const std::string json, ReadSmallFile(chat_path));
-  auto chat = ChatFormat::FromJson(json, *tokenizer_);
-  if (!chat.ok()) return WithPath(chat.status(), chat_path);
-  chat_ = *std::move(chat);
-  return absl::OkStatus();
 }
 
 int32_t ServedModel::vocab() const { return model_->description().vocab; }
 
 int32_t ServedModel::valid_vocab() const {
   // The matrix may have padding rows that no token stands for.
-  return tokenizer_ == nullptr ? vocab() : std::min(vocab(), tokenizer_->vocab_size());
+  return tokenizer() == nullptr ? vocab() : std::min(vocab(), tokenizer()->vocab_size());
 }
 
 absl::Status ServedModel::RequireChat() const {
-  if (chat_) return absl::OkStatus();
+  if (chat() != nullptr) return absl::OkStatus();
   return ErrorWithReason(absl::StatusCode::kFailedPrecondition, "NO_CHAT_FORMAT",
                          "the model has no chat format: send text or tokens, and no reply");
 }
@@ -91,19 +53,15 @@ absl::StatusOr<std::vector<int32_t>> ServedModel::EncodeUnchecked(const v1::Cont
     case v1::Content::kTokens:
       return std::vector<int32_t>(content.tokens().ids().begin(), content.tokens().ids().end());
     case v1::Content::kText:
-      if (tokenizer_ == nullptr) return NoTokenizer();
-      return tokenizer_->Encode(content.text(), {});
+      if (tokenizer() == nullptr) return NoTokenizer();
+      return tokenizer()->Encode(content.text(), {});
     case v1::Content::kMessages: {
       ANABRANCH_RETURN_IF_ERROR(RequireChat());
       std::vector<ChatMessage> messages;
       for (const v1::Message& message : content.messages().messages()) {
         messages.push_back({message.role(), message.text()});
       }
-      std::vector<int32_t> tokens = chat_->CloseOpenReply(context);
-      ANABRANCH_ASSIGN_OR_RETURN(const std::vector<int32_t> turns,
-                                 chat_->Encode(messages, context.empty(), /*reply=*/false));
-      tokens.insert(tokens.end(), turns.begin(), turns.end());
-      return tokens;
+      return chat()->Encode(messages, context);
     }
     case v1::Content::KIND_NOT_SET:
       break;
@@ -134,7 +92,7 @@ absl::StatusOr<std::vector<int32_t>> ServedModel::Encode(const v1::Content& cont
 }
 
 std::string ServedModel::Text(absl::Span<const int32_t> tokens) const {
-  return tokenizer_ == nullptr ? "" : tokenizer_->Decode(tokens, /*skip_special=*/false);
+  return tokenizer() == nullptr ? "" : tokenizer()->Decode(tokens, /*skip_special=*/false);
 }
 
 }  // namespace anabranch

@@ -3,28 +3,29 @@
 #pragma once
 
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "anabranch/v1/resources.pb.h"
-#include "runtime/chat_format.h"
 #include "runtime/model.h"
-#include "runtime/tokenizer.h"
+#include "runtime/model_text.h"
 
 namespace anabranch {
 
 class ServedModel {
  public:
-  // Loads config, weights, tokenizer.json and chat_format.json; the last two may be missing.
+  // Loads config and weights, and the text files as LoadModelText does; those may be missing.
   static absl::StatusOr<std::unique_ptr<ServedModel>> Load(const std::string& directory,
-                                                           const LoadOptions& options);
+                                                           const LoadOptions& options,
+                                                           const std::string& chat_format);
 
   const std::string& name() const { return name_; }  // the folder's name
   const std::shared_ptr<Model>& model() const { return model_; }
-  const Tokenizer* tokenizer() const { return tokenizer_.get(); }       // null: none
-  const ChatFormat* chat() const { return chat_ ? &*chat_ : nullptr; }  // null: none
+  const Tokenizer* tokenizer() const { return text_.tokenizer.get(); }  // null: none
+  // null: none
+  const ChatFormat* chat() const { return text_.chat ? &*text_.chat : nullptr; }
+  const std::string& chat_name() const { return text_.chat_name; }  // which one; "none"
   int32_t vocab() const;        // rows of the embedding: what token content may name
   int32_t valid_vocab() const;  // ids the sampler may choose
 
@@ -42,15 +43,13 @@ class ServedModel {
 
  private:
   ServedModel() = default;
-  absl::Status LoadTextFiles(const std::string& directory);
   absl::StatusOr<std::vector<int32_t>> EncodeUnchecked(const v1::Content& content,
                                                        absl::Span<const int32_t> context,
                                                        const std::string& field) const;
 
   std::string name_;
   std::shared_ptr<Model> model_;
-  std::unique_ptr<Tokenizer> tokenizer_;
-  std::optional<ChatFormat> chat_;
+  ModelText text_;
 };
 
 }  // namespace anabranch

@@ -91,7 +91,9 @@ absl::Status ServerImpl::LoadParts() {
   store.reserved_disk_bytes = config_.reserved_disk_bytes;
   store.accept_data_loss = config_.accept_data_loss;
   ANABRANCH_ASSIGN_OR_RETURN(store_, OpenStateStore(store));
-  ANABRANCH_ASSIGN_OR_RETURN(model_, ServedModel::Load(config_.model, load));
+  ANABRANCH_ASSIGN_OR_RETURN(model_, ServedModel::Load(config_.model, load, config_.chat_format));
+  LogEvent(LogLevel::kInfo, "model_loaded",
+           {{"model", model_->name()}, {"chat_format", model_->chat_name()}});
   EngineOptions engine;
   engine.slots.num_slots = config_.slots;
   engine.slots.num_kv_pages = config_.kv_pages;

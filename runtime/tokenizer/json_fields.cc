@@ -1,9 +1,11 @@
 #include "runtime/tokenizer/json_fields.h"
 
+#include <filesystem>
 #include <fstream>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "runtime/strict_json.h"
 #include "statestore/base/status_macros.h"
 
 namespace anabranch::tokenizer {
@@ -17,19 +19,29 @@ absl::Status FieldError(absl::string_view component, const char* name, absl::str
 }  // namespace
 
 absl::StatusOr<Json> ParseJson(absl::string_view text, absl::string_view what) {
-  Json json = Json::parse(text.begin(), text.end(), /*cb=*/nullptr, /*allow_exceptions=*/false);
-  if (json.is_discarded()) {
-    return absl::InvalidArgumentError(absl::StrCat(what, " is not valid JSON"));
+  absl::StatusOr<Json> json = ParseStrictJson(text);
+  if (!json.ok()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(what, " is not valid JSON: ", json.status().message()));
   }
-  if (!json.is_object()) {
+  if (!json->is_object()) {
     return absl::InvalidArgumentError(absl::StrCat(what, " is not a JSON object"));
   }
   return json;
 }
 
 absl::StatusOr<std::string> ReadSmallFile(const std::string& path, size_t max_bytes) {
-  std::ifstream file(path, std::ios::binary | std::ios::ate);
-  if (!file) return absl::NotFoundError(absl::StrCat("cannot open ", path));
+  std::error_code error;
+  if (!std::filesystem::exists(path, error)) {
+    return absl::NotFoundError(absl::StrCat("cannot open ", path));
+  }
+  // Opening a FIFO would wait for a writer.
+  const bool regular = std::filesystem::is_regular_file(path, error);
+  std::ifstream file;
+  if (regular) file.open(path, std::ios::binary | std::ios::ate);
+  if (!regular || !file) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ": not a file that can be read"));
+  }
   const std::streamoff size = file.tellg();
   if (size < 0 || static_cast<uint64_t>(size) > max_bytes) {
     return absl::InvalidArgumentError(

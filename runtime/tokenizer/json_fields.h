@@ -18,11 +18,11 @@ using Json = nlohmann::json;
 
 constexpr int32_t kMaxTokenId = 4'000'000;
 
-// Parses without exceptions. `what` names the text in the error.
+// Parses without exceptions, as ParseStrictJson. `what` names the text in the error.
 absl::StatusOr<Json> ParseJson(absl::string_view text, absl::string_view what);
 
-// The whole file. NOT_FOUND if it cannot be opened; INVALID_ARGUMENT if it is longer than
-// `max_bytes`.
+// The whole file. NOT_FOUND if there is none; INVALID_ARGUMENT if it cannot be read or is longer
+// than `max_bytes`.
 absl::StatusOr<std::string> ReadSmallFile(const std::string& path, size_t max_bytes);
 
 // The member, or nullptr if it is absent or null. `object` may be of any type.
