@@ -1,11 +1,18 @@
 // Causal attention over the sequence's pages of keys and values; q, k and v come from one stacked
 // projection.
+#include "absl/strings/str_cat.h"
 #include "kernels/attention.h"
+#include "runtime/adapter.h"
 #include "runtime/mixer.h"
 #include "statestore/base/status_macros.h"
 
 namespace anabranch {
 namespace {
+
+std::string AdapterPrefix(const AttentionSpec& spec, const std::string& prefix, char projection) {
+  return absl::StrCat(prefix, "linear_", std::string(1, projection), "_adapter_list.",
+                      spec.adapter.index, ".");
+}
 
 class AttentionMixer : public Mixer {
  public:
@@ -16,6 +23,7 @@ class AttentionMixer : public Mixer {
   absl::Status Run(const StepContext& step, const float* x, float* y) const override;
 
  private:
+  absl::Status Project(const StepContext& step, const float* x, float* qkv) const;
   absl::Status Rotate(const StepContext& step, float* qkv) const;
   absl::Status Attend(const StepContext& step, const float* qkv, float* y) const;
   int64_t q_width() const { return spec_.heads * spec_.head_dim; }
@@ -25,7 +33,8 @@ class AttentionMixer : public Mixer {
   AttentionSpec spec_;
   kernels::DType dtype_ = kernels::DType::kFloat32;
   Linear qkv_proj_, out_proj_;
-  size_t entry_ = 0;  // of the keys; the values follow
+  std::vector<Adapter> adapters_;  // of q, k and v, or none
+  size_t entry_ = 0;               // of the keys; the values follow
 };
 
 absl::Status AttentionMixer::Load(const std::string& prefix, WeightReader& weights) {
@@ -36,6 +45,12 @@ absl::Status AttentionMixer::Load(const std::string& prefix, WeightReader& weigh
   ANABRANCH_RETURN_IF_ERROR(
       qkv_proj_.ScaleSections({{q_width(), 1}, {kv_width(), spec_.key_scale}, {kv_width(), 1}}));
   ANABRANCH_ASSIGN_OR_RETURN(out_proj_, weights.ReadLinear({prefix + "o_proj"}, spec_.bias));
+  if (spec_.adapter.rank == 0) return absl::OkStatus();
+  for (char projection : {'q', 'k', 'v'}) {
+    ANABRANCH_ASSIGN_OR_RETURN(Adapter adapter,
+                               Adapter::Load(AdapterPrefix(spec_, prefix, projection), weights));
+    adapters_.push_back(std::move(adapter));
+  }
   return absl::OkStatus();
 }
 
@@ -47,6 +62,17 @@ void AttentionMixer::DeclareState(int32_t layer, StateLayout& layout) {
     layout.entries.push_back(
         {layer, kind, stored, {kKvPageTokens, spec_.kv_heads, spec_.head_dim}, stored});
   }
+}
+
+absl::Status AttentionMixer::Project(const StepContext& step, const float* x, float* qkv) const {
+  const int64_t width = qkv_proj_.in_features();
+  ANABRANCH_RETURN_IF_ERROR(
+      qkv_proj_.Run(step.rows.num_rows(), x, width, qkv, qkv_width(), step.launch));
+  for (const Adapter& adapter : adapters_) {
+    ANABRANCH_RETURN_IF_ERROR(adapter.Run(step, x, width, qkv, qkv_width()));
+    qkv += &adapter == &adapters_.front() ? q_width() : kv_width();
+  }
+  return absl::OkStatus();
 }
 
 absl::Status AttentionMixer::Rotate(const StepContext& step, float* qkv) const {
@@ -99,7 +125,7 @@ absl::Status AttentionMixer::Run(const StepContext& step, const float* x, float*
   const int64_t hidden = out_proj_.out_features();
   ANABRANCH_ASSIGN_OR_RETURN(float* qkv, step.workspace->Take(rows * qkv_width()));
   ANABRANCH_ASSIGN_OR_RETURN(float* attended, step.workspace->Take(rows * q_width()));
-  ANABRANCH_RETURN_IF_ERROR(qkv_proj_.Run(rows, x, hidden, qkv, qkv_width(), step.launch));
+  ANABRANCH_RETURN_IF_ERROR(Project(step, x, qkv));
   ANABRANCH_RETURN_IF_ERROR(Rotate(step, qkv));
   ANABRANCH_RETURN_IF_ERROR(Attend(step, qkv, attended));
   return out_proj_.Run(rows, attended, q_width(), y, hidden, step.launch);
@@ -114,10 +140,16 @@ void ListTensors(const AttentionSpec& spec, const std::string& prefix, int64_t h
     out.push_back({prefix + name + ".weight", {rows, columns}});
     if (spec.bias) out.push_back({prefix + name + ".bias", {rows}});
   };
-  add("q_proj", q_width, hidden);
-  add("k_proj", kv_width, hidden);
-  add("v_proj", kv_width, hidden);
+  const int64_t in_width = spec.in_width == 0 ? hidden : spec.in_width;
+  add("q_proj", q_width, in_width);
+  add("k_proj", kv_width, in_width);
+  add("v_proj", kv_width, in_width);
   add("o_proj", hidden, q_width);
+  if (spec.adapter.rank == 0) return;
+  for (char projection : {'q', 'k', 'v'}) {
+    Adapter::ListTensors(AdapterPrefix(spec, prefix, projection), spec.adapter.rank, in_width,
+                         projection == 'q' ? q_width : kv_width, out);
+  }
 }
 
 MixerOr MakeMixer(const AttentionSpec& spec, const std::string& prefix, WeightReader& weights) {

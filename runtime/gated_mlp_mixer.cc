@@ -1,10 +1,18 @@
 // The gated MLP, down(activation(gate x) * (up x)). Keeps no state.
+#include <optional>
+
+#include "absl/strings/str_cat.h"
 #include "kernels/elementwise.h"
+#include "runtime/adapter.h"
 #include "runtime/mixer.h"
 #include "statestore/base/status_macros.h"
 
 namespace anabranch {
 namespace {
+
+std::string AdapterPrefix(const GatedMlpSpec& spec, const std::string& prefix) {
+  return absl::StrCat(prefix, spec.in_names.front(), "_adapter_list.", spec.adapter.index, ".");
+}
 
 class GatedMlpMixer : public Mixer {
  public:
@@ -15,6 +23,9 @@ class GatedMlpMixer : public Mixer {
     for (const std::string& name : spec_.in_names) names.push_back(prefix + name);
     ANABRANCH_ASSIGN_OR_RETURN(in_, weights.ReadLinear(names, spec_.bias));
     ANABRANCH_ASSIGN_OR_RETURN(out_, weights.ReadLinear({prefix + spec_.out_name}, spec_.bias));
+    if (spec_.adapter.rank != 0) {
+      ANABRANCH_ASSIGN_OR_RETURN(adapter_, Adapter::Load(AdapterPrefix(spec_, prefix), weights));
+    }
     return in_.ScaleSections({{spec_.width, spec_.gate_scale}, {spec_.width, 1}});
   }
 
@@ -27,6 +38,9 @@ class GatedMlpMixer : public Mixer {
     ANABRANCH_ASSIGN_OR_RETURN(float* gate_up, step.workspace->Take(rows * 2 * width));
     ANABRANCH_ASSIGN_OR_RETURN(float* product, step.workspace->Take(rows * width));
     ANABRANCH_RETURN_IF_ERROR(in_.Run(rows, x, hidden, gate_up, 2 * width, step.launch));
+    if (adapter_) {
+      ANABRANCH_RETURN_IF_ERROR(adapter_->Run(step, x, hidden, gate_up, 2 * width));
+    }
     kernels::GatedMulParams params;
     params.activation = spec_.activation;
     params.rows = rows;
@@ -44,6 +58,7 @@ class GatedMlpMixer : public Mixer {
  private:
   GatedMlpSpec spec_;
   Linear in_, out_;
+  std::optional<Adapter> adapter_;
 };
 
 }  // namespace
@@ -57,6 +72,8 @@ void ListTensors(const GatedMlpSpec& spec, const std::string& prefix, int64_t hi
   const int64_t rows = 2 * spec.width / static_cast<int64_t>(spec.in_names.size());
   for (const std::string& name : spec.in_names) add(name, rows, hidden);
   add(spec.out_name, hidden, spec.width);
+  if (spec.adapter.rank == 0) return;
+  Adapter::ListTensors(AdapterPrefix(spec, prefix), spec.adapter.rank, hidden, rows, out);
 }
 
 MixerOr MakeMixer(const GatedMlpSpec& spec, const std::string& prefix, WeightReader& weights) {

@@ -1,5 +1,6 @@
 // The Mamba-1 mixer: projection into u | z, convolution of u, projection of the result into
-// delta | B | C, projection of delta into dt, selective scan gated by z, projection back.
+// delta | B | C, projection of delta into dt, selective scan gated by z, projection back. With
+// heads, each part of u has its own middle: from the second projection to the scan.
 #include "kernels/causal_conv1d.h"
 #include "kernels/norm.h"
 #include "kernels/selective_scan.h"
@@ -20,24 +21,42 @@ class Mamba1Mixer : public Mixer {
  private:
   absl::Status Convolve(const StepContext& step, const float* projected, float* u) const;
   absl::Status NormaliseSections(const StepContext& step, float* sections) const;
-  absl::Status Scan(const StepContext& step, const float* u, const float* projected,
+  absl::Status Scan(const StepContext& step, int64_t head, const float* u, const float* projected,
                     const float* sections, const float* dt, float* y) const;
+  absl::Status LoadHeads(const std::string& prefix, WeightReader& weights);
+  int64_t head_channels() const { return spec_.inner / spec_.heads; }
   int64_t sections() const { return spec_.dt_rank + 2 * spec_.state_dim; }
 
   Mamba1Spec spec_;
   kernels::DType dtype_ = kernels::DType::kFloat32;
-  Linear in_proj_, x_proj_, dt_proj_, out_proj_;
+  Linear in_proj_, out_proj_;
+  std::vector<Linear> x_proj_, dt_proj_;  // by head
   Buffer conv_weight_, conv_bias_, dt_bias_, decay_, skip_;
   size_t entry_ = 0;  // of the window; the recurrent tensor and T follow
 };
 
+// The scan adds the bias of dt in float32, just before softplus.
+absl::Status Mamba1Mixer::LoadHeads(const std::string& prefix, WeightReader& weights) {
+  if (spec_.layout == Mamba1Spec::Layout::kHeads) {
+    ANABRANCH_ASSIGN_OR_RETURN(in_proj_,
+                               weights.ReadAlternating(prefix + "in_proj", spec_.proj_bias));
+    ANABRANCH_ASSIGN_OR_RETURN(x_proj_, weights.ReadLinears(prefix + "x_proj_weight"));
+    ANABRANCH_ASSIGN_OR_RETURN(dt_proj_, weights.ReadLinears(prefix + "dt_proj_weight"));
+    ANABRANCH_ASSIGN_OR_RETURN(dt_bias_, weights.ReadFloats(prefix + "dt_proj_bias"));
+    return absl::OkStatus();
+  }
+  ANABRANCH_ASSIGN_OR_RETURN(in_proj_, weights.ReadLinear({prefix + "in_proj"}, spec_.proj_bias));
+  ANABRANCH_ASSIGN_OR_RETURN(Linear x_proj, weights.ReadLinear({prefix + "x_proj"}, false));
+  ANABRANCH_ASSIGN_OR_RETURN(Linear dt_proj, weights.ReadLinear({prefix + "dt_proj"}, false));
+  x_proj_.push_back(std::move(x_proj));
+  dt_proj_.push_back(std::move(dt_proj));
+  ANABRANCH_ASSIGN_OR_RETURN(dt_bias_, weights.ReadFloats(prefix + "dt_proj.bias"));
+  return absl::OkStatus();
+}
+
 absl::Status Mamba1Mixer::Load(const std::string& prefix, WeightReader& weights) {
   dtype_ = weights.dtype();
-  ANABRANCH_ASSIGN_OR_RETURN(in_proj_, weights.ReadLinear({prefix + "in_proj"}, spec_.proj_bias));
-  ANABRANCH_ASSIGN_OR_RETURN(x_proj_, weights.ReadLinear({prefix + "x_proj"}, false));
-  // The scan adds the bias in float32, just before softplus.
-  ANABRANCH_ASSIGN_OR_RETURN(dt_proj_, weights.ReadLinear({prefix + "dt_proj"}, false));
-  ANABRANCH_ASSIGN_OR_RETURN(dt_bias_, weights.ReadFloats(prefix + "dt_proj.bias"));
+  ANABRANCH_RETURN_IF_ERROR(LoadHeads(prefix, weights));
   ANABRANCH_ASSIGN_OR_RETURN(out_proj_, weights.ReadLinear({prefix + "out_proj"}, spec_.proj_bias));
   ANABRANCH_ASSIGN_OR_RETURN(conv_weight_, weights.ReadConvolution(prefix + "conv1d.weight"));
   if (spec_.conv_bias) {
@@ -95,47 +114,54 @@ absl::Status Mamba1Mixer::NormaliseSections(const StepContext& step, float* valu
   return absl::OkStatus();
 }
 
-absl::Status Mamba1Mixer::Scan(const StepContext& step, const float* u, const float* projected,
-                               const float* values, const float* dt, float* y) const {
+absl::Status Mamba1Mixer::Scan(const StepContext& step, int64_t head, const float* u,
+                               const float* projected, const float* values, const float* dt,
+                               float* y) const {
+  const int64_t first = head * head_channels();  // channel
   kernels::SelectiveScanParams params;
   params.rows = step.rows;
-  params.channels = spec_.inner;
+  params.channels = head_channels();
   params.state_dim = static_cast<int32_t>(spec_.state_dim);
-  params.u = u;
+  params.u = u + first;
   params.dt = dt;
   params.b = values + spec_.dt_rank;
   params.c = values + spec_.dt_rank + spec_.state_dim;
-  params.z = projected + spec_.inner;
-  params.u_stride = params.dt_stride = params.y_stride = spec_.inner;
+  params.z = projected + spec_.inner + first;
+  params.u_stride = params.y_stride = spec_.inner;
+  params.dt_stride = params.channels;
   params.b_stride = params.c_stride = sections();
   params.z_stride = 2 * spec_.inner;
-  params.a = decay_.floats();
-  params.d = skip_.floats();
-  params.dt_bias = dt_bias_.floats();
-  params.state = static_cast<float*>(step.state->base[entry_ + 1]);
+  params.a = decay_.floats() + first * spec_.state_dim;
+  params.d = skip_.floats() + first;
+  params.dt_bias = dt_bias_.floats() + first;
+  params.state = static_cast<float*>(step.state->base[entry_ + 1]) + first * spec_.state_dim;
   params.state_slot_stride = step.state->stride[entry_ + 1];
-  params.t_sum = static_cast<double*>(step.state->base[entry_ + 2]);
+  params.t_sum = static_cast<double*>(step.state->base[entry_ + 2]) + first;
   params.t_slot_stride = step.state->stride[entry_ + 2];
-  params.y = y;
+  params.y = y + first;
   params.round_to_bf16 = step.bf16;
   return kernels::SelectiveScan(params, step.launch);
 }
 
 absl::Status Mamba1Mixer::Run(const StepContext& step, const float* x, float* y) const {
   const int64_t rows = step.rows.num_rows();
-  const int64_t inner = spec_.inner;
+  const int64_t inner = spec_.inner, channels = head_channels();
   ANABRANCH_ASSIGN_OR_RETURN(float* projected, step.workspace->Take(rows * 2 * inner));
   ANABRANCH_ASSIGN_OR_RETURN(float* u, step.workspace->Take(rows * inner));
   ANABRANCH_ASSIGN_OR_RETURN(float* values, step.workspace->Take(rows * sections()));
-  ANABRANCH_ASSIGN_OR_RETURN(float* dt, step.workspace->Take(rows * inner));
+  ANABRANCH_ASSIGN_OR_RETURN(float* dt, step.workspace->Take(rows * channels));
   ANABRANCH_ASSIGN_OR_RETURN(float* scanned, step.workspace->Take(rows * inner));
   const int64_t hidden = out_proj_.out_features();
   ANABRANCH_RETURN_IF_ERROR(in_proj_.Run(rows, x, hidden, projected, 2 * inner, step.launch));
   ANABRANCH_RETURN_IF_ERROR(Convolve(step, projected, u));
-  ANABRANCH_RETURN_IF_ERROR(x_proj_.Run(rows, u, inner, values, sections(), step.launch));
-  ANABRANCH_RETURN_IF_ERROR(NormaliseSections(step, values));
-  ANABRANCH_RETURN_IF_ERROR(dt_proj_.Run(rows, values, sections(), dt, inner, step.launch));
-  ANABRANCH_RETURN_IF_ERROR(Scan(step, u, projected, values, dt, scanned));
+  for (int64_t head = 0; head < spec_.heads; ++head) {
+    ANABRANCH_RETURN_IF_ERROR(
+        x_proj_[head].Run(rows, u + head * channels, inner, values, sections(), step.launch));
+    ANABRANCH_RETURN_IF_ERROR(NormaliseSections(step, values));
+    ANABRANCH_RETURN_IF_ERROR(
+        dt_proj_[head].Run(rows, values, sections(), dt, channels, step.launch));
+    ANABRANCH_RETURN_IF_ERROR(Scan(step, head, u, projected, values, dt, scanned));
+  }
   return out_proj_.Run(rows, scanned, inner, y, hidden, step.launch);
 }
 
@@ -146,11 +172,20 @@ void ListTensors(const Mamba1Spec& spec, const std::string& prefix, int64_t hidd
   const int64_t inner = spec.inner, state = spec.state_dim;
   out.push_back({prefix + "in_proj.weight", {2 * inner, hidden}});
   out.push_back({prefix + "conv1d.weight", {inner, 1, spec.conv_width}});
-  out.push_back({prefix + "x_proj.weight", {spec.dt_rank + 2 * state, inner}});
-  out.push_back({prefix + "dt_proj.weight", {inner, spec.dt_rank}});
-  out.push_back({prefix + "dt_proj.bias", {inner}});
-  out.push_back({prefix + "A_log", {inner, state}});
-  out.push_back({prefix + "D", {inner}});
+  const int64_t heads = spec.heads, channels = inner / heads, values = spec.dt_rank + 2 * state;
+  if (spec.layout == Mamba1Spec::Layout::kHeads) {
+    out.push_back({prefix + "x_proj_weight", {heads, values, channels}});
+    out.push_back({prefix + "dt_proj_weight", {heads, channels, spec.dt_rank}});
+    out.push_back({prefix + "dt_proj_bias", {heads, channels}});
+    out.push_back({prefix + "A_log", {heads, channels, state}});
+    out.push_back({prefix + "D", {heads, channels}});
+  } else {
+    out.push_back({prefix + "x_proj.weight", {values, inner}});
+    out.push_back({prefix + "dt_proj.weight", {inner, spec.dt_rank}});
+    out.push_back({prefix + "dt_proj.bias", {inner}});
+    out.push_back({prefix + "A_log", {inner, state}});
+    out.push_back({prefix + "D", {inner}});
+  }
   out.push_back({prefix + "out_proj.weight", {hidden, inner}});
   if (spec.conv_bias) out.push_back({prefix + "conv1d.bias", {inner}});
   if (spec.proj_bias) {

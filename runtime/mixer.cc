@@ -6,6 +6,19 @@
 
 namespace anabranch {
 
+void ListTensors(const ResidualStep& step, int64_t hidden, std::vector<ExpectedTensor>& out) {
+  const auto list = [&](const std::string& prefix, const MixerSpec& mixer) {
+    std::visit([&](const auto& spec) { ListTensors(spec, prefix, hidden, out); }, mixer);
+  };
+  out.push_back({step.norm, {hidden}});
+  for (const Branch& branch : step.branches) list(branch.prefix, branch.mixer);
+  for (const ChainStage& stage : step.side_chain) {
+    const bool first = &stage == &step.side_chain.front();
+    if (!stage.norm.empty()) out.push_back({stage.norm, {first ? 2 * hidden : hidden}});
+    list(stage.prefix, stage.mixer);
+  }
+}
+
 StateEntry WindowEntry(int32_t layer, int32_t conv_width, int64_t channels, kernels::DType dtype) {
   const bool bf16 = dtype == kernels::DType::kBFloat16;
   return {layer,

@@ -1,4 +1,4 @@
-// A mixer is what a residual step computes: Mamba-1, Mamba-2, attention or a gated MLP. It names
+// A mixer is what a residual step computes: Mamba-1, Mamba-2, attention, a gated MLP. It names
 // the tensors it needs, declares the state it keeps between tokens, and runs one packed batch.
 // Everything about saving, restoring and sharing state follows from the declaration.
 #pragma once
@@ -34,7 +34,8 @@ class Mixer {
   virtual ~Mixer() = default;
   // Appends this mixer's entries and remembers where they are.
   virtual void DeclareState(int32_t layer, StateLayout& layout) = 0;
-  // y [rows, hidden] = mixer(x [rows, hidden]); updates the sequences' state.
+  // y [rows, hidden] = mixer(x); updates the sequences' state. x is [rows, hidden] unless the
+  // description gives another width.
   virtual absl::Status Run(const StepContext& step, const float* x, float* y) const = 0;
 };
 
@@ -47,12 +48,18 @@ void ListTensors(const AttentionSpec& spec, const std::string& prefix, int64_t h
                  std::vector<ExpectedTensor>& out);
 void ListTensors(const GatedMlpSpec& spec, const std::string& prefix, int64_t hidden,
                  std::vector<ExpectedTensor>& out);
+void ListTensors(const LinearSpec& spec, const std::string& prefix, int64_t hidden,
+                 std::vector<ExpectedTensor>& out);
+
+// All tensors of a step, norms included.
+void ListTensors(const ResidualStep& step, int64_t hidden, std::vector<ExpectedTensor>& out);
 
 using MixerOr = absl::StatusOr<std::unique_ptr<Mixer>>;
 MixerOr MakeMixer(const Mamba1Spec& spec, const std::string& prefix, WeightReader& weights);
 MixerOr MakeMixer(const Mamba2Spec& spec, const std::string& prefix, WeightReader& weights);
 MixerOr MakeMixer(const AttentionSpec& spec, const std::string& prefix, WeightReader& weights);
 MixerOr MakeMixer(const GatedMlpSpec& spec, const std::string& prefix, WeightReader& weights);
+MixerOr MakeMixer(const LinearSpec& spec, const std::string& prefix, WeightReader& weights);
 
 // Windows: float32 in slots, stored losslessly in the compute dtype.
 StateEntry WindowEntry(int32_t layer, int32_t conv_width, int64_t channels, kernels::DType dtype);

@@ -47,6 +47,9 @@ class LoadedModel : public Model {
 
 absl::Status LoadedModel::LoadWeights(const TensorFile& file, const LoadOptions& options) {
   WeightReader reader(file, options.dtype);
+  const auto make = [&](const std::string& prefix, const MixerSpec& mixer) {
+    return std::visit([&](const auto& spec) { return MakeMixer(spec, prefix, reader); }, mixer);
+  };
   ModelWeights weights;
   ANABRANCH_ASSIGN_OR_RETURN(weights.embedding, reader.ReadTable(description_.embedding_name));
   for (size_t layer = 0; layer < description_.layers.size(); ++layer) {
@@ -54,12 +57,20 @@ absl::Status LoadedModel::LoadWeights(const TensorFile& file, const LoadOptions&
       ModelWeights::Step step;
       ANABRANCH_ASSIGN_OR_RETURN(step.norm, reader.ReadFloats(described.norm));
       for (const Branch& branch : described.branches) {
-        ANABRANCH_ASSIGN_OR_RETURN(
-            std::unique_ptr<Mixer> mixer,
-            std::visit([&](const auto& spec) { return MakeMixer(spec, branch.prefix, reader); },
-                       branch.mixer));
+        ANABRANCH_ASSIGN_OR_RETURN(std::unique_ptr<Mixer> mixer, make(branch.prefix, branch.mixer));
         mixer->DeclareState(static_cast<int32_t>(layer), layout_);
         step.branches.push_back({std::move(mixer), branch.in_scale, branch.out_scale});
+      }
+      // After the branches: keys and values come last in a layer.
+      for (const ChainStage& described_stage : described.side_chain) {
+        ModelWeights::Stage stage;
+        if (!described_stage.norm.empty()) {
+          ANABRANCH_ASSIGN_OR_RETURN(stage.norm, reader.ReadFloats(described_stage.norm));
+        }
+        ANABRANCH_ASSIGN_OR_RETURN(stage.mixer,
+                                   make(described_stage.prefix, described_stage.mixer));
+        stage.mixer->DeclareState(static_cast<int32_t>(layer), layout_);
+        step.side_chain.push_back(std::move(stage));
       }
       weights.steps.push_back(std::move(step));
     }
@@ -107,7 +118,7 @@ absl::StatusOr<std::unique_ptr<Model>> Model::Load(const std::string& dir,
     return absl::Status(description.status().code(),
                         absl::StrCat(dir, ": ", description.status().message()));
   }
-  ANABRANCH_ASSIGN_OR_RETURN(const TensorFile tensors, TensorFile::OpenModel(dir));
+  ANABRANCH_ASSIGN_OR_RETURN(TensorFile tensors, TensorFile::OpenModel(dir));
   const std::string profile =
       options.dtype == kernels::DType::kBFloat16 ? "cpu-bfloat16" : "cpu-float32";
   absl::Status status = CheckTensors(tensors, *description);

@@ -13,13 +13,13 @@ namespace {
 struct Family {
   absl::string_view model_type;
   void (*describe)(ConfigReader&, ModelDescription&);
+  absl::string_view activation = "silu";  // hidden_act of the feed-forward
 };
 
 constexpr Family kFamilies[] = {
-    {"mamba", DescribeMamba},
-    {"falcon_mamba", DescribeMamba},
-    {"mamba2", DescribeMamba2},
-    {"granitemoehybrid", DescribeGraniteHybrid},
+    {"mamba", DescribeMamba},         {"falcon_mamba", DescribeMamba},
+    {"mamba2", DescribeMamba2},       {"granitemoehybrid", DescribeGraniteHybrid},
+    {"zamba", DescribeZamba, "gelu"},
 };
 
 std::string SupportedFamilies() {
@@ -39,14 +39,6 @@ void CheckRopeType(ConfigReader& config) {
       }
     }
     config.Merge(rope);
-  }
-}
-
-// Linear layers, convolutions and feed-forwards of all families here use silu.
-void CheckActivation(ConfigReader& config) {
-  const std::string activation = config.String("hidden_act", "silu");
-  if (activation != "silu" && activation != "swish") {
-    config.Fail("hidden_act", absl::StrCat("'", activation, "' is not supported; supported: silu"));
   }
 }
 
@@ -74,7 +66,7 @@ absl::StatusOr<ModelDescription> ParseModelConfig(absl::string_view config_text,
   }
   model.hidden = config.Integer("hidden_size", std::nullopt, 1, kMaxHidden);
   model.vocab = config.Integer("vocab_size", std::nullopt, 1, kMaxVocab);
-  CheckActivation(config);
+  CheckActivation(config, "hidden_act", found->activation);
   CheckRopeType(config);
   ANABRANCH_RETURN_IF_ERROR(config.status());
   found->describe(config, model);

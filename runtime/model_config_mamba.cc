@@ -13,26 +13,20 @@ void DescribeMamba(ConfigReader& config, ModelDescription& model) {
   Mamba1Spec mixer;
   mixer.inner = config.Integer("expand", 2, 1, kMaxExpand) * hidden;
   mixer.state_dim = config.Integer("state_size", 16, 1, kMaxStateDim);
-  if (config.IsString("time_step_rank") || !config.Has("time_step_rank")) {
-    const std::string rank = config.String("time_step_rank", "auto");
-    if (rank != "auto") config.Fail("time_step_rank", "expected an integer or \"auto\"");
-    mixer.dt_rank = (hidden + 15) / 16;
-  } else {
-    mixer.dt_rank = config.Integer("time_step_rank", std::nullopt, 1, kMaxHidden);
-  }
+  mixer.dt_rank = ReadDtRank(config, "time_step_rank", hidden);
   mixer.conv_width =
       static_cast<int32_t>(config.Integer("conv_kernel", 4, kMinConvWidth, kMaxConvWidth));
   mixer.conv_bias = config.Bool("use_conv_bias", true);
   mixer.proj_bias = config.Bool("use_bias", false);
   if (falcon) {
     mixer.inner_norm = Mamba1Spec::InnerNorm::kUnweighted;
-    mixer.inner_norm_eps = static_cast<float>(config.Number("mixer_rms_eps", 1e-6, 0, 1));
+    mixer.inner_norm_eps = ReadEps(config, "mixer_rms_eps", 1e-6);
   }
 
-  model.norm_eps = static_cast<float>(config.Number("layer_norm_epsilon", 1e-5, 0, 1));
+  model.norm_eps = ReadEps(config, "layer_norm_epsilon", 1e-5);
   model.residual_in_fp32 = config.Bool("residual_in_fp32", true);
   model.embedding_name = "backbone.embeddings.weight";
-  model.embedding_alias = "backbone.embedding.weight";
+  model.aliases = {{"backbone.embeddings.", {"backbone.embedding."}}};
   model.final_norm_name = "backbone.norm_f.weight";
   model.head_name = "lm_head.weight";
   model.tied_head = config.Bool("tie_word_embeddings", true);

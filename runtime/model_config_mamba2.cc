@@ -9,32 +9,24 @@ void DescribeMamba2(ConfigReader& config, ModelDescription& model) {
   const int64_t layers = config.Integer("num_hidden_layers", 64, 1, kMaxLayers);
   const int64_t expand = config.Integer("expand", 2, 1, kMaxExpand);
 
-  Mamba2Spec mixer;
-  mixer.heads = config.Integer("num_heads", 128, 1, kMaxHeads);
-  mixer.head_dim = config.Integer("head_dim", 64, 1, kMaxHeadDim);
-  mixer.state_dim = config.Integer("state_size", 128, 1, kMaxStateDim);
-  mixer.groups = config.Integer("n_groups", 8, 1, kMaxHeads);
-  mixer.inner = mixer.heads * mixer.head_dim;
-  if (mixer.inner != expand * model.hidden) {
-    config.Fail("num_heads",
-                absl::StrCat("num_heads * head_dim is ", mixer.inner, ", expand * hidden_size is ",
-                             expand * model.hidden, "; they must be equal"));
-  }
-  if (mixer.heads % mixer.groups != 0) {
-    config.Fail("n_groups", absl::StrCat(mixer.groups, " does not divide num_heads"));
-  }
-  mixer.conv_width =
-      static_cast<int32_t>(config.Integer("conv_kernel", 4, kMinConvWidth, kMaxConvWidth));
-  mixer.conv_bias = config.Bool("use_conv_bias", true);
-  mixer.in_bias = mixer.out_bias = config.Bool("use_bias", false);
-  std::tie(mixer.dt_lo, mixer.dt_hi) = config.Range("time_step_limit", mixer.dt_lo, mixer.dt_hi);
+  Mamba2Keys keys;
+  keys.heads = "num_heads";
+  keys.head_dim = "head_dim";
+  keys.default_head_dim = 64;
+  keys.state_dim = "state_size";
+  keys.default_state_dim = 128;
+  keys.groups = "n_groups";
+  keys.default_groups = 8;
+  keys.conv_width = "conv_kernel";
+  keys.conv_bias = "use_conv_bias";
+  keys.in_bias = keys.out_bias = "use_bias";
+  Mamba2Spec mixer = ReadMamba2(config, keys, expand * model.hidden, "expand * hidden_size");
   mixer.norm_groups = static_cast<int32_t>(mixer.groups);
 
-  model.norm_eps = static_cast<float>(config.Number("layer_norm_epsilon", 1e-5, 0, 1));
-  mixer.norm_eps = model.norm_eps;
+  model.norm_eps = mixer.norm_eps = ReadEps(config, "layer_norm_epsilon", 1e-5);
   model.residual_in_fp32 = config.Bool("residual_in_fp32", true);
   model.embedding_name = "backbone.embeddings.weight";
-  model.embedding_alias = "backbone.embedding.weight";
+  model.aliases = {{"backbone.embeddings.", {"backbone.embedding."}}};
   model.final_norm_name = "backbone.norm_f.weight";
   model.head_name = "lm_head.weight";
   model.tied_head = config.Bool("tie_word_embeddings", false);

@@ -17,6 +17,11 @@ namespace anabranch {
 
 struct Mamba1Spec {
   int64_t inner = 0, state_dim = 0, dt_rank = 0;
+  // Equal parts of `inner`, each with its own projections into delta, B and C and into dt.
+  int64_t heads = 1;
+  // kHeads: those tensors have a leading dimension of heads and other names, and the rows of the
+  // first projection alternate between u and z instead of one half after the other.
+  enum class Layout : uint8_t { kHalves, kHeads } layout = Layout::kHalves;
   int32_t conv_width = 4;
   bool conv_bias = true, proj_bias = false;
   // Norm without weights of delta, B and C before they are used (falcon_mamba).
@@ -36,13 +41,22 @@ struct Mamba2Spec {
   float norm_eps = 1e-5f;
 };
 
+// A low-rank addition to each projection into a layer whose weights are shared: the index-th of
+// the adapters stored with them.
+struct AdapterSpec {
+  int64_t rank = 0;  // 0: none
+  int64_t index = 0;
+};
+
 struct AttentionSpec {
+  int64_t in_width = 0;  // of what is projected into queries, keys and values; 0: hidden
   int64_t heads = 0, kv_heads = 0, head_dim = 0;
   float scale = 1;      // of the products of queries and keys
   float key_scale = 1;  // of the keys, before they are rotated and kept
   bool bias = false;
   int32_t rotary_dim = 0;  // 0: no position signal
   double rope_theta = 10000;
+  AdapterSpec adapter;  // of queries, keys and values
 };
 
 // down(activation(gate_scale * gate x) * (up x)).
@@ -54,9 +68,15 @@ struct GatedMlpSpec {
   // Names: gate and up, or one [2F, H] matrix with the gate's rows first; then down.
   std::vector<std::string> in_names = {"gate_proj", "up_proj"};
   std::string out_name = "down_proj";
+  AdapterSpec adapter;  // of the fused matrix
 };
 
-using MixerSpec = std::variant<Mamba1Spec, Mamba2Spec, AttentionSpec, GatedMlpSpec>;
+// W x, of the width of the residual, without a bias.
+struct LinearSpec {
+  std::string name;
+};
+
+using MixerSpec = std::variant<Mamba1Spec, Mamba2Spec, AttentionSpec, GatedMlpSpec, LinearSpec>;
 
 // out_scale * mixer(in_scale * x). Tensor names are `prefix`, with its final dot, + the mixer's
 // own.
@@ -66,14 +86,31 @@ struct Branch {
   float in_scale = 1, out_scale = 1;
 };
 
+// mixer(rms_norm(x)), or mixer(x) if `norm` is empty.
+struct ChainStage {
+  std::string norm, prefix;
+  MixerSpec mixer;
+};
+
 // x += residual_scale * (sum of branches of rms_norm(x)).
 struct ResidualStep {
   std::string norm;  // name of the norm's weight
   std::vector<Branch> branches;
+  // Stages one after the other, the first of which reads [x, embedding of the token]. What the last
+  // gives is added to the x that the norm of this step reads, and to nothing else. Stages of
+  // several steps may name the same tensors: weights are loaded once, each stage has its own state.
+  std::vector<ChainStage> side_chain = {};
 };
 
 struct LayerDescription {
   std::vector<ResidualStep> steps;
+};
+
+// Tensors `prefix` + rest may be stored as one of `others` + rest instead: an older name, or what a
+// writer that drops duplicates kept of a shared tensor. A file may hold more than one; one is used.
+struct TensorAliases {
+  std::string prefix;
+  std::vector<std::string> others;
 };
 
 struct ModelDescription {
@@ -84,7 +121,7 @@ struct ModelDescription {
   float embedding_scale = 1, residual_scale = 1;
   float logits_scale = 1;  // logits are multiplied by it
   std::string embedding_name, final_norm_name, head_name;
-  std::string embedding_alias;  // older name of the embedding; empty: none
+  std::vector<TensorAliases> aliases;
   // The head uses the embedding's matrix; a head in the file is not used. Also the case when the
   // file has no head.
   bool tied_head = false;

@@ -102,6 +102,14 @@ absl::Status CheckBatch(const StepBatch& batch, const StateArrays& state, const 
   return layout.has_kv() ? CheckPages(batch) : absl::OkStatus();
 }
 
+ForwardPass::ForwardPass(const ModelDescription& model, ModelWeights weights, kernels::DType dtype,
+                         int num_threads)
+    : model_(model), weights_(std::move(weights)), dtype_(dtype), parallel_(num_threads) {
+  for (const ModelWeights::Step& step : weights_.steps) {
+    has_side_chains_ = has_side_chains_ || !step.side_chain.empty();
+  }
+}
+
 StepContext ForwardPass::MakeContext(const StepBatch& batch, const StateArrays& state) {
   StepContext step;
   step.rows.num_seqs = static_cast<int32_t>(batch.slots.size());
@@ -136,14 +144,13 @@ absl::Status ForwardPass::Embed(const StepContext& step, const int32_t* ids, flo
 
 // A residual held in float32 is normalised as it is, without rounding it to bfloat16 first: the
 // order of the code the models were trained with.
-absl::Status ForwardPass::Norm(const StepContext& step, int64_t rows, const float* x,
+absl::Status ForwardPass::Norm(const StepContext& step, int64_t rows, int64_t width, const float* x,
                                const Buffer& weight, float* y) const {
   kernels::RmsNormParams params;
   params.rows = rows;
-  params.width = model_.hidden;
+  params.width = params.x_stride = params.y_stride = width;
   params.x = x;
   params.y = y;
-  params.x_stride = params.y_stride = model_.hidden;
   params.weight = weight.floats();
   params.eps = model_.norm_eps;
   params.round_to_bf16 = step.bf16;
@@ -177,13 +184,49 @@ absl::Status ForwardPass::RunBranches(const StepContext& step,
   return absl::OkStatus();
 }
 
+absl::Status ForwardPass::RunSideChain(const StepContext& step,
+                                       const std::vector<ModelWeights::Stage>& chain,
+                                       const float* x, const float* embedded, float* y) const {
+  const int64_t rows = step.rows.num_rows(), hidden = model_.hidden;
+  const size_t mark = step.workspace->mark();
+  ANABRANCH_ASSIGN_OR_RETURN(float* in, step.workspace->Take(rows * 2 * hidden));
+  for (int64_t row = 0; row < rows; ++row) {
+    std::copy_n(x + row * hidden, hidden, in + row * 2 * hidden);
+    std::copy_n(embedded + row * hidden, hidden, in + row * 2 * hidden + hidden);
+  }
+  int64_t width = 2 * hidden;
+  for (const ModelWeights::Stage& stage : chain) {
+    ANABRANCH_ASSIGN_OR_RETURN(float* out, step.workspace->Take(rows * hidden));
+    if (stage.norm.size() > 0) {
+      ANABRANCH_RETURN_IF_ERROR(Norm(step, rows, width, in, stage.norm, in));
+    }
+    ANABRANCH_RETURN_IF_ERROR(stage.mixer->Run(step, in, out));
+    in = out;
+    width = hidden;
+  }
+  std::copy_n(x, rows * hidden, y);
+  ANABRANCH_RETURN_IF_ERROR(Add(step, hidden, in, 1, step.bf16, y));
+  step.workspace->Rewind(mark);
+  return absl::OkStatus();
+}
+
 absl::Status ForwardPass::RunSteps(const StepContext& step, float* x) const {
   const int64_t rows = step.rows.num_rows();
   ANABRANCH_ASSIGN_OR_RETURN(float* normed, step.workspace->Take(rows * model_.hidden));
   ANABRANCH_ASSIGN_OR_RETURN(float* mixed, step.workspace->Take(rows * model_.hidden));
   const bool round = step.bf16 && !model_.residual_in_fp32;
+  float* embedded = nullptr;
+  if (has_side_chains_) {
+    ANABRANCH_ASSIGN_OR_RETURN(embedded, step.workspace->Take(rows * model_.hidden));
+    std::copy_n(x, rows * model_.hidden, embedded);
+  }
   for (const ModelWeights::Step& weights : weights_.steps) {
-    ANABRANCH_RETURN_IF_ERROR(Norm(step, rows, x, weights.norm, normed));
+    const float* in = x;
+    if (!weights.side_chain.empty()) {
+      ANABRANCH_RETURN_IF_ERROR(RunSideChain(step, weights.side_chain, x, embedded, normed));
+      in = normed;
+    }
+    ANABRANCH_RETURN_IF_ERROR(Norm(step, rows, model_.hidden, in, weights.norm, normed));
     ANABRANCH_RETURN_IF_ERROR(RunBranches(step, weights.branches, normed, mixed));
     ANABRANCH_RETURN_IF_ERROR(Add(step, model_.hidden, mixed, model_.residual_scale, round, x));
   }
@@ -199,7 +242,7 @@ absl::Status ForwardPass::Head(const StepContext& step, absl::Span<const int32_t
   for (int64_t i = 0; i < count; ++i) {
     std::memcpy(gathered + i * hidden, x + rows[i] * hidden, hidden * sizeof(float));
   }
-  ANABRANCH_RETURN_IF_ERROR(Norm(step, count, gathered, weights_.final_norm, gathered));
+  ANABRANCH_RETURN_IF_ERROR(Norm(step, count, hidden, gathered, weights_.final_norm, gathered));
   ANABRANCH_RETURN_IF_ERROR(
       weights_.head.Run(count, gathered, hidden, logits.data(), model_.vocab, step.launch));
   if (model_.logits_scale == 1) return absl::OkStatus();

@@ -17,9 +17,14 @@ struct ModelWeights {
     std::unique_ptr<Mixer> mixer;
     float in_scale = 1, out_scale = 1;
   };
+  struct Stage {
+    Buffer norm;  // empty: none
+    std::unique_ptr<Mixer> mixer;
+  };
   struct Step {
     Buffer norm;
     std::vector<Branch> branches;
+    std::vector<Stage> side_chain;
   };
   Buffer embedding;         // [vocab, hidden] in the compute dtype
   std::vector<Step> steps;  // of all layers, in order
@@ -36,8 +41,7 @@ absl::Status CheckBatch(const StepBatch& batch, const StateArrays& state, const 
 class ForwardPass {
  public:
   ForwardPass(const ModelDescription& model, ModelWeights weights, kernels::DType dtype,
-              int num_threads)
-      : model_(model), weights_(std::move(weights)), dtype_(dtype), parallel_(num_threads) {}
+              int num_threads);
 
   // The batch has passed CheckBatch.
   absl::Status Run(const StepBatch& batch, const StateArrays& state, absl::Span<float> logits);
@@ -46,12 +50,16 @@ class ForwardPass {
  private:
   StepContext MakeContext(const StepBatch& batch, const StateArrays& state);
   absl::Status Embed(const StepContext& step, const int32_t* ids, float* x) const;
-  absl::Status Norm(const StepContext& step, int64_t rows, const float* x, const Buffer& weight,
-                    float* y) const;
+  // y = rms_norm(x), dense [rows, width].
+  absl::Status Norm(const StepContext& step, int64_t rows, int64_t width, const float* x,
+                    const Buffer& weight, float* y) const;
   // y = the sum of the branches of x, both [rows, hidden].
   absl::Status RunBranches(const StepContext& step,
                            const std::vector<ModelWeights::Branch>& branches, const float* x,
                            float* y) const;
+  // y = x + chain([x, embedded]), all but the chain's input [rows, hidden].
+  absl::Status RunSideChain(const StepContext& step, const std::vector<ModelWeights::Stage>& chain,
+                            const float* x, const float* embedded, float* y) const;
   absl::Status RunSteps(const StepContext& step, float* x) const;
   absl::Status Head(const StepContext& step, absl::Span<const int32_t> rows, const float* x,
                     absl::Span<float> logits) const;
@@ -59,6 +67,7 @@ class ForwardPass {
   const ModelDescription& model_;  // outlives this
   ModelWeights weights_;
   kernels::DType dtype_;
+  bool has_side_chains_ = false;
   TorchParallel parallel_;
   Workspace workspace_;
 };

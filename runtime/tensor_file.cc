@@ -120,6 +120,11 @@ absl::Status TensorFile::AddFile(const std::string& path, const ShardIndex* inde
   return absl::OkStatus();
 }
 
+void TensorFile::AddName(const std::string& name, absl::string_view stored) {
+  const TensorView* view = Find(stored);
+  if (view != nullptr) tensors_.emplace(name, TensorView(*view));
+}
+
 const TensorView* TensorFile::Find(absl::string_view name) const {
   const auto found = tensors_.find(name);
   return found == tensors_.end() ? nullptr : &found->second;

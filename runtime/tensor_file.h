@@ -40,6 +40,8 @@ class TensorFile {
 
   const TensorMap& tensors() const { return tensors_; }
   const TensorView* Find(absl::string_view name) const;  // null if absent
+  // Gives the tensor `stored` a second name.
+  void AddName(const std::string& name, absl::string_view stored);
   // The mapped files, in the order of their names.
   const std::vector<std::shared_ptr<MappedFile>>& files() const { return files_; }
 

@@ -1,9 +1,8 @@
 // CheckTensors: a folder's tensors against a description.
-#include <variant>
-
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "runtime/mixer.h"
 #include "runtime/weights.h"
 #include "statestore/base/status_macros.h"
@@ -16,17 +15,30 @@ bool Ignored(absl::string_view name) {
   return absl::StartsWith(name, "mtp.") || absl::EndsWith(name, "rotary_emb.inv_freq");
 }
 
+// Gives each expected tensor that is there under another name its own; marks all such names as
+// used.
+void ResolveAliases(const ModelDescription& model, const std::vector<ExpectedTensor>& expected,
+                    TensorFile& file, absl::flat_hash_set<std::string>& used) {
+  for (const TensorAliases& aliases : model.aliases) {
+    for (const ExpectedTensor& tensor : expected) {
+      absl::string_view rest = tensor.name;
+      if (!absl::ConsumePrefix(&rest, aliases.prefix)) continue;
+      for (const std::string& other : aliases.others) {
+        const std::string stored = absl::StrCat(other, rest);
+        if (file.Find(stored) == nullptr) continue;
+        file.AddName(tensor.name, stored);  // nothing if the name is taken
+        used.insert(stored);
+      }
+    }
+  }
+}
+
 std::vector<ExpectedTensor> Expected(const ModelDescription& model) {
   std::vector<ExpectedTensor> expected;
   expected.push_back({model.embedding_name, {model.vocab, model.hidden}});
   for (const LayerDescription& layer : model.layers) {
     for (const ResidualStep& step : layer.steps) {
-      expected.push_back({step.norm, {model.hidden}});
-      for (const Branch& branch : step.branches) {
-        std::visit(
-            [&](const auto& spec) { ListTensors(spec, branch.prefix, model.hidden, expected); },
-            branch.mixer);
-      }
+      ListTensors(step, model.hidden, expected);
     }
   }
   expected.push_back({model.final_norm_name, {model.hidden}});
@@ -55,14 +67,11 @@ absl::Status CheckOne(const TensorFile& file, const ExpectedTensor& expected) {
 
 }  // namespace
 
-absl::Status CheckTensors(const TensorFile& file, ModelDescription& model) {
-  if (!model.embedding_alias.empty() && file.Find(model.embedding_name) == nullptr &&
-      file.Find(model.embedding_alias) != nullptr) {
-    model.embedding_name = model.embedding_alias;
-  }
+absl::Status CheckTensors(TensorFile& file, ModelDescription& model) {
   if (file.Find(model.head_name) == nullptr) model.tied_head = true;
   const std::vector<ExpectedTensor> expected = Expected(model);
-  absl::flat_hash_set<absl::string_view> used;
+  absl::flat_hash_set<std::string> used;
+  ResolveAliases(model, expected, file, used);
   for (const ExpectedTensor& tensor : expected) {
     ANABRANCH_RETURN_IF_ERROR(CheckOne(file, tensor));
     used.insert(tensor.name);

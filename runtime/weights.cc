@@ -4,11 +4,20 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "kernels/elementwise.h"
 #include "runtime/float_convert.h"
 #include "statestore/base/status_macros.h"
 
 namespace anabranch {
+
+namespace {
+
+size_t ElementBytes(kernels::DType dtype) {
+  return dtype == kernels::DType::kFloat32 ? sizeof(float) : sizeof(uint16_t);
+}
+
+}  // namespace
 
 absl::Status Linear::Run(int64_t rows, const float* x, int64_t x_stride, float* y, int64_t y_stride,
                          const kernels::Launch& launch) const {
@@ -46,14 +55,22 @@ absl::Status Linear::ScaleSections(absl::Span<const std::pair<int64_t, float>> s
   return absl::OkStatus();
 }
 
+// What CheckTensors has seen; `rank` dimensions if that is not 0.
+absl::StatusOr<const TensorView*> WeightReader::Checked(const std::string& name, size_t rank) {
+  const TensorView* tensor = file_.Find(name);
+  if (tensor == nullptr || (rank != 0 && tensor->shape.size() != rank)) {
+    return absl::InternalError(absl::StrCat("tensor '", name, "' unchecked"));
+  }
+  return tensor;
+}
+
 absl::StatusOr<Buffer> WeightReader::Keep(size_t bytes) {
   bytes_ += bytes;
   return Buffer::Allocate(bytes);
 }
 
 absl::Status WeightReader::Convert(const std::string& name, float* out) {
-  const TensorView* tensor = file_.Find(name);
-  if (tensor == nullptr) return absl::InternalError(absl::StrCat("tensor '", name, "' unchecked"));
+  ANABRANCH_ASSIGN_OR_RETURN(const TensorView* tensor, Checked(name));
   ANABRANCH_RETURN_IF_ERROR(ToFloats(*tensor, out));
   if (dtype_ == kernels::DType::kBFloat16) RoundToBFloat16(out, tensor->num_elements());
   if (!AllFinite(out, tensor->num_elements())) {
@@ -63,8 +80,7 @@ absl::Status WeightReader::Convert(const std::string& name, float* out) {
 }
 
 absl::StatusOr<Buffer> WeightReader::ReadFloats(const std::string& name) {
-  const TensorView* tensor = file_.Find(name);
-  if (tensor == nullptr) return absl::InternalError(absl::StrCat("tensor '", name, "' unchecked"));
+  ANABRANCH_ASSIGN_OR_RETURN(const TensorView* tensor, Checked(name));
   ANABRANCH_ASSIGN_OR_RETURN(Buffer values, Keep(tensor->num_elements() * sizeof(float)));
   ANABRANCH_RETURN_IF_ERROR(Convert(name, values.floats()));
   return values;
@@ -84,8 +100,7 @@ absl::StatusOr<Buffer> WeightReader::ReadConvolution(const std::string& name) {
 }
 
 absl::StatusOr<Buffer> WeightReader::ReadTable(const std::string& name) {
-  const TensorView* tensor = file_.Find(name);
-  if (tensor == nullptr) return absl::InternalError(absl::StrCat("tensor '", name, "' unchecked"));
+  ANABRANCH_ASSIGN_OR_RETURN(const TensorView* tensor, Checked(name));
   if (dtype_ == kernels::DType::kFloat32) return ReadFloats(name);
   const int64_t count = tensor->num_elements();
   ANABRANCH_ASSIGN_OR_RETURN(Buffer floats, Buffer::Allocate(count * sizeof(float)));
@@ -95,38 +110,84 @@ absl::StatusOr<Buffer> WeightReader::ReadTable(const std::string& name) {
   return table;
 }
 
+absl::StatusOr<Buffer> WeightReader::ReadRows(const std::string& name) {
+  const size_t kept = bytes_;
+  auto rows = ReadTable(name);
+  bytes_ = kept;
+  return rows;
+}
+
+absl::StatusOr<Linear> WeightReader::Pack(const void* matrix, int64_t rows, int64_t columns) {
+  Linear linear;
+  ANABRANCH_ASSIGN_OR_RETURN(linear.packed_, Keep(kernels::PackedBytes(dtype_, rows, columns)));
+  kernels::PackMatrix(dtype_, matrix, rows, columns, linear.packed_.data());
+  linear.weight_ = {linear.packed_.data(), dtype_, rows, columns};
+  return linear;
+}
+
 absl::StatusOr<Linear> WeightReader::ReadLinear(absl::Span<const std::string> names, bool bias) {
+  const std::string key = absl::StrJoin(names, " ");
+  if (const auto found = linears_.find(key); found != linears_.end()) return found->second;
   int64_t rows = 0, columns = 0;
   for (const std::string& name : names) {
-    const TensorView* tensor = file_.Find(name + ".weight");
-    if (tensor == nullptr || tensor->shape.size() != 2) {
-      return absl::InternalError(absl::StrCat("tensor '", name, ".weight' unchecked"));
-    }
+    ANABRANCH_ASSIGN_OR_RETURN(const TensorView* tensor, Checked(name + ".weight", 2));
     rows += tensor->shape[0];
     columns = tensor->shape[1];
   }
-  const size_t element = dtype_ == kernels::DType::kFloat32 ? sizeof(float) : sizeof(uint16_t);
-  ANABRANCH_ASSIGN_OR_RETURN(Buffer stacked, Buffer::Allocate(rows * columns * element));
-  Linear linear;
+  const size_t row_bytes = columns * ElementBytes(dtype_);
+  ANABRANCH_ASSIGN_OR_RETURN(Buffer stacked, Buffer::Allocate(rows * row_bytes));
+  Buffer biases;
   if (bias) {
-    ANABRANCH_ASSIGN_OR_RETURN(linear.bias_, Keep(rows * sizeof(float)));
+    ANABRANCH_ASSIGN_OR_RETURN(biases, Keep(rows * sizeof(float)));
   }
   int64_t row = 0;
   for (const std::string& name : names) {
-    const size_t kept = bytes_;  // the row-major copy is dropped after packing
-    ANABRANCH_ASSIGN_OR_RETURN(const Buffer part, ReadTable(name + ".weight"));
-    bytes_ = kept;
-    std::memcpy(static_cast<char*>(stacked.data()) + row * columns * element, part.data(),
-                part.size());
+    ANABRANCH_ASSIGN_OR_RETURN(const Buffer part, ReadRows(name + ".weight"));
+    std::memcpy(static_cast<char*>(stacked.data()) + row * row_bytes, part.data(), part.size());
     if (bias) {
-      ANABRANCH_RETURN_IF_ERROR(Convert(name + ".bias", linear.bias_.floats() + row));
+      ANABRANCH_RETURN_IF_ERROR(Convert(name + ".bias", biases.floats() + row));
     }
     row += file_.Find(name + ".weight")->shape[0];
   }
-  ANABRANCH_ASSIGN_OR_RETURN(linear.packed_, Keep(kernels::PackedBytes(dtype_, rows, columns)));
-  kernels::PackMatrix(dtype_, stacked.data(), rows, columns, linear.packed_.data());
-  linear.weight_ = {linear.packed_.data(), dtype_, rows, columns};
+  ANABRANCH_ASSIGN_OR_RETURN(Linear linear, Pack(stacked.data(), rows, columns));
+  linear.bias_ = std::move(biases);
+  linears_.emplace(key, linear);
   return linear;
+}
+
+absl::StatusOr<Linear> WeightReader::ReadAlternating(const std::string& name, bool bias) {
+  ANABRANCH_ASSIGN_OR_RETURN(const TensorView* tensor, Checked(name + ".weight", 2));
+  const int64_t rows = tensor->shape[0], columns = tensor->shape[1];
+  const size_t row_bytes = columns * ElementBytes(dtype_);
+  ANABRANCH_ASSIGN_OR_RETURN(const Buffer stored, ReadRows(name + ".weight"));
+  ANABRANCH_ASSIGN_OR_RETURN(Buffer halves, Buffer::Allocate(stored.size()));
+  const auto half_row = [&](int64_t row) { return row % 2 * (rows / 2) + row / 2; };
+  for (int64_t row = 0; row < rows; ++row) {
+    std::memcpy(static_cast<char*>(halves.data()) + half_row(row) * row_bytes,
+                static_cast<const char*>(stored.data()) + row * row_bytes, row_bytes);
+  }
+  ANABRANCH_ASSIGN_OR_RETURN(Linear linear, Pack(halves.data(), rows, columns));
+  if (!bias) return linear;
+  ANABRANCH_ASSIGN_OR_RETURN(const Buffer stored_bias, ReadFloats(name + ".bias"));
+  ANABRANCH_ASSIGN_OR_RETURN(linear.bias_, Buffer::Allocate(stored_bias.size()));
+  for (int64_t row = 0; row < rows; ++row) {
+    linear.bias_.floats()[half_row(row)] = stored_bias.floats()[row];
+  }
+  return linear;
+}
+
+absl::StatusOr<std::vector<Linear>> WeightReader::ReadLinears(const std::string& name) {
+  ANABRANCH_ASSIGN_OR_RETURN(const TensorView* tensor, Checked(name, 3));
+  const int64_t rows = tensor->shape[1], columns = tensor->shape[2];
+  ANABRANCH_ASSIGN_OR_RETURN(const Buffer stored, ReadRows(name));
+  std::vector<Linear> layers;
+  for (int64_t i = 0; i < tensor->shape[0]; ++i) {
+    const char* matrix =
+        static_cast<const char*>(stored.data()) + i * rows * columns * ElementBytes(dtype_);
+    ANABRANCH_ASSIGN_OR_RETURN(Linear layer, Pack(matrix, rows, columns));
+    layers.push_back(std::move(layer));
+  }
+  return layers;
 }
 
 }  // namespace anabranch

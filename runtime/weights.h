@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "kernels/gemm.h"
@@ -23,11 +24,11 @@ struct ExpectedTensor {
   std::vector<int64_t> shape;
 };
 
-// Compares a folder's tensors with a description before anything is allocated, and settles the
-// names that depend on the file: the embedding's older name, and tying where there is no head.
+// Compares a folder's tensors with a description before anything is allocated, and settles what
+// depends on the file: other names of tensors, and tying where there is no head.
 // INVALID_ARGUMENT names the first missing, misshapen or superfluous tensor, the shape found and
 // the one expected.
-absl::Status CheckTensors(const TensorFile& file, ModelDescription& model);
+absl::Status CheckTensors(TensorFile& file, ModelDescription& model);
 
 // y = W x + b with a packed W.
 class Linear {
@@ -37,6 +38,7 @@ class Linear {
   absl::Status ScaleSections(absl::Span<const std::pair<int64_t, float>> sections);
   absl::Status Run(int64_t rows, const float* x, int64_t x_stride, float* y, int64_t y_stride,
                    const kernels::Launch& launch) const;
+  int64_t in_features() const { return weight_.k; }
   int64_t out_features() const { return weight_.n; }
 
  private:
@@ -51,7 +53,13 @@ class WeightReader {
   WeightReader(const TensorFile& file, kernels::DType dtype) : file_(file), dtype_(dtype) {}
 
   // `names` without ".weight": several matrices of the same width are stacked, one below the other.
+  // What was read before is shared with the earlier result.
   absl::StatusOr<Linear> ReadLinear(absl::Span<const std::string> names, bool bias);
+  // The same for one matrix whose rows alternate between two halves: puts the halves one after the
+  // other.
+  absl::StatusOr<Linear> ReadAlternating(const std::string& name, bool bias);
+  // A tensor [n, rows, columns] as n layers.
+  absl::StatusOr<std::vector<Linear>> ReadLinears(const std::string& name);
   // The values as float32.
   absl::StatusOr<Buffer> ReadFloats(const std::string& name);
   // [channels, 1, width] -> [width, channels].
@@ -63,12 +71,17 @@ class WeightReader {
   size_t bytes_read() const { return bytes_; }  // of all results so far
 
  private:
+  absl::StatusOr<const TensorView*> Checked(const std::string& name, size_t rank = 0);
   absl::Status Convert(const std::string& name, float* out);
   absl::StatusOr<Buffer> Keep(size_t bytes);
+  // Row-major, as ReadTable, but not counted: dropped after packing.
+  absl::StatusOr<Buffer> ReadRows(const std::string& name);
+  absl::StatusOr<Linear> Pack(const void* matrix, int64_t rows, int64_t columns);
 
   const TensorFile& file_;
   kernels::DType dtype_;
   size_t bytes_ = 0;
+  absl::flat_hash_map<std::string, Linear> linears_;  // by names, for layers that share them
 };
 
 }  // namespace anabranch

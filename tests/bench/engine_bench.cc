@@ -29,11 +29,7 @@ std::vector<Shape> LayerShapes(const ModelDescription& model) {
   std::vector<ExpectedTensor> tensors;
   for (const LayerDescription& layer : model.layers) {
     for (const ResidualStep& step : layer.steps) {
-      for (const Branch& branch : step.branches) {
-        std::visit(
-            [&](const auto& spec) { ListTensors(spec, branch.prefix, model.hidden, tensors); },
-            branch.mixer);
-      }
+      ListTensors(step, model.hidden, tensors);
     }
   }
   std::vector<Shape> shapes;

@@ -7,14 +7,16 @@
 
 #include <string>
 
+#include "tests/runtime/golden_models.h"
+
 namespace anabranch {
 namespace {
 
 using ::testing::HasSubstr;
 
-class CheckGoldenModel : public ::testing::TestWithParam<const char*> {
+class CheckGoldenModel : public ::testing::TestWithParam<std::string> {
  protected:
-  std::string dir() const { return std::string(ANABRANCH_GOLDEN_DIR "/models/") + GetParam(); }
+  std::string dir() const { return testing::GoldenModelDir(GetParam()); }
 };
 
 TEST_P(CheckGoldenModel, AgreesWithReferenceInFloat32) {
@@ -37,11 +39,13 @@ TEST_P(CheckGoldenModel, AgreesWithReferenceInFloat32) {
 TEST_P(CheckGoldenModel, StaysNearReferenceInBFloat16) {
   const auto report = RunCheckModel(dir(), kernels::DType::kBFloat16, 1e9);
   ASSERT_TRUE(report.ok()) << report.status();
-  // Logits of these random models reach 9; rounding the weights alone, with float64 arithmetic,
-  // already moves the worst one by up to 0.7 and changes 5 % of the best tokens.
+  // Logits of these random models reach 9; rounding the weights alone, with exact arithmetic,
+  // already moves the worst one by up to 0.7 and changes 5 % of the best tokens; those of zamba by
+  // 4.4 and 14 %.
+  const bool wild = GetParam() == "zamba";
   for (const CheckModelRow& row : report->rows) {
-    EXPECT_LT(row.max_abs_error, 1.5) << row.length;
-    EXPECT_GT(row.top1_agreement, 0.85) << row.length;
+    EXPECT_LT(row.max_abs_error, wild ? 6 : 1.5) << row.length;
+    EXPECT_GT(row.top1_agreement, wild ? 0.75 : 0.85) << row.length;
   }
 }
 
@@ -52,9 +56,8 @@ TEST_P(CheckGoldenModel, FailsBeyondTheTolerance) {
   EXPECT_THAT(FormatCheckReport(*report), HasSubstr("FAILED"));
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, CheckGoldenModel,
-                         ::testing::Values("mamba", "mamba2", "falcon_mamba",
-                                           "granitemoehybrid_dense"));
+INSTANTIATE_TEST_SUITE_P(Models, CheckGoldenModel, ::testing::ValuesIn(testing::GoldenModels()),
+                         [](const auto& info) { return info.param; });
 
 TEST(CheckModel, SaysWhichFileIsMissing) {
   const auto report = RunCheckModel("/nonexistent", kernels::DType::kFloat32, 1e-3);

@@ -3,6 +3,7 @@
 
 #include "gtest/gtest.h"
 #include "tests/runtime/engine_harness.h"
+#include "tests/runtime/golden_models.h"
 
 namespace anabranch {
 namespace {
@@ -13,19 +14,13 @@ using testing::Read;
 using testing::StartGenerate;
 using testing::StartRead;
 
-struct Case {
-  std::string name;
-  kernels::DType dtype;
-};
-
-class EngineModelTest : public ::testing::TestWithParam<Case> {
+class EngineModelTest : public ::testing::TestWithParam<testing::GoldenCase> {
  protected:
   void SetUp() override {
     LoadOptions options;
     options.dtype = GetParam().dtype;
     options.num_threads = 1;  // results do not depend on it, and tests share the machine
-    auto loaded =
-        Model::Load(std::string(ANABRANCH_GOLDEN_DIR) + "/models/" + GetParam().name, options);
+    auto loaded = Model::Load(testing::GoldenModelDir(GetParam().model), options);
     ASSERT_TRUE(loaded.ok()) << loaded.status();
     model_ = *std::move(loaded);
     engine_ = MakeEngine({});
@@ -116,18 +111,8 @@ TEST_P(EngineModelTest, ForksDivergeAndTheParentStays) {
   EXPECT_EQ(Logits(*engine_, parent), Logits(*engine_, SequenceOf(*engine_, all)));
 }
 
-INSTANTIATE_TEST_SUITE_P(Golden, EngineModelTest,
-                         ::testing::Values(Case{"mamba", kernels::DType::kFloat32},
-                                           Case{"mamba2", kernels::DType::kFloat32},
-                                           Case{"mamba2", kernels::DType::kBFloat16},
-                                           Case{"falcon_mamba", kernels::DType::kFloat32},
-                                           Case{"granitemoehybrid_dense", kernels::DType::kFloat32},
-                                           Case{"granitemoehybrid_dense",
-                                                kernels::DType::kBFloat16}),
-                         [](const auto& info) {
-                           return info.param.name +
-                                  (info.param.dtype == kernels::DType::kFloat32 ? "_f32" : "_bf16");
-                         });
+INSTANTIATE_TEST_SUITE_P(Golden, EngineModelTest, ::testing::ValuesIn(testing::GoldenCases()),
+                         [](const auto& info) { return info.param.name(); });
 
 }  // namespace
 }  // namespace anabranch

@@ -62,6 +62,45 @@ TEST(ModelConfig, ReadsEachFamily) {
   EXPECT_FALSE(granite.residual_in_fp32);
 }
 
+TEST(ModelConfig, SharesZambasBlockBetweenItsHybridLayers) {
+  json config = Golden("zamba");
+  const ModelDescription model = Parsed(config.dump());
+  ASSERT_EQ(model.layers.size(), 6);
+  EXPECT_TRUE(model.tied_head);
+  for (int i : {0, 1, 3, 4}) EXPECT_TRUE(model.layers[i].steps[0].side_chain.empty()) << i;
+  for (int i : {2, 5}) {
+    const ResidualStep& step = model.layers[i].steps[0];
+    ASSERT_EQ(step.side_chain.size(), 3) << i;
+    EXPECT_EQ(step.side_chain[0].prefix, "model.layers.2.shared_transf.self_attn.");
+    EXPECT_EQ(step.side_chain[2].prefix, "model.layers." + std::to_string(i) + ".");
+    const auto& attention = std::get<AttentionSpec>(step.side_chain[0].mixer);
+    EXPECT_EQ(attention.in_width, 128);
+    EXPECT_EQ(attention.head_dim, 32);
+    EXPECT_FLOAT_EQ(attention.scale, 0.25f);  // (32 / 2)^-0.5
+    EXPECT_EQ(std::get<Mamba1Spec>(step.branches[0].mixer).heads, 2);
+  }
+  // The list in the file is what its writer computed from these.
+  config["attn_layer_offset"] = 0;
+  EXPECT_FALSE(Parsed(config.dump()).layers[3].steps[0].side_chain.empty());
+  config["attn_layer_offset"] = 7;
+  EXPECT_TRUE(Parsed(config.dump()).layers[5].steps[0].side_chain.empty());
+}
+
+TEST(ModelConfig, RefusesZambasThatDoNotFit) {
+  const auto refused = [](const char* key, const json& value) {
+    json config = Golden("zamba");
+    config[key] = value;
+    EXPECT_THAT(Refusal(config), HasSubstr(key)) << value;
+    return Refusal(config);
+  };
+  refused("num_hidden_layers", 2);  // layer 2 is the first with the block
+  refused("attn_layer_period", 0);
+  refused("n_mamba_heads", 3);
+  EXPECT_THAT(refused("attention_hidden_size", 64), HasSubstr("128"));
+  EXPECT_THAT(refused("hidden_act", "silu"), HasSubstr("gelu"));
+  refused("hidden_mamba_act", "gelu");
+}
+
 TEST(ModelConfig, ReadsInfinityInEverySpelling) {
   for (const char* infinity : {"Infinity", R"({"__float__": "Infinity"})"}) {
     std::string text = Golden("mamba2").dump();

@@ -189,6 +189,44 @@ TEST(ModelLoad, AcceptsTheEmbeddingsOlderName) {
   EXPECT_EQ(LogitsOf(folder.path()), before);
 }
 
+// Writers that drop duplicates keep a shared tensor under any one of its names.
+TEST(ModelLoad, FindsASharedBlockUnderAnyOfItsLayers) {
+  ModelFolder folder("zamba");
+  const std::vector<float> before = LogitsOf(folder.path());
+  const std::string first = "model.layers.2.shared_transf.",
+                    other = "model.layers.5.shared_transf.";
+  RawModel moved;
+  for (const auto& [name, tensor] : folder.weights.tensors) {
+    const bool shared = name.rfind(first, 0) == 0;
+    moved.tensors[shared ? other + name.substr(first.size()) : name] = tensor;
+  }
+  const RawModel original = std::exchange(folder.weights, moved);
+  folder.Save();
+  EXPECT_EQ(LogitsOf(folder.path()), before);
+  folder.weights.tensors.insert(original.tensors.begin(), original.tensors.end());
+  folder.Save();
+  EXPECT_EQ(LogitsOf(folder.path()), before) << "both names";
+  const std::string lost = "self_attn.q_proj.weight";
+  folder.weights.tensors.erase(first + lost);
+  folder.weights.tensors.erase(other + lost);
+  folder.Save();
+  EXPECT_THAT(std::string(LoadStatus(folder).message()),
+              AllOf(HasSubstr(first + lost), HasSubstr("[128,128]"), HasSubstr("missing")));
+}
+
+TEST(ModelLoad, LoadsASharedBlockOnceAndKeepsKeysForEachUse) {
+  const auto zamba = Model::Load(ANABRANCH_GOLDEN_DIR "/models/zamba", {});
+  ASSERT_TRUE(zamba.ok());
+  // 2 uses of 4 heads of 32, keys and values.
+  EXPECT_EQ((*zamba)->state_layout().kv_page_bytes(), 2 * 2 * 256 * 4 * 32 * 4);
+  size_t values = 257 * 64;  // the head's copy of the embedding
+  for (const auto& [name, tensor] : ModelFolder("zamba").weights.tensors) {
+    values += tensor.bytes.size() / 4;
+  }
+  // Matrices are padded to 32 outputs; a second copy of the block would be 82,000 values more.
+  EXPECT_LT((*zamba)->weight_bytes(), (values + 41'000) * 4);
+}
+
 TEST(ModelLoad, WeightsInBFloat16FilesLoadExactly) {
   ModelFolder folder("mamba2");
   for (auto& [name, tensor] : folder.weights.tensors) {  // drop the low halves: exact bfloat16

@@ -10,7 +10,7 @@
 #include <random>
 
 #include "runtime/single_sequence.h"
-#include "tests/runtime/model_files.h"
+#include "tests/runtime/golden_models.h"
 
 namespace anabranch {
 namespace {
@@ -77,20 +77,15 @@ std::string Bytes(const SingleSequence& sequence, const StateLayout& layout, int
   return out;
 }
 
-struct Case {
-  const char* model;
-  kernels::DType dtype;
-};
-
-class GoldenModel : public ::testing::TestWithParam<Case> {
+class GoldenModel : public ::testing::TestWithParam<testing::GoldenCase> {
  protected:
   static constexpr int64_t kTokens = 300;  // crosses a KV page
   static constexpr int kPages = 2;
 
   void SetUp() override { model_ = Load(2); }
   std::unique_ptr<Model> Load(int threads) {
-    const std::string dir = std::string(ANABRANCH_GOLDEN_DIR "/models/") + GetParam().model;
-    auto model = Model::Load(dir, {GetParam().dtype, threads});
+    auto model =
+        Model::Load(testing::GoldenModelDir(GetParam().model), {GetParam().dtype, threads});
     EXPECT_TRUE(model.ok()) << model.status();
     return *std::move(model);
   }
@@ -251,21 +246,8 @@ TEST_P(GoldenModel, RefusesBatchesThatDoNotFitTogether) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, GoldenModel,
-                         ::testing::Values(Case{"mamba", kernels::DType::kFloat32},
-                                           Case{"mamba2", kernels::DType::kFloat32},
-                                           Case{"falcon_mamba", kernels::DType::kFloat32},
-                                           Case{"granitemoehybrid_dense", kernels::DType::kFloat32},
-                                           Case{"mamba", kernels::DType::kBFloat16},
-                                           Case{"mamba2", kernels::DType::kBFloat16},
-                                           Case{"falcon_mamba", kernels::DType::kBFloat16},
-                                           Case{"granitemoehybrid_dense",
-                                                kernels::DType::kBFloat16}),
-                         [](const auto& info) {
-                           return std::string(info.param.model) +
-                                  (info.param.dtype == kernels::DType::kFloat32 ? "_float32"
-                                                                                : "_bfloat16");
-                         });
+INSTANTIATE_TEST_SUITE_P(Models, GoldenModel, ::testing::ValuesIn(testing::GoldenCases()),
+                         [](const auto& info) { return info.param.name(); });
 
 }  // namespace
 }  // namespace anabranch

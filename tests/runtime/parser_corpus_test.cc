@@ -10,6 +10,7 @@
 
 #include "runtime/model_config.h"
 #include "runtime/safetensors.h"
+#include "tests/runtime/golden_models.h"
 #include "tests/runtime/model_files.h"
 
 namespace anabranch {
@@ -65,9 +66,8 @@ TEST(ParserCorpus, DamagedSafetensorsAreRefusedOrStayInsideTheFile) {
 }
 
 TEST(ParserCorpus, DamagedConfigsAreRefusedOrStayInBounds) {
-  for (const char* name : {"mamba", "mamba2", "falcon_mamba", "granitemoehybrid_dense"}) {
-    const std::string good = testing::ReadWholeFile(std::string(ANABRANCH_GOLDEN_DIR "/models/") +
-                                                    name + "/config.json");
+  for (const std::string& name : testing::GoldenModels()) {
+    const std::string good = testing::ReadWholeFile(testing::GoldenModelDir(name) + "/config.json");
     const auto parse = [](const std::string& text) {
       const auto model = ParseModelConfig(text, "");
       if (!model.ok()) {

@@ -1,0 +1,48 @@
+// Every folder of tests/golden/models, so that adding one adds it to all tests over models.
+#pragma once
+
+#include <algorithm>
+#include <filesystem>
+#include <ostream>
+#include <string>
+#include <vector>
+
+#include "kernels/launch.h"
+
+namespace anabranch::testing {
+
+inline std::string GoldenModelDir(const std::string& name) {
+  return ANABRANCH_GOLDEN_DIR "/models/" + name;
+}
+
+inline std::vector<std::string> GoldenModels() {
+  std::vector<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(GoldenModelDir(""))) {
+    if (entry.is_directory()) names.push_back(entry.path().filename().string());
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+struct GoldenCase {
+  std::string model;
+  kernels::DType dtype;
+
+  std::string name() const {
+    return model + (dtype == kernels::DType::kFloat32 ? "_float32" : "_bfloat16");
+  }
+  friend void PrintTo(const GoldenCase& one, std::ostream* out) { *out << one.name(); }
+};
+
+// Each model in both dtypes.
+inline std::vector<GoldenCase> GoldenCases() {
+  std::vector<GoldenCase> cases;
+  for (const std::string& model : GoldenModels()) {
+    for (kernels::DType dtype : {kernels::DType::kFloat32, kernels::DType::kBFloat16}) {
+      cases.push_back({model, dtype});
+    }
+  }
+  return cases;
+}
+
+}  // namespace anabranch::testing
