@@ -112,6 +112,22 @@ double ConfigReader::Number(absl::string_view key, double fallback, double min, 
   return fallback;
 }
 
+std::vector<double> ConfigReader::Numbers(absl::string_view key, size_t count, double min,
+                                          double max) {
+  const nlohmann::json* value = Find(key);
+  std::vector<double> numbers;
+  if (value != nullptr && value->is_array() && value->size() == count) {
+    for (const nlohmann::json& item : *value) {
+      const std::optional<double> number = AsNumber(item);
+      if (number && *number >= min && *number <= max) numbers.push_back(*number);
+    }
+  }
+  if (numbers.size() == count) return numbers;
+  Fail(key, absl::StrCat("expected a list of ", count, " numbers from ", min, " to ", max,
+                         ", found ", value == nullptr ? "nothing" : Shown(*value)));
+  return std::vector<double>(count, min);
+}
+
 bool ConfigReader::Bool(absl::string_view key, bool fallback) {
   const nlohmann::json* value = Find(key);
   if (value == nullptr) return fallback;

@@ -28,6 +28,8 @@ class ConfigReader {
   int64_t Integer(absl::string_view key, std::optional<int64_t> fallback, int64_t min, int64_t max);
   // A finite number in [min, max].
   double Number(absl::string_view key, double fallback, double min, double max);
+  // A list of `count` finite numbers in [min, max]; required. `count` of them in any case.
+  std::vector<double> Numbers(absl::string_view key, size_t count, double min, double max);
   bool Bool(absl::string_view key, bool fallback);
   std::string String(absl::string_view key, absl::string_view fallback);
   // A list of strings; `found` false if the key is absent or null.

@@ -9,6 +9,8 @@
 namespace anabranch {
 namespace {
 
+constexpr double kMaxMultiplier = 1e6;
+
 bool IsAuto(ConfigReader& config, absl::string_view key) {
   if (!config.IsString(key)) return !config.Has(key);
   if (config.String(key, "") != "auto") config.Fail(key, "expected an integer or \"auto\"");
@@ -18,8 +20,13 @@ bool IsAuto(ConfigReader& config, absl::string_view key) {
 }  // namespace
 
 float ReadMultiplier(ConfigReader& config, absl::string_view key) {
-  constexpr double kMaxMultiplier = 1e6;
   return static_cast<float>(config.Number(key, 1, -kMaxMultiplier, kMaxMultiplier));
+}
+
+std::vector<float> ReadMultipliers(ConfigReader& config, absl::string_view key, size_t count) {
+  if (!config.Has(key)) return std::vector<float>(count, 1);
+  const std::vector<double> factors = config.Numbers(key, count, -kMaxMultiplier, kMaxMultiplier);
+  return std::vector<float>(factors.begin(), factors.end());
 }
 
 float ReadEps(ConfigReader& config, absl::string_view key, double fallback) {

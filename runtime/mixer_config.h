@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/strings/string_view.h"
 #include "runtime/config_reader.h"
@@ -25,6 +26,8 @@ inline constexpr int64_t kMinConvWidth = 2, kMaxConvWidth = 8;
 
 // A finite factor, 1 if absent.
 float ReadMultiplier(ConfigReader& config, absl::string_view key);
+// A list of `count` of them, all 1 if absent.
+std::vector<float> ReadMultipliers(ConfigReader& config, absl::string_view key, size_t count);
 // An epsilon of a norm.
 float ReadEps(ConfigReader& config, absl::string_view key, double fallback);
 // A Mamba-1 rank: an integer, or "auto" and absent for hidden / 16, rounded up.

@@ -19,7 +19,7 @@ struct Family {
 constexpr Family kFamilies[] = {
     {"mamba", DescribeMamba},         {"falcon_mamba", DescribeMamba},
     {"mamba2", DescribeMamba2},       {"granitemoehybrid", DescribeGraniteHybrid},
-    {"zamba", DescribeZamba, "gelu"},
+    {"zamba", DescribeZamba, "gelu"}, {"falcon_h1", DescribeFalconH1},
 };
 
 std::string SupportedFamilies() {

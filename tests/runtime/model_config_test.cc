@@ -62,6 +62,71 @@ TEST(ModelConfig, ReadsEachFamily) {
   EXPECT_FALSE(granite.residual_in_fp32);
 }
 
+TEST(ModelConfig, ReadsFalconH1sParallelBranchesAndFactors) {
+  json config = Golden("falcon_h1");
+  const ModelDescription model = Parsed(config.dump());
+  EXPECT_FLOAT_EQ(model.embedding_scale, 1.7f);
+  EXPECT_FLOAT_EQ(model.logits_scale, 0.6f);
+  ASSERT_EQ(model.layers.size(), 3);
+  ASSERT_EQ(model.layers[1].steps.size(), 2);
+  const std::vector<Branch>& parallel = model.layers[1].steps[0].branches;
+  ASSERT_EQ(parallel.size(), 2);
+  EXPECT_EQ(parallel[0].prefix, "model.layers.1.mamba.");
+  EXPECT_FLOAT_EQ(parallel[0].in_scale, 0.95f);
+  EXPECT_FLOAT_EQ(parallel[0].out_scale, 0.85f);
+  EXPECT_THAT(std::get<Mamba2Spec>(parallel[0].mixer).section_scale,
+              ElementsAre(0.9f, 1.1f, 0.8f, 1.2f, 0.7f));
+  EXPECT_FLOAT_EQ(parallel[1].in_scale, 1.1f);
+  EXPECT_FLOAT_EQ(parallel[1].out_scale, 0.9f);
+  EXPECT_FLOAT_EQ(std::get<AttentionSpec>(parallel[1].mixer).key_scale, 0.8f);
+  EXPECT_EQ(std::get<AttentionSpec>(parallel[1].mixer).rotary_dim, 16);
+  const Branch& mlp = model.layers[1].steps[1].branches[0];
+  EXPECT_FLOAT_EQ(std::get<GatedMlpSpec>(mlp.mixer).gate_scale, 1.1f);
+  EXPECT_FLOAT_EQ(mlp.out_scale, 0.9f);
+
+  EXPECT_EQ(FirstMamba2(model).gate, kernels::GateOrder::kGateOnly);
+  config["mamba_rms_norm"] = true;
+  EXPECT_EQ(FirstMamba2(Parsed(config.dump())).gate, kernels::GateOrder::kGateFirst);
+  config["mamba_norm_before_gate"] = nullptr;
+  EXPECT_EQ(FirstMamba2(Parsed(config.dump())).gate, kernels::GateOrder::kNormFirst);
+  config["mamba_d_ssm"] = nullptr;  // expand * hidden_size, the same here
+  config["rope_parameters"] = {{"rope_theta", 1e11}};
+  for (const char* key : {"ssm_multipliers", "mlp_multipliers", "key_multiplier"}) {
+    config[key] = nullptr;
+  }
+  const ModelDescription plain = Parsed(config.dump());
+  EXPECT_EQ(FirstMamba2(plain).inner, 128);
+  EXPECT_THAT(FirstMamba2(plain).section_scale, ::testing::Each(1.0f));
+  const auto& attention = std::get<AttentionSpec>(plain.layers[0].steps[0].branches[1].mixer);
+  EXPECT_EQ(attention.rope_theta, 1e11);
+  EXPECT_EQ(attention.key_scale, 1);
+}
+
+TEST(ModelConfig, RefusesFactorsThatAreNotFiniteOrTooFew) {
+  const json nan = {{"__float__", "NaN"}}, infinity = {{"__float__", "Infinity"}};
+  for (const char* key :
+       {"embedding_multiplier", "lm_head_multiplier", "key_multiplier", "ssm_in_multiplier",
+        "ssm_out_multiplier", "attention_in_multiplier", "attention_out_multiplier"}) {
+    for (const json& bad : {nan, infinity, json("x"), json(1e9), json::array({1})}) {
+      json config = Golden("falcon_h1");
+      config[key] = bad;
+      EXPECT_THAT(Refusal(config), HasSubstr(key)) << bad;
+    }
+  }
+  for (const json& bad : {json::array({1, 1, 1, 1}), json::array({1, 1, 1, 1, nan}), json(1),
+                          json::array({1, 1, infinity, 1, 1}), json::array({1, "x", 1, 1, 1})}) {
+    json config = Golden("falcon_h1");
+    config["ssm_multipliers"] = bad;
+    EXPECT_THAT(Refusal(config), AllOf(HasSubstr("ssm_multipliers"), HasSubstr("5 numbers")));
+    config = Golden("falcon_h1");
+    config["mlp_multipliers"] = bad;
+    EXPECT_THAT(Refusal(config), AllOf(HasSubstr("mlp_multipliers"), HasSubstr("2 numbers")));
+  }
+  json config = Golden("falcon_h1");
+  config["mamba_d_ssm"] = 96;
+  EXPECT_THAT(Refusal(config), HasSubstr("mamba_d_ssm = 96"));
+}
+
 TEST(ModelConfig, SharesZambasBlockBetweenItsHybridLayers) {
   json config = Golden("zamba");
   const ModelDescription model = Parsed(config.dump());
