@@ -123,10 +123,13 @@ absl::StatusOr<CheckModelReport::Greedy> CheckGreedy(Model& model, const TensorF
 }  // namespace
 
 absl::StatusOr<CheckModelReport> RunCheckModel(const std::string& dir, kernels::DType dtype,
-                                               double tolerance) {
+                                               double tolerance, LoadProgressFn progress) {
   ANABRANCH_ASSIGN_OR_RETURN(const TensorFile golden,
                              TensorFile::Open(dir + "/golden.safetensors"));
-  ANABRANCH_ASSIGN_OR_RETURN(const std::unique_ptr<Model> model, Model::Load(dir, {dtype}));
+  LoadOptions options;
+  options.dtype = dtype;
+  options.progress = std::move(progress);
+  ANABRANCH_ASSIGN_OR_RETURN(const std::unique_ptr<Model> model, Model::Load(dir, options));
   CheckModelReport report;
   report.tolerance = tolerance;
   report.passed = true;

@@ -10,6 +10,7 @@
 
 #include "absl/status/statusor.h"
 #include "kernels/launch.h"
+#include "runtime/load_progress.h"
 
 namespace anabranch {
 
@@ -35,7 +36,7 @@ struct CheckModelReport {
 // NOT_FOUND without a golden file, INVALID_ARGUMENT if it does not fit the model, and the errors of
 // Model::Load. A model that differs from its reference is a report, not an error.
 absl::StatusOr<CheckModelReport> RunCheckModel(const std::string& dir, kernels::DType dtype,
-                                               double tolerance);
+                                               double tolerance, LoadProgressFn progress = nullptr);
 
 // A table for people, with a closing line that says whether the model passed.
 std::string FormatCheckReport(const CheckModelReport& report);

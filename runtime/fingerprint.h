@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -18,7 +19,9 @@ class FingerprintBuilder {
  public:
   FingerprintBuilder();
   ~FingerprintBuilder();
-  void Add(absl::string_view name, absl::Span<const uint8_t> bytes);
+  // `done(bytes)` is called as the bytes are hashed; may be null.
+  void Add(absl::string_view name, absl::Span<const uint8_t> bytes,
+           const std::function<void(size_t bytes)>& done = nullptr);
   void Add(absl::string_view name, absl::string_view bytes);
   // Lower-case hex. INTERNAL if the hash library failed.
   absl::StatusOr<std::string> Finish();

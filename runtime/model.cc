@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "runtime/fingerprint.h"
+#include "runtime/memory_budget.h"
 #include "runtime/model_config.h"
 #include "runtime/model_forward.h"
 #include "runtime/tensor_file.h"
@@ -46,7 +47,7 @@ class LoadedModel : public Model {
 };
 
 absl::Status LoadedModel::LoadWeights(const TensorFile& file, const LoadOptions& options) {
-  WeightReader reader(file, options.dtype);
+  WeightReader reader(file, options.dtype, options.progress);
   const auto make = [&](const std::string& prefix, const MixerSpec& mixer) {
     return std::visit([&](const auto& spec) { return MakeMixer(spec, prefix, reader); }, mixer);
   };
@@ -80,6 +81,7 @@ absl::Status LoadedModel::LoadWeights(const TensorFile& file, const LoadOptions&
   head.resize(head.size() - std::string(".weight").size());
   ANABRANCH_ASSIGN_OR_RETURN(weights.head, reader.ReadLinear({head}, false));
   weights.bytes = reader.bytes_read();
+  weights.files = file.files();
   forward_ = std::make_unique<ForwardPass>(description_, std::move(weights), options.dtype,
                                            options.num_threads);
   return absl::OkStatus();
@@ -95,13 +97,42 @@ absl::StatusOr<std::string> ReadOptional(const std::string& path) {
 }
 
 absl::StatusOr<std::string> Fingerprint(const TensorFile& tensors, absl::string_view config,
-                                        absl::string_view tokenizer, absl::string_view profile) {
+                                        absl::string_view tokenizer, absl::string_view profile,
+                                        const LoadProgressFn& progress) {
   FingerprintBuilder builder;
   builder.Add("numerics", absl::StrCat(profile, "/", kNumericsVersion));
   builder.Add("config.json", config);
   builder.Add("tokenizer.json", tokenizer);
-  for (const auto& file : tensors.files()) builder.Add("tensors", file->bytes());
+  LoadProgress hashed{"hashing weights"};
+  for (const auto& file : tensors.files()) {
+    hashed.total += static_cast<int64_t>(file->bytes().size());
+  }
+  for (const auto& file : tensors.files()) {
+    builder.Add("tensors", file->bytes(), [&](size_t bytes) {
+      hashed.done += static_cast<int64_t>(bytes);
+      if (progress != nullptr) progress(hashed);
+    });
+  }
   return builder.Finish();
+}
+
+// Before anything is allocated for the weights.
+absl::Status CheckWeightsFit(const TensorFile& tensors, const ModelDescription& model,
+                             const LoadOptions& options) {
+  MemoryBudget budget{options.memory_limit, "the configured limit"};
+  if (options.memory_limit == 0) {
+    auto available = AvailableMemory();
+    if (!available.ok()) return absl::OkStatus();  // the allocation itself will tell
+    budget = *std::move(available);
+  }
+  std::string advice = "use a machine with more memory or a smaller model";
+  if (options.dtype == kernels::DType::kFloat32) {
+    const uint64_t half = EstimateWeightBytes(tensors, kernels::DType::kBFloat16, model);
+    advice = absl::StrCat("serve with --dtype bfloat16, which needs ", HumanMemory(half), ", or ",
+                          advice);
+  }
+  return CheckMemory("the weights", EstimateWeightBytes(tensors, options.dtype, model), budget,
+                     advice);
 }
 
 }  // namespace
@@ -123,12 +154,14 @@ absl::StatusOr<std::unique_ptr<Model>> Model::Load(const std::string& dir,
       options.dtype == kernels::DType::kBFloat16 ? "cpu-bfloat16" : "cpu-float32";
   absl::Status status = CheckTensors(tensors, *description);
   auto model = std::make_unique<LoadedModel>(*std::move(description), profile);
+  if (status.ok()) status = CheckWeightsFit(tensors, model->description(), options);
   if (status.ok()) status = model->LoadWeights(tensors, options);
   if (!status.ok()) {
     return absl::Status(status.code(), absl::StrCat(dir, ": ", status.message()));
   }
   ANABRANCH_ASSIGN_OR_RETURN(std::string fingerprint,
-                             Fingerprint(tensors, config, tokenizer, profile));
+                             Fingerprint(tensors, config, tokenizer, profile, options.progress));
+  for (const auto& file : tensors.files()) ANABRANCH_RETURN_IF_ERROR(file->CheckUnchanged());
   model->set_fingerprint(std::move(fingerprint));
   return model;
 }

@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "kernels/launch.h"
+#include "runtime/load_progress.h"
 #include "runtime/model_description.h"
 #include "runtime/state_layout.h"
 
@@ -18,7 +19,10 @@ namespace anabranch {
 struct LoadOptions {
   // Compute precision; kFloat32 converts bfloat16 weights exactly. Part of the fingerprint.
   kernels::DType dtype = kernels::DType::kFloat32;
-  int num_threads = 0;  // 0: one per hardware thread
+  int num_threads = 0;      // 0: one per hardware thread
+  LoadProgressFn progress;  // called often while loading; may be null
+  // Bytes that the weights may take; 0: what the machine and the control group have available.
+  uint64_t memory_limit = 0;
 };
 
 // Rows of several sequences, packed; see kernels/launch.h. All spans outlive the call.
@@ -35,8 +39,13 @@ struct StepBatch {
 class Model {
  public:
   // Reads config.json and the safetensors of `dir`, validates every tensor against the description
-  // before allocating, and packs the weights. Errors: NOT_FOUND (missing file), INVALID_ARGUMENT
-  // (names the file, key or tensor and what is expected), DATA_LOSS (damaged file, NaN weights).
+  // before allocating, and packs the weights; peak memory is about what the model keeps. Errors:
+  // NOT_FOUND (missing file), INVALID_ARGUMENT (names the file, key or tensor and what is
+  // expected), DATA_LOSS (damaged file, NaN weights, or changed while it was read),
+  // RESOURCE_EXHAUSTED (the weights do not fit into memory; nothing was allocated).
+  //
+  // The files stay mapped: replace them by renaming, never in place. Truncating one under a process
+  // that uses it raises SIGBUS there.
   static absl::StatusOr<std::unique_ptr<Model>> Load(const std::string& dir,
                                                      const LoadOptions& options);
   virtual ~Model() = default;
@@ -47,6 +56,7 @@ class Model {
   virtual const std::string& fingerprint() const = 0;
   // "cpu-float32" or "cpu-bfloat16": states of different profiles are never mixed.
   virtual const std::string& numerics_profile() const = 0;
+  // Without the embedding where it is used in the file's mapping.
   virtual size_t weight_bytes() const = 0;
 
   // Runs the batch: updates the sequences' state in `state`, writes logits [logit_rows, vocab] f32.

@@ -135,7 +135,7 @@ absl::Status ForwardPass::Embed(const StepContext& step, const int32_t* ids, flo
   params.width = model_.hidden;
   params.ids = ids;
   params.table = weights_.embedding.data();
-  params.dtype = dtype_;
+  params.dtype = weights_.embedding.dtype();
   params.scale = model_.embedding_scale;
   params.y = x;
   params.round_to_bf16 = step.bf16;

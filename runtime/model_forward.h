@@ -26,10 +26,11 @@ struct ModelWeights {
     std::vector<Branch> branches;
     std::vector<Stage> side_chain;
   };
-  Buffer embedding;         // [vocab, hidden] in the compute dtype
+  Table embedding;          // [vocab, hidden]
   std::vector<Step> steps;  // of all layers, in order
   Buffer final_norm;
   Linear head;
+  std::vector<std::shared_ptr<MappedFile>> files;  // that the embedding may point into
   size_t bytes = 0;
 };
 

@@ -23,17 +23,19 @@ absl::Status InFile(const std::string& path, const absl::Status& status) {
   return absl::Status(status.code(), absl::StrCat(path, ": ", status.message()));
 }
 
+int64_t ModifiedNs(const struct stat& info) {
+  return int64_t{info.st_mtim.tv_sec} * 1'000'000'000 + info.st_mtim.tv_nsec;
+}
+
 absl::string_view AsText(absl::Span<const uint8_t> bytes) {
   return absl::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size());
 }
 
 }  // namespace
 
-MappedFile::MappedFile(std::string path, absl::Span<const uint8_t> bytes)
-    : path_(std::move(path)), bytes_(bytes) {}
-
 MappedFile::~MappedFile() {
   if (!bytes_.empty()) munmap(const_cast<uint8_t*>(bytes_.data()), bytes_.size());
+  close(fd_);
 }
 
 absl::StatusOr<std::shared_ptr<MappedFile>> MappedFile::Open(const std::string& path) {
@@ -44,24 +46,30 @@ absl::StatusOr<std::shared_ptr<MappedFile>> MappedFile::Open(const std::string& 
     return errno == ENOENT || errno == ENOTDIR ? absl::NotFoundError(message)
                                                : absl::UnavailableError(message);
   }
+  std::shared_ptr<MappedFile> file(new MappedFile(path, fd));
   struct stat info = {};
   if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
-    close(fd);
     return absl::NotFoundError(absl::StrCat(path, ": not a regular file"));
   }
+  file->modified_ns_ = ModifiedNs(info);
   const size_t size = static_cast<size_t>(info.st_size);
-  absl::Span<const uint8_t> bytes;
-  if (size > 0) {
-    void* data = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd, 0);
-    if (data == MAP_FAILED) {
-      const absl::Status status = absl::UnavailableError(absl::StrCat(path, ": ", strerror(errno)));
-      close(fd);
-      return status;
-    }
-    bytes = absl::MakeConstSpan(static_cast<const uint8_t*>(data), size);
+  if (size == 0) return file;
+  void* data = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd, 0);
+  if (data == MAP_FAILED) {
+    return absl::UnavailableError(absl::StrCat(path, ": ", strerror(errno)));
   }
-  close(fd);
-  return std::shared_ptr<MappedFile>(new MappedFile(path, bytes));
+  file->bytes_ = absl::MakeConstSpan(static_cast<const uint8_t*>(data), size);
+  return file;
+}
+
+absl::Status MappedFile::CheckUnchanged() const {
+  struct stat info = {};
+  if (fstat(fd_, &info) == 0 && ModifiedNs(info) == modified_ns_ &&
+      static_cast<size_t>(info.st_size) == bytes_.size()) {
+    return absl::OkStatus();
+  }
+  return absl::DataLossError(
+      absl::StrCat(path_, ": changed while it was read; load it again when it is complete"));
 }
 
 absl::StatusOr<TensorFile> TensorFile::Open(const std::string& path) {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -13,7 +14,9 @@
 
 namespace anabranch {
 
-// A read-only memory mapping of one file.
+// A read-only memory mapping of one file. It shows what is written into the file later, and reading
+// it after the file was truncated raises SIGBUS: whoever replaces a file should rename the new one
+// over it, which leaves the mapping alone.
 class MappedFile {
  public:
   // NOT_FOUND if there is no such regular file; UNAVAILABLE if it cannot be mapped.
@@ -24,11 +27,15 @@ class MappedFile {
 
   absl::Span<const uint8_t> bytes() const { return bytes_; }
   const std::string& path() const { return path_; }
+  // DATA_LOSS if the file was written to or truncated since it was opened.
+  absl::Status CheckUnchanged() const;
 
  private:
-  MappedFile(std::string path, absl::Span<const uint8_t> bytes);
+  MappedFile(std::string path, int fd) : path_(std::move(path)), fd_(fd) {}
   std::string path_;
+  int fd_;
   absl::Span<const uint8_t> bytes_;
+  int64_t modified_ns_ = 0;
 };
 
 // All tensors of one safetensors file or of a model folder. Errors name the file.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "kernels/elementwise.h"
@@ -10,11 +11,21 @@
 #include "statestore/base/status_macros.h"
 
 namespace anabranch {
-
 namespace {
+
+constexpr int64_t kTableBlock = 1 << 20;    // elements
+constexpr int64_t kReportBytes = 16 << 20;  // between two reports of progress
 
 size_t ElementBytes(kernels::DType dtype) {
   return dtype == kernels::DType::kFloat32 ? sizeof(float) : sizeof(uint16_t);
+}
+
+// Whether looking rows up in the file's bytes gives what looking them up in a converted copy would.
+bool UsableAsStored(const TensorView& tensor, kernels::DType dtype) {
+  const bool aligned =
+      reinterpret_cast<uintptr_t>(tensor.bytes.data()) % TensorDTypeBytes(tensor.dtype) == 0;
+  return aligned && (tensor.dtype == TensorDType::kBF16 ||
+                     (tensor.dtype == TensorDType::kF32 && dtype == kernels::DType::kFloat32));
 }
 
 }  // namespace
@@ -64,19 +75,31 @@ absl::StatusOr<const TensorView*> WeightReader::Checked(const std::string& name,
   return tensor;
 }
 
+WeightReader::WeightReader(const TensorFile& file, kernels::DType dtype, LoadProgressFn progress)
+    : file_(file), dtype_(dtype), progress_(std::move(progress)) {
+  done_.phase = "reading weights";
+  for (const auto& mapped : file.files()) {
+    done_.total += static_cast<int64_t>(mapped->bytes().size());
+  }
+}
+
 absl::StatusOr<Buffer> WeightReader::Keep(size_t bytes) {
   bytes_ += bytes;
   return Buffer::Allocate(bytes);
 }
 
+// A tied head is read twice, so the sum may pass the total.
+void WeightReader::Report(int64_t bytes) {
+  done_.done = std::min(done_.done + bytes, done_.total);
+  if (progress_ == nullptr || done_.done - reported_ < kReportBytes) return;
+  reported_ = done_.done;
+  progress_(done_);
+}
+
 absl::Status WeightReader::Convert(const std::string& name, float* out) {
   ANABRANCH_ASSIGN_OR_RETURN(const TensorView* tensor, Checked(name));
-  ANABRANCH_RETURN_IF_ERROR(ToFloats(*tensor, out));
-  if (dtype_ == kernels::DType::kBFloat16) RoundToBFloat16(out, tensor->num_elements());
-  if (!AllFinite(out, tensor->num_elements())) {
-    return absl::DataLossError(absl::StrCat("tensor '", name, "' has NaN or infinite values"));
-  }
-  return absl::OkStatus();
+  Report(static_cast<int64_t>(tensor->bytes.size()));
+  return ReadElements(name, *tensor, 0, tensor->num_elements(), dtype_, out);
 }
 
 absl::StatusOr<Buffer> WeightReader::ReadFloats(const std::string& name) {
@@ -99,28 +122,42 @@ absl::StatusOr<Buffer> WeightReader::ReadConvolution(const std::string& name) {
   return columns;
 }
 
-absl::StatusOr<Buffer> WeightReader::ReadTable(const std::string& name) {
+absl::StatusOr<Table> WeightReader::ReadTable(const std::string& name) {
   ANABRANCH_ASSIGN_OR_RETURN(const TensorView* tensor, Checked(name));
-  if (dtype_ == kernels::DType::kFloat32) return ReadFloats(name);
-  const int64_t count = tensor->num_elements();
-  ANABRANCH_ASSIGN_OR_RETURN(Buffer floats, Buffer::Allocate(count * sizeof(float)));
-  ANABRANCH_RETURN_IF_ERROR(Convert(name, floats.floats()));
-  ANABRANCH_ASSIGN_OR_RETURN(Buffer table, Keep(count * sizeof(uint16_t)));
-  ToBFloat16(floats.floats(), count, static_cast<uint16_t*>(table.data()));
+  Table table;
+  const bool mapped = UsableAsStored(*tensor, dtype_);
+  table.dtype_ = mapped && tensor->dtype == TensorDType::kBF16 ? kernels::DType::kBFloat16 : dtype_;
+  const size_t element = ElementBytes(dtype_);
+  if (mapped) {
+    table.data_ = tensor->bytes.data();
+  } else {
+    ANABRANCH_ASSIGN_OR_RETURN(table.copy_, Keep(tensor->num_elements() * element));
+    table.data_ = table.copy_.data();
+  }
+  std::vector<float> block;  // mapped values are read too: none may be NaN
+  for (int64_t begin = 0; begin < tensor->num_elements(); begin += kTableBlock) {
+    block.resize(std::min(kTableBlock, tensor->num_elements() - begin));
+    const auto count = static_cast<int64_t>(block.size());
+    ANABRANCH_RETURN_IF_ERROR(ReadElements(name, *tensor, begin, count, dtype_, block.data()));
+    Report(count * static_cast<int64_t>(TensorDTypeBytes(tensor->dtype)));
+    if (mapped) continue;
+    char* to = static_cast<char*>(table.copy_.data()) + begin * element;
+    if (dtype_ == kernels::DType::kFloat32) {
+      std::memcpy(to, block.data(), count * element);
+    } else {
+      ToBFloat16(block.data(), count, reinterpret_cast<uint16_t*>(to));
+    }
+  }
   return table;
 }
 
-absl::StatusOr<Buffer> WeightReader::ReadRows(const std::string& name) {
-  const size_t kept = bytes_;
-  auto rows = ReadTable(name);
-  bytes_ = kept;
-  return rows;
-}
-
-absl::StatusOr<Linear> WeightReader::Pack(const void* matrix, int64_t rows, int64_t columns) {
+absl::StatusOr<Linear> WeightReader::Pack(absl::Span<const StoredRows> parts, int64_t columns) {
+  int64_t rows = 0;
+  for (const StoredRows& part : parts) rows += part.count;
   Linear linear;
   ANABRANCH_ASSIGN_OR_RETURN(linear.packed_, Keep(kernels::PackedBytes(dtype_, rows, columns)));
-  kernels::PackMatrix(dtype_, matrix, rows, columns, linear.packed_.data());
+  ANABRANCH_RETURN_IF_ERROR(PackRows(
+      parts, columns, dtype_, [this](int64_t bytes) { Report(bytes); }, linear.packed_.data()));
   linear.weight_ = {linear.packed_.data(), dtype_, rows, columns};
   return linear;
 }
@@ -128,50 +165,34 @@ absl::StatusOr<Linear> WeightReader::Pack(const void* matrix, int64_t rows, int6
 absl::StatusOr<Linear> WeightReader::ReadLinear(absl::Span<const std::string> names, bool bias) {
   const std::string key = absl::StrJoin(names, " ");
   if (const auto found = linears_.find(key); found != linears_.end()) return found->second;
-  int64_t rows = 0, columns = 0;
+  std::vector<StoredRows> parts;
   for (const std::string& name : names) {
     ANABRANCH_ASSIGN_OR_RETURN(const TensorView* tensor, Checked(name + ".weight", 2));
-    rows += tensor->shape[0];
-    columns = tensor->shape[1];
+    parts.push_back({name + ".weight", tensor, 0, 1, tensor->shape[0]});
   }
-  const size_t row_bytes = columns * ElementBytes(dtype_);
-  ANABRANCH_ASSIGN_OR_RETURN(Buffer stacked, Buffer::Allocate(rows * row_bytes));
-  Buffer biases;
+  ANABRANCH_ASSIGN_OR_RETURN(Linear linear, Pack(parts, parts.back().tensor->shape[1]));
   if (bias) {
-    ANABRANCH_ASSIGN_OR_RETURN(biases, Keep(rows * sizeof(float)));
-  }
-  int64_t row = 0;
-  for (const std::string& name : names) {
-    ANABRANCH_ASSIGN_OR_RETURN(const Buffer part, ReadRows(name + ".weight"));
-    std::memcpy(static_cast<char*>(stacked.data()) + row * row_bytes, part.data(), part.size());
-    if (bias) {
-      ANABRANCH_RETURN_IF_ERROR(Convert(name + ".bias", biases.floats() + row));
+    ANABRANCH_ASSIGN_OR_RETURN(linear.bias_, Keep(linear.out_features() * sizeof(float)));
+    float* at = linear.bias_.floats();
+    for (size_t i = 0; i < names.size(); at += parts[i++].count) {
+      ANABRANCH_RETURN_IF_ERROR(Convert(names[i] + ".bias", at));
     }
-    row += file_.Find(name + ".weight")->shape[0];
   }
-  ANABRANCH_ASSIGN_OR_RETURN(Linear linear, Pack(stacked.data(), rows, columns));
-  linear.bias_ = std::move(biases);
   linears_.emplace(key, linear);
   return linear;
 }
 
 absl::StatusOr<Linear> WeightReader::ReadAlternating(const std::string& name, bool bias) {
   ANABRANCH_ASSIGN_OR_RETURN(const TensorView* tensor, Checked(name + ".weight", 2));
-  const int64_t rows = tensor->shape[0], columns = tensor->shape[1];
-  const size_t row_bytes = columns * ElementBytes(dtype_);
-  ANABRANCH_ASSIGN_OR_RETURN(const Buffer stored, ReadRows(name + ".weight"));
-  ANABRANCH_ASSIGN_OR_RETURN(Buffer halves, Buffer::Allocate(stored.size()));
-  const auto half_row = [&](int64_t row) { return row % 2 * (rows / 2) + row / 2; };
-  for (int64_t row = 0; row < rows; ++row) {
-    std::memcpy(static_cast<char*>(halves.data()) + half_row(row) * row_bytes,
-                static_cast<const char*>(stored.data()) + row * row_bytes, row_bytes);
-  }
-  ANABRANCH_ASSIGN_OR_RETURN(Linear linear, Pack(halves.data(), rows, columns));
+  const int64_t rows = tensor->shape[0], half = rows / 2;
+  const StoredRows parts[] = {{name + ".weight", tensor, 0, 2, rows - half},
+                              {name + ".weight", tensor, 1, 2, half}};
+  ANABRANCH_ASSIGN_OR_RETURN(Linear linear, Pack(parts, tensor->shape[1]));
   if (!bias) return linear;
   ANABRANCH_ASSIGN_OR_RETURN(const Buffer stored_bias, ReadFloats(name + ".bias"));
   ANABRANCH_ASSIGN_OR_RETURN(linear.bias_, Buffer::Allocate(stored_bias.size()));
   for (int64_t row = 0; row < rows; ++row) {
-    linear.bias_.floats()[half_row(row)] = stored_bias.floats()[row];
+    linear.bias_.floats()[row % 2 * (rows - half) + row / 2] = stored_bias.floats()[row];
   }
   return linear;
 }
@@ -179,15 +200,37 @@ absl::StatusOr<Linear> WeightReader::ReadAlternating(const std::string& name, bo
 absl::StatusOr<std::vector<Linear>> WeightReader::ReadLinears(const std::string& name) {
   ANABRANCH_ASSIGN_OR_RETURN(const TensorView* tensor, Checked(name, 3));
   const int64_t rows = tensor->shape[1], columns = tensor->shape[2];
-  ANABRANCH_ASSIGN_OR_RETURN(const Buffer stored, ReadRows(name));
   std::vector<Linear> layers;
   for (int64_t i = 0; i < tensor->shape[0]; ++i) {
-    const char* matrix =
-        static_cast<const char*>(stored.data()) + i * rows * columns * ElementBytes(dtype_);
-    ANABRANCH_ASSIGN_OR_RETURN(Linear layer, Pack(matrix, rows, columns));
+    const StoredRows part{name, tensor, i * rows, 1, rows};
+    ANABRANCH_ASSIGN_OR_RETURN(Linear layer, Pack({part}, columns));
     layers.push_back(std::move(layer));
   }
   return layers;
+}
+
+uint64_t EstimateWeightBytes(const TensorFile& file, kernels::DType dtype,
+                             const ModelDescription& model) {
+  uint64_t bytes = 0;
+  const TensorView* table = file.Find(model.embedding_name);
+  absl::flat_hash_set<const uint8_t*> seen;  // a tensor may have several names
+  for (const auto& [name, tensor] : file.tensors()) {
+    if (!seen.insert(tensor.bytes.data()).second) continue;
+    const bool embedding = table != nullptr && table->bytes.data() == tensor.bytes.data();
+    if (model.tied_head && name == model.head_name && !embedding) continue;
+    if (embedding && !UsableAsStored(tensor, dtype)) {
+      bytes += tensor.num_elements() * ElementBytes(dtype);
+    }
+    if (embedding && !model.tied_head) continue;
+    // Matrices are packed, and so are stacks of them; [channels, 1, width] and vectors are floats.
+    const std::vector<int64_t>& shape = tensor.shape;
+    const size_t rank = shape.size();
+    const bool packed = rank == 2 || (rank == 3 && shape[1] > 1);
+    bytes += !packed ? tensor.num_elements() * sizeof(float)
+                     : (rank == 3 ? shape[0] : 1) *
+                           kernels::PackedBytes(dtype, shape[rank - 2], shape[rank - 1]);
+  }
+  return bytes;
 }
 
 }  // namespace anabranch

@@ -12,9 +12,11 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "kernels/gemm.h"
+#include "runtime/load_progress.h"
 #include "runtime/model_description.h"
 #include "runtime/tensor_file.h"
 #include "runtime/tensor_memory.h"
+#include "runtime/weight_packing.h"
 
 namespace anabranch {
 
@@ -47,10 +49,30 @@ class Linear {
   kernels::PackedMatrix weight_;
 };
 
+// Rows for lookups, row-major. Elements that can be used as they are in the file stay in its
+// mapping, which all processes on a machine share; others are a copy of the compute dtype.
+class Table {
+ public:
+  const void* data() const { return data_; }
+  kernels::DType dtype() const { return dtype_; }
+
+ private:
+  friend class WeightReader;
+  const void* data_ = nullptr;
+  kernels::DType dtype_ = kernels::DType::kFloat32;
+  Buffer copy_;  // empty if the file's bytes are used
+};
+
+// The bytes that the weights will take in memory as `dtype`, about; what stays mapped is not
+// counted.
+uint64_t EstimateWeightBytes(const TensorFile& file, kernels::DType dtype,
+                             const ModelDescription& model);
+
 // Reads tensors that CheckTensors accepted. DATA_LOSS names a tensor with NaN or infinite values.
 class WeightReader {
  public:
-  WeightReader(const TensorFile& file, kernels::DType dtype) : file_(file), dtype_(dtype) {}
+  // `progress` is called now and then; may be null. The file outlives what is read.
+  WeightReader(const TensorFile& file, kernels::DType dtype, LoadProgressFn progress);
 
   // `names` without ".weight": several matrices of the same width are stacked, one below the other.
   // What was read before is shared with the earlier result.
@@ -64,24 +86,26 @@ class WeightReader {
   absl::StatusOr<Buffer> ReadFloats(const std::string& name);
   // [channels, 1, width] -> [width, channels].
   absl::StatusOr<Buffer> ReadConvolution(const std::string& name);
-  // Row-major, elements of the compute dtype, for lookups.
-  absl::StatusOr<Buffer> ReadTable(const std::string& name);
+  absl::StatusOr<Table> ReadTable(const std::string& name);
 
   kernels::DType dtype() const { return dtype_; }
-  size_t bytes_read() const { return bytes_; }  // of all results so far
+  size_t bytes_read() const { return bytes_; }  // of all results so far, without mapped ones
 
  private:
   absl::StatusOr<const TensorView*> Checked(const std::string& name, size_t rank = 0);
   absl::Status Convert(const std::string& name, float* out);
   absl::StatusOr<Buffer> Keep(size_t bytes);
-  // Row-major, as ReadTable, but not counted: dropped after packing.
-  absl::StatusOr<Buffer> ReadRows(const std::string& name);
-  absl::StatusOr<Linear> Pack(const void* matrix, int64_t rows, int64_t columns);
+  void Report(int64_t bytes);
+  // The rows of all parts in one layer without bias.
+  absl::StatusOr<Linear> Pack(absl::Span<const StoredRows> parts, int64_t columns);
 
   const TensorFile& file_;
-  kernels::DType dtype_;
+  const kernels::DType dtype_;
+  const LoadProgressFn progress_;
   size_t bytes_ = 0;
   absl::flat_hash_map<std::string, Linear> linears_;  // by names, for layers that share them
+  LoadProgress done_;                                 // of the files
+  int64_t reported_ = 0;                              // bytes
 };
 
 }  // namespace anabranch

@@ -1,7 +1,12 @@
 #include "service/check_commands.h"
 
-#include <cstdio>
+#include <unistd.h>
 
+#include <algorithm>
+#include <cstdio>
+#include <string>
+
+#include "absl/time/clock.h"
 #include "runtime/check_model.h"
 #include "runtime/check_tokenizer.h"
 #include "service/config.h"
@@ -16,12 +21,24 @@ int CannotRun(const absl::Status& status) {
   return kCannotRun;
 }
 
+// A line a second, only where someone may watch.
+LoadProgressFn TerminalProgress() {
+  if (isatty(STDERR_FILENO) == 0) return nullptr;
+  const auto show = [](const LoadProgress& progress) {
+    std::fprintf(
+        stderr, "%s: %lld of %lld bytes, %lld %%\n", std::string(progress.phase).c_str(),
+        static_cast<long long>(progress.done), static_cast<long long>(progress.total),
+        static_cast<long long>(100 * progress.done / std::max<int64_t>(progress.total, 1)));
+  };
+  return EverySecond(show, absl::Now);
+}
+
 }  // namespace
 
 int RunCheckModelCommand(const std::string& directory, const std::string& dtype, double tolerance) {
   const auto parsed = ParseDType(dtype);
   if (!parsed.ok()) return CannotRun(parsed.status());
-  const auto report = RunCheckModel(directory, *parsed, tolerance);
+  const auto report = RunCheckModel(directory, *parsed, tolerance, TerminalProgress());
   if (!report.ok()) return CannotRun(report.status());
   std::printf("%s", FormatCheckReport(*report).c_str());
   return report->passed ? 0 : kDiffers;

@@ -3,6 +3,7 @@
 #include <grpc/support/log.h>
 #include <pthread.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include <cstdio>
 #include <string>
@@ -28,6 +29,24 @@ sigset_t BlockStopSignals() {
   return signals;
 }
 
+// Weights are read from mapped files; one that somebody truncates gives SIGBUS here. What was
+// acknowledged is on disk, so ending is safe; ending without a word would not help anybody.
+void ExplainBusError(int signal_number) {
+  constexpr char kMessage[] =
+      "anabranchd: a mapped file (of the model?) was truncated while in use, or its disk failed; "
+      "replace files by renaming new ones over them\n";
+  // A handler may do little else; the default action follows.
+  if (write(STDERR_FILENO, kMessage, sizeof(kMessage) - 1) < 0) return;
+  raise(signal_number);
+}
+
+void SetUpBusErrors() {
+  struct sigaction action = {};
+  action.sa_handler = ExplainBusError;
+  action.sa_flags = static_cast<int>(SA_RESETHAND);
+  sigaction(SIGBUS, &action, nullptr);
+}
+
 int Fail(const absl::Status& status) {
   std::fprintf(stderr, "anabranchd: %s\n", std::string(status.message()).c_str());
   return 1;
@@ -46,6 +65,7 @@ void SayReady(const Server& server, const ServerConfig& config) {
 
 int RunServe(const ServeOptions& options) {
   const sigset_t signals = BlockStopSignals();
+  SetUpBusErrors();
   const absl::Status logging = SetUpLogging(options.log_level, options.log_json);
   if (!logging.ok()) return Fail(logging);
   gpr_set_log_function(ForwardGrpcLog);

@@ -4,6 +4,7 @@
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/resource_quota.h>
 
+#include <algorithm>
 #include <optional>
 #include <utility>
 
@@ -42,6 +43,14 @@ void SetTransportOptions(grpc::ServerBuilder& builder) {
                              Millis(absl::Seconds(30)));
   builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_MS, Millis(absl::Minutes(30)));
   builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_GRACE_MS, Millis(absl::Hours(1)));
+}
+
+void LogProgress(const LoadProgress& progress) {
+  LogEvent(LogLevel::kInfo, "model_loading",
+           {{"phase", std::string(progress.phase)},
+            {"bytes", progress.done},
+            {"of", progress.total},
+            {"percent", 100 * progress.done / std::max<int64_t>(progress.total, 1)}});
 }
 
 // Members in the order in which they are made; taken down in the reverse one.
@@ -85,6 +94,7 @@ absl::Status ServerImpl::LoadParts() {
   LoadOptions load;
   ANABRANCH_ASSIGN_OR_RETURN(load.dtype, ParseDType(config_.dtype));
   load.num_threads = config_.threads;
+  load.progress = EverySecond(LogProgress, absl::Now);
   // The library first: a second server on it should say so before it loads gigabytes.
   StoreOptions store;
   store.directory = config_.data;
@@ -93,7 +103,9 @@ absl::Status ServerImpl::LoadParts() {
   ANABRANCH_ASSIGN_OR_RETURN(store_, OpenStateStore(store));
   ANABRANCH_ASSIGN_OR_RETURN(model_, ServedModel::Load(config_.model, load, config_.chat_format));
   LogEvent(LogLevel::kInfo, "model_loaded",
-           {{"model", model_->name()}, {"chat_format", model_->chat_name()}});
+           {{"model", model_->name()},
+            {"weight_bytes", static_cast<int64_t>(model_->model()->weight_bytes())},
+            {"chat_format", model_->chat_name()}});
   EngineOptions engine;
   engine.slots.num_slots = config_.slots;
   engine.slots.num_kv_pages = config_.kv_pages;

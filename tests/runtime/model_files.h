@@ -59,7 +59,9 @@ struct RawModel {
                       {"data_offsets", {data.size(), data.size() + tensor.bytes.size()}}};
       data += tensor.bytes;
     }
-    return WithHeader(header.dump(), data);
+    std::string text = header.dump();
+    text.append(-text.size() % 8, ' ');  // aligns the data, as writers do
+    return WithHeader(text, data);
   }
 };
 
