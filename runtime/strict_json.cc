@@ -12,13 +12,31 @@ namespace {
 
 constexpr int kMaxDepth = 32;
 
+// Found before parsing: the parser would keep a record of every level it is in.
+bool IsTooDeep(absl::string_view text) {
+  int depth = 0;
+  bool in_string = false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (in_string && c == '\\') {
+      ++i;
+    } else if (c == '"') {
+      in_string = !in_string;
+    } else if (!in_string && (c == '{' || c == '[')) {
+      if (++depth > kMaxDepth) return true;
+    } else if (!in_string && (c == '}' || c == ']')) {
+      --depth;
+    }
+  }
+  return false;
+}
+
 // Watches the parser's events for what it would accept silently.
 class StrictnessCheck {
  public:
   // The parser's callback. Returning false drops the value, so nothing deep is ever built.
-  bool Accept(int depth, nlohmann::json::parse_event_t event, const nlohmann::json& parsed) {
+  bool Accept(nlohmann::json::parse_event_t event, const nlohmann::json& parsed) {
     using Event = nlohmann::json::parse_event_t;
-    if (depth > kMaxDepth && problem_.empty()) problem_ = "nested too deeply";
     if (event == Event::object_start) {
       keys_.emplace_back();
     } else if (event == Event::object_end) {
@@ -41,11 +59,12 @@ class StrictnessCheck {
 }  // namespace
 
 absl::StatusOr<nlohmann::json> ParseStrictJson(absl::string_view text) {
+  if (IsTooDeep(text)) return absl::InvalidArgumentError("JSON: nested too deeply");
   StrictnessCheck check;
   auto json = nlohmann::json::parse(
       text.begin(), text.end(),
-      [&check](int depth, nlohmann::json::parse_event_t event, nlohmann::json& parsed) {
-        return check.Accept(depth, event, parsed);
+      [&check](int, nlohmann::json::parse_event_t event, nlohmann::json& parsed) {
+        return check.Accept(event, parsed);
       },
       /*allow_exceptions=*/false);
   if (!check.problem().empty()) {

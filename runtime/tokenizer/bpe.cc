@@ -15,6 +15,8 @@ namespace {
 
 constexpr absl::string_view kName = "model BPE";
 constexpr size_t kMaxMerges = 16'000'000;
+// A table by id takes memory for every id that is not used; a small file must not ask for much.
+constexpr size_t kMaxUnusedIds = 16'384;
 
 uint64_t PairKey(int32_t left, int32_t right) {
   return uint64_t{static_cast<uint32_t>(left)} << 32 | static_cast<uint32_t>(right);
@@ -77,6 +79,11 @@ absl::Status Bpe::ReadVocab(const Json& model) {
     ANABRANCH_ASSIGN_OR_RETURN(const int32_t id,
                                TokenIdValue(value, absl::StrCat(kName, ": id of '", token, "'")));
     highest = std::max(highest, id);
+    if (static_cast<size_t>(id) > 2 * vocab->size() + kMaxUnusedIds) {
+      return absl::InvalidArgumentError(absl::StrCat(kName, ": id of '", token, "' is ", id,
+                                                     ", far beyond the ", vocab->size(),
+                                                     " tokens there are"));
+    }
   }
   tokens_.resize(static_cast<size_t>(highest) + 1);
   ids_.reserve(vocab->size());
