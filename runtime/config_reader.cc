@@ -185,6 +185,23 @@ std::vector<int32_t> ConfigReader::TokenIds(absl::string_view key, int64_t limit
   return ids;
 }
 
+std::vector<int64_t> ConfigReader::Indices(absl::string_view key, int64_t limit, bool* found) {
+  const nlohmann::json* value = Find(key);
+  *found = value != nullptr;
+  std::vector<int64_t> indices;
+  if (value == nullptr) return indices;
+  bool valid = value->is_array() && static_cast<int64_t>(value->size()) <= limit;
+  for (size_t i = 0; valid && i < value->size(); ++i) {
+    const std::optional<int64_t> index = AsInteger((*value)[i]);
+    valid = index && *index<limit&& * index>(indices.empty() ? -1 : indices.back());
+    if (valid) indices.push_back(*index);
+  }
+  if (valid) return indices;
+  Fail(key,
+       absl::StrCat("expected ascending indices from 0 to ", limit - 1, ", found ", Shown(*value)));
+  return {};
+}
+
 std::pair<float, float> ConfigReader::Range(absl::string_view key, float low, float high) {
   const nlohmann::json* value = Find(key);
   if (value == nullptr) return {low, high};

@@ -36,6 +36,8 @@ class ConfigReader {
   std::vector<std::string> Strings(absl::string_view key, bool* found);
   // One id or a list of ids in [0, limit).
   std::vector<int32_t> TokenIds(absl::string_view key, int64_t limit);
+  // A list of ascending indices in [0, limit); `found` as above.
+  std::vector<int64_t> Indices(absl::string_view key, int64_t limit, bool* found);
   // A pair low <= high of non-negative numbers; the second may be infinite.
   std::pair<float, float> Range(absl::string_view key, float low, float high);
   // The object under `key`, or an empty one.

@@ -3,6 +3,7 @@
 #include "kernels/causal_conv1d.h"
 #include "kernels/norm.h"
 #include "kernels/ssd_scan.h"
+#include "runtime/float_convert.h"
 #include "runtime/mixer.h"
 #include "statestore/base/status_macros.h"
 
@@ -36,7 +37,9 @@ absl::Status Mamba2Mixer::Load(const std::string& prefix, WeightReader& weights)
   dtype_ = weights.dtype();
   ANABRANCH_ASSIGN_OR_RETURN(in_proj_, weights.ReadLinear({prefix + "in_proj"}, spec_.in_bias));
   const int64_t shared = spec_.groups * spec_.state_dim;
-  const auto& scale = spec_.section_scale;
+  // The reference keeps these factors in the model's dtype.
+  std::array<float, 5> scale = spec_.section_scale;
+  if (dtype_ == kernels::DType::kBFloat16) RoundToBFloat16(scale.data(), scale.size());
   ANABRANCH_RETURN_IF_ERROR(in_proj_.ScaleSections({{spec_.inner, scale[0]},
                                                     {spec_.inner, scale[1]},
                                                     {shared, scale[2]},

@@ -57,8 +57,9 @@ Mamba2Spec ReadMamba2(ConfigReader& config, const Mamba2Keys& keys, std::optiona
   }
   mixer.inner = mixer.heads * mixer.head_dim;
   if (inner && mixer.inner != *inner) {
-    config.Fail(keys.heads, absl::StrCat(mixer.heads, " heads of ", mixer.head_dim, " do not make ",
-                                         inner_name, " = ", *inner));
+    config.Fail(keys.heads,
+                absl::StrCat(mixer.heads, " heads of ", keys.head_dim, " = ", mixer.head_dim,
+                             " do not make ", inner_name, " = ", *inner));
   }
   if (mixer.heads % mixer.groups != 0) {
     config.Fail(keys.groups, absl::StrCat(mixer.groups, " does not divide ", keys.heads));

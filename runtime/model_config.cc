@@ -13,13 +13,17 @@ namespace {
 struct Family {
   absl::string_view model_type;
   void (*describe)(ConfigReader&, ModelDescription&);
-  absl::string_view activation = "silu";  // hidden_act of the feed-forward
+  absl::string_view activation;  // hidden_act of the feed-forward
 };
 
 constexpr Family kFamilies[] = {
-    {"mamba", DescribeMamba},         {"falcon_mamba", DescribeMamba},
-    {"mamba2", DescribeMamba2},       {"granitemoehybrid", DescribeGraniteHybrid},
-    {"zamba", DescribeZamba, "gelu"}, {"falcon_h1", DescribeFalconH1},
+    {"mamba", DescribeMamba, "silu"},
+    {"falcon_mamba", DescribeMamba, "silu"},
+    {"mamba2", DescribeMamba2, "silu"},
+    {"falcon_h1", DescribeFalconH1, "silu"},
+    {"granitemoehybrid", DescribeGraniteHybrid, "silu"},
+    {"zamba", DescribeZamba, "gelu"},
+    {"zamba2", DescribeZamba2, "gelu"},
 };
 
 std::string SupportedFamilies() {

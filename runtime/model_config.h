@@ -23,6 +23,7 @@ void DescribeMamba(ConfigReader& config, ModelDescription& model);  // mamba and
 void DescribeMamba2(ConfigReader& config, ModelDescription& model);
 void DescribeGraniteHybrid(ConfigReader& config, ModelDescription& model);
 void DescribeZamba(ConfigReader& config, ModelDescription& model);
+void DescribeZamba2(ConfigReader& config, ModelDescription& model);
 void DescribeFalconH1(ConfigReader& config, ModelDescription& model);
 
 }  // namespace anabranch

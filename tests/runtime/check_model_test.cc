@@ -40,12 +40,12 @@ TEST_P(CheckGoldenModel, StaysNearReferenceInBFloat16) {
   const auto report = RunCheckModel(dir(), kernels::DType::kBFloat16, 1e9);
   ASSERT_TRUE(report.ok()) << report.status();
   // Logits of these random models reach 9; rounding the weights alone, with exact arithmetic,
-  // already moves the worst one by up to 0.7 and changes 5 % of the best tokens; those of zamba by
-  // 4.4 and 14 %.
-  const bool wild = GetParam() == "zamba";
+  // already moves the worst one by up to 0.7 and changes 5 % of the best tokens; those of zamba and
+  // zamba2 by 4.4 and 26 %.
+  const bool wild = GetParam() == "zamba" || GetParam() == "zamba2";
   for (const CheckModelRow& row : report->rows) {
     EXPECT_LT(row.max_abs_error, wild ? 6 : 1.5) << row.length;
-    EXPECT_GT(row.top1_agreement, wild ? 0.75 : 0.85) << row.length;
+    EXPECT_GT(row.top1_agreement, wild ? 0.65 : 0.85) << row.length;
   }
 }
 

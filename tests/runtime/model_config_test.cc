@@ -166,6 +166,82 @@ TEST(ModelConfig, RefusesZambasThatDoNotFit) {
   refused("hidden_mamba_act", "gelu");
 }
 
+TEST(ModelConfig, TakesZamba2sBlocksInTurnWithAnAdapterForEachUse) {
+  json config = Golden("zamba2");
+  config["use_shared_attention_adapter"] = true;
+  const ModelDescription model = Parsed(config.dump());
+  const std::vector<std::pair<int, std::string>> uses = {{2, "model.layers.2."},
+                                                         {4, "model.layers.4."}};
+  for (size_t j = 0; j < uses.size(); ++j) {
+    const ResidualStep& step = model.layers[uses[j].first].steps[0];
+    ASSERT_EQ(step.side_chain.size(), 3);
+    EXPECT_EQ(step.side_chain[1].prefix, uses[j].second + "shared_transformer.feed_forward.");
+    const auto& mlp = std::get<GatedMlpSpec>(step.side_chain[1].mixer);
+    EXPECT_EQ(mlp.activation, kernels::Activation::kGelu);
+    EXPECT_EQ(mlp.adapter.rank, 8);
+    EXPECT_EQ(mlp.adapter.index, j);
+    EXPECT_EQ(std::get<AttentionSpec>(step.side_chain[0].mixer).adapter.index, j);
+    EXPECT_EQ(std::get<AttentionSpec>(step.side_chain[0].mixer).adapter.rank, 8);
+    EXPECT_FLOAT_EQ(std::get<Mamba2Spec>(step.branches[0].mixer).norm_eps, 1e-5f);
+  }
+  config["num_mem_blocks"] = 1;
+  const ModelDescription one = Parsed(config.dump());
+  EXPECT_EQ(one.layers[4].steps[0].side_chain[0].prefix,
+            "model.layers.2.shared_transformer.self_attn.");
+  const auto attention = [](const json& c) {
+    return std::get<AttentionSpec>(Parsed(c.dump()).layers[2].steps[0].side_chain[0].mixer);
+  };
+  EXPECT_EQ(attention(config).rotary_dim, 32);
+  config["use_long_context"] = true;
+  EXPECT_NEAR(attention(config).rope_theta, 10000 * std::pow(8, 32.0 / 30), 1e-6);
+  config["use_mem_rope"] = false;
+  EXPECT_EQ(attention(config).rotary_dim, 0);
+}
+
+TEST(ModelConfig, ReadsZamba2sHybridLayersInEverySpelling) {
+  const auto hybrid = [](const json& config) {
+    std::vector<int64_t> found;
+    const ModelDescription model = Parsed(config.dump());
+    for (size_t i = 0; i < model.layers.size(); ++i) {
+      if (!model.layers[i].steps[0].side_chain.empty()) found.push_back(i);
+    }
+    return found;
+  };
+  json config = Golden("zamba2");
+  EXPECT_THAT(hybrid(config), ElementsAre(2, 4));
+  config["layers_block_type"] = {"mamba", "hybrid", "mamba", "mamba", "mamba", "hybrid"};
+  EXPECT_THAT(hybrid(config), ElementsAre(1, 5));
+  config.erase("layers_block_type");
+  config["hybrid_layer_ids"] = {0, 3};
+  EXPECT_THAT(hybrid(config), ElementsAre(0, 3));
+  config.erase("hybrid_layer_ids");
+  config["num_hidden_layers"] = 54;
+  EXPECT_THAT(hybrid(config), ElementsAre(6, 12, 18, 24, 30, 36, 42, 47, 51));
+}
+
+TEST(ModelConfig, RefusesZamba2sThatDoNotFit) {
+  const auto refusal = [](const char* key, const json& value) {
+    json config = Golden("zamba2");
+    if (std::string(key) == "hybrid_layer_ids") config.erase("layers_block_type");
+    config[key] = value;
+    EXPECT_THAT(Refusal(config), HasSubstr(key)) << value;
+    return Refusal(config);
+  };
+  EXPECT_THAT(refusal("num_mem_blocks", 3), HasSubstr("3 shared blocks for 2 hybrid layers"));
+  EXPECT_THAT(refusal("layers_block_type", {"hybrid"}), HasSubstr("1 entries for 6 layers"));
+  EXPECT_THAT(refusal("layers_block_type",
+                      json::array({"mamba", "hybrid", "mamba", "mamba", "attention", "hybrid"})),
+              AllOf(HasSubstr("'attention'"), HasSubstr("hybrid")));
+  for (const json& bad : {json::array({2, 6}), json::array({-1}), json::array({4, 2}),
+                          json::array({2, 2}), json::array({"x"}), json(3)}) {
+    EXPECT_THAT(refusal("hybrid_layer_ids", bad), HasSubstr("ascending indices from 0 to 5"));
+  }
+  for (int bad : {0, -1}) refusal("adapter_rank", bad);
+  refusal("n_mamba_heads", 7);
+  refusal("mamba_headdim", 32);
+  refusal("hidden_act", "silu");
+}
+
 TEST(ModelConfig, ReadsInfinityInEverySpelling) {
   for (const char* infinity : {"Infinity", R"({"__float__": "Infinity"})"}) {
     std::string text = Golden("mamba2").dump();

@@ -227,6 +227,43 @@ TEST(ModelLoad, LoadsASharedBlockOnceAndKeepsKeysForEachUse) {
   EXPECT_LT((*zamba)->weight_bytes(), (values + 41'000) * 4);
 }
 
+TEST(ModelLoad, NamesAnAdapterOfAnotherRankAndBothShapes) {
+  ModelFolder folder("zamba2");
+  folder.config.erase("adapter_rank");  // 128, if the file does not say
+  folder.Save();
+  EXPECT_THAT(std::string(LoadStatus(folder).message()),
+              AllOf(HasSubstr("gate_up_proj_adapter_list.0.0"), HasSubstr("[8,64]"),
+                    HasSubstr("[128,64]")));
+}
+
+// An adapter of zeros adds nothing; one that is not zero changes the layer that uses it.
+TEST(ModelLoad, AddsTheAdaptersOfSharedAttention) {
+  ModelFolder folder("zamba2");
+  const std::vector<float> before = LogitsOf(folder.path());
+  folder.config["use_shared_attention_adapter"] = true;
+  const auto block = [](int j) {
+    return "model.layers." + std::to_string(2 + 2 * j) + ".shared_transformer.self_attn.";
+  };
+  for (int j : {0, 1}) {
+    for (const char* projection : {"q", "k", "v"}) {
+      const std::string list = block(j) + "linear_" + projection + "_adapter_list.";
+      const std::string adapter = list + std::to_string(j) + ".";
+      folder.weights.tensors[adapter + "0.weight"] = {"F32", {8, 128}, std::string(4096, '\x3d')};
+      folder.weights.tensors[adapter + "1.weight"] = {"F32", {128, 8}, std::string(4096, '\0')};
+    }
+  }
+  folder.Save();
+  EXPECT_EQ(LogitsOf(folder.path()), before);
+  for (const char* projection : {"q", "k", "v"}) {
+    const std::string up = block(1) + "linear_" + projection + "_adapter_list.1.1.weight";
+    std::string& bytes = folder.weights.tensors[up].bytes;
+    bytes.assign(bytes.size(), '\x3d');
+    folder.Save();
+    EXPECT_NE(LogitsOf(folder.path()), before) << projection;
+    bytes.assign(bytes.size(), '\0');
+  }
+}
+
 TEST(ModelLoad, WeightsInBFloat16FilesLoadExactly) {
   ModelFolder folder("mamba2");
   for (auto& [name, tensor] : folder.weights.tensors) {  // drop the low halves: exact bfloat16
