@@ -27,6 +27,15 @@ OnProgress LogInto(std::shared_ptr<SessionJournal> journal) {
 
 }  // namespace
 
+absl::Status CheckTokenCount(const std::string& session_id, int64_t count, int64_t expected) {
+  if (expected < 0) return InvalidField("expected_token_count", "must not be negative");
+  if (expected == 0 || expected == count) return absl::OkStatus();
+  return ErrorWithReason(absl::StatusCode::kAborted, "TOKEN_COUNT_MISMATCH",
+                         absl::StrCat("session ", session_id, " has ", count,
+                                      " tokens, expected_token_count is ", expected),
+                         {{"session_id", session_id}, {"token_count", absl::StrCat(count)}});
+}
+
 absl::StatusOr<bool> SessionCall::Claim(const std::string& request_id,
                                         google::protobuf::Message* answer) {
   return service_->answers->Begin(call_->tenant, request_id, answer, &claim_);
@@ -34,18 +43,8 @@ absl::StatusOr<bool> SessionCall::Claim(const std::string& request_id,
 
 absl::Status SessionCall::Open(const std::string& session_id, int64_t expected_token_count) {
   ANABRANCH_RETURN_IF_ERROR(CheckName("session_id", session_id));
-  if (expected_token_count < 0) {
-    return InvalidField("expected_token_count", "must not be negative");
-  }
   ANABRANCH_ASSIGN_OR_RETURN(lease_, service_->sessions->Acquire(call_->tenant, session_id));
-  const int64_t count = token_count();
-  if (expected_token_count != 0 && expected_token_count != count) {
-    return ErrorWithReason(absl::StatusCode::kAborted, "TOKEN_COUNT_MISMATCH",
-                           absl::StrCat("session ", session_id, " has ", count,
-                                        " tokens, expected_token_count is ", expected_token_count),
-                           {{"session_id", session_id}, {"token_count", absl::StrCat(count)}});
-  }
-  return absl::OkStatus();
+  return CheckTokenCount(session_id, token_count(), expected_token_count);
 }
 
 absl::Status SessionCall::OpenNew(const SessionRecord& record) {

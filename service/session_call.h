@@ -17,6 +17,9 @@
 
 namespace anabranch {
 
+// ABORTED (TOKEN_COUNT_MISMATCH) unless a session's `count` is what the request expects; 0: any.
+absl::Status CheckTokenCount(const std::string& session_id, int64_t count, int64_t expected);
+
 class SessionCall : public std::enable_shared_from_this<SessionCall> {
  public:
   using Done = std::function<void(absl::Status)>;

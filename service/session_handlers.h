@@ -26,6 +26,15 @@ void HandleCommit(ServiceContext* service, const CallPtr& call, const v1::Commit
 void HandleScore(ServiceContext* service, const CallPtr& call, const v1::ScoreRequest* request,
                  v1::ScoreResponse* response, HandlerDone done);
 
+// Opens sessions that go on from one point, in one mutation. Their sequences share the source's
+// slot until they differ.
+void HandleFork(ServiceContext* service, const CallPtr& call, const v1::ForkRequest* request,
+                v1::ForkResponse* response, HandlerDone done);
+
+// Moves a session back. Blocks on the library; the model runs at the session's next use.
+absl::Status HandleRewind(ServiceContext* service, const Call& call,
+                          const v1::RewindRequest& request, v1::RewindResponse* response);
+
 absl::Status HandleCloseSession(ServiceContext* service, const Call& call,
                                 const v1::CloseSessionRequest& request,
                                 v1::CloseSessionResponse* response);

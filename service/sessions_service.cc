@@ -107,4 +107,23 @@ grpc::ServerUnaryReactor* SessionsService::Commit(grpc::CallbackServerContext* c
                   });
 }
 
+grpc::ServerUnaryReactor* SessionsService::Fork(grpc::CallbackServerContext* context,
+                                                const v1::ForkRequest* request,
+                                                v1::ForkResponse* response) {
+  const MethodTraits method = {"Fork", service_->limits.model_deadline, true};
+  return RunUnary(service_, context, method, response,
+                  [=, this](const CallPtr& call, const Done& done) {
+                    HandleFork(service_, call, request, response, done);
+                  });
+}
+
+grpc::ServerUnaryReactor* SessionsService::Rewind(grpc::CallbackServerContext* context,
+                                                  const v1::RewindRequest* request,
+                                                  v1::RewindResponse* response) {
+  const MethodTraits method = {"Rewind", service_->limits.quick_deadline, true};
+  return RunBlocking(service_, context, method, response, [=, this](const Call& call) {
+    return HandleRewind(service_, call, *request, response);
+  });
+}
+
 }  // namespace anabranch

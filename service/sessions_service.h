@@ -36,6 +36,14 @@ class SessionsService final : public v1::Sessions::CallbackService {
   grpc::ServerUnaryReactor* Commit(grpc::CallbackServerContext* context,
                                    const v1::CommitRequest* request,
                                    v1::CommitResponse* response) override;
+  // Runs the model only if the source's end must be restored or captured first.
+  grpc::ServerUnaryReactor* Fork(grpc::CallbackServerContext* context,
+                                 const v1::ForkRequest* request,
+                                 v1::ForkResponse* response) override;
+  // The library alone; the model runs at the session's next use.
+  grpc::ServerUnaryReactor* Rewind(grpc::CallbackServerContext* context,
+                                   const v1::RewindRequest* request,
+                                   v1::RewindResponse* response) override;
 
  private:
   ServiceContext* const service_;  // outlives this

@@ -86,6 +86,7 @@ std::unique_ptr<CLI::App> BuildApp(Cli& cli) {
   AddChatCommand(*app, cli);
   AddAppendCommand(*app, cli);
   AddSessionCommands(*app, cli);
+  AddBranchCommands(*app, cli);
   AddStateCommands(*app, cli);
   AddRefCommands(*app, cli);
   AddStatusCommand(*app, cli);

@@ -12,6 +12,7 @@ void AddChatCommand(CLI::App& app, Cli& cli);        // command_chat.cc
 void AddAskCommand(CLI::App& app, Cli& cli);         // command_ask.cc
 void AddAppendCommand(CLI::App& app, Cli& cli);      // command_append.cc
 void AddSessionCommands(CLI::App& app, Cli& cli);    // command_session.cc
+void AddBranchCommands(CLI::App& app, Cli& cli);     // command_branch.cc
 void AddStateCommands(CLI::App& app, Cli& cli);      // command_state.cc
 void AddRefCommands(CLI::App& app, Cli& cli);        // command_ref.cc
 void AddStatusCommand(CLI::App& app, Cli& cli);      // command_status.cc

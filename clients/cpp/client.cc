@@ -101,6 +101,17 @@ absl::StatusOr<v1::CommitResponse> Client::Commit(v1::CommitRequest request, Can
                    request);
 }
 
+absl::StatusOr<v1::ForkResponse> Client::Fork(v1::ForkRequest request, Cancellation* cancel) {
+  EnsureRequestId(request);
+  return CallUnary(ModelLimits(options_, cancel), *stubs_->sessions, &v1::Sessions::Stub::Fork,
+                   request);
+}
+
+absl::StatusOr<v1::RewindResponse> Client::Rewind(v1::RewindRequest request) {
+  EnsureRequestId(request);
+  return CallUnary(QuickLimits(options_), *stubs_->sessions, &v1::Sessions::Stub::Rewind, request);
+}
+
 absl::StatusOr<v1::State> Client::GetState(const std::string& id_or_ref) {
   v1::GetStateRequest request;
   request.set_id(id_or_ref);

@@ -51,7 +51,7 @@ struct ClientOptions {
   std::string address = "127.0.0.1:50051";
   // Deadline of calls that do not run the model.
   absl::Duration timeout = absl::Seconds(30);
-  // Deadline of CreateSession, Append, Generate, Score and Commit.
+  // Deadline of CreateSession, Append, Generate, Score, Commit and Fork.
   absl::Duration model_timeout = absl::Hours(1);
   // Tries of one call, the first included.
   int max_attempts = 4;
@@ -99,6 +99,8 @@ class Client {
                                           Cancellation* cancel = nullptr);
   absl::StatusOr<v1::CommitResponse> Commit(v1::CommitRequest request,
                                             Cancellation* cancel = nullptr);
+  absl::StatusOr<v1::ForkResponse> Fork(v1::ForkRequest request, Cancellation* cancel = nullptr);
+  absl::StatusOr<v1::RewindResponse> Rewind(v1::RewindRequest request);
 
   // --- States ---
   absl::StatusOr<v1::State> GetState(const std::string& id_or_ref);

@@ -61,6 +61,21 @@ TEST_F(CliTest, AskPrintsTheReplyAndCommits) {
   EXPECT_EQ(server_.sessions.refs().count("notes"), 1u);
 }
 
+TEST_F(CliTest, ForkNamesItsSessionsAndRewindTellsTheCostFirst) {
+  ASSERT_EQ(Run({"append", "notes", "one two"}).code, 0);
+  Outcome fork = Run({"fork", "notes", "-n", "2"});
+  EXPECT_EQ(fork.code, 0) << fork.err;
+  EXPECT_EQ(fork.out, "notes/1\nnotes/2\n");
+  EXPECT_EQ(Run({"fork", "notes", "--as", "left", "--as", "right"}).out, "left\nright\n");
+  EXPECT_THAT(Run({"fork", "absent"}).err, HasSubstr("no session and no ref named absent"));
+  EXPECT_NE(Run({"fork", "notes", "-n", "2", "--as", "left"}).code, 0);
+  EXPECT_THAT(Run({"rewind", "left", "--to", "3", "--dry-run"}).out, HasSubstr("would drop"));
+  EXPECT_EQ(server_.sessions.TextOf("left"), "[user]one two\n");
+  EXPECT_THAT(Run({"rewind", "left", "--to=-4"}).out, HasSubstr("dropped"));
+  EXPECT_EQ(server_.sessions.TextOf("left"), "[user]one ");
+  EXPECT_THAT(Run({"rewind", "left", "--to", "soon"}).err, HasSubstr("--to soon"));
+}
+
 TEST_F(CliTest, AskOnATerminalStreamsTheSameText) {
   EXPECT_EQ(Run({"ask", "notes", "Where?"}, "", true).out, "The river forks here.\n");
 }

@@ -262,6 +262,42 @@ Status FakeSessions::Commit(grpc::ServerContext*, const v1::CommitRequest* reque
   return MaybeLose(true);
 }
 
+Status FakeSessions::Fork(grpc::ServerContext*, const v1::ForkRequest* request,
+                          v1::ForkResponse* response) {
+  absl::MutexLock lock(&mutex);
+  const bool by_ref = request->has_ref_name();
+  if (by_ref ? refs_by_name.count(request->ref_name()) == 0
+             : sessions.count(request->session_id()) == 0) {
+    return NotFound("source", by_ref ? request->ref_name() : request->session_id());
+  }
+  Entry entry;
+  entry.text = by_ref ? states[refs_by_name[request->ref_name()].state_id()].second
+                      : sessions[request->session_id()].text;
+  const std::string prefix = by_ref ? request->ref_name() : request->session_id();
+  for (int i = 1; i <= std::max(request->count(), request->session_ids_size()); ++i) {
+    const bool named = request->session_ids_size() > 0;
+    entry.session.set_id(named ? request->session_ids(i - 1) : absl::StrCat(prefix, "/", i));
+    entry.session.set_token_count(static_cast<int64_t>(entry.text.size()));
+    sessions[entry.session.id()] = entry;
+    *response->add_sessions() = entry.session;
+  }
+  response->mutable_usage()->set_tokens_reused(entry.session.token_count());
+  return Status::OK;
+}
+
+Status FakeSessions::Rewind(grpc::ServerContext*, const v1::RewindRequest* request,
+                            v1::RewindResponse* response) {
+  absl::MutexLock lock(&mutex);
+  Entry& entry = sessions[request->session_id()];
+  response->set_tokens_dropped(static_cast<int64_t>(entry.text.size()) - request->token_count());
+  if (!request->dry_run()) {
+    entry.text.resize(static_cast<size_t>(request->token_count()));
+    entry.session.set_token_count(request->token_count());
+  }
+  *response->mutable_session() = entry.session;
+  return Status::OK;
+}
+
 Status FakeStates::GetState(grpc::ServerContext*, const v1::GetStateRequest* request,
                             v1::State* response) {
   absl::MutexLock lock(&library_.mutex);

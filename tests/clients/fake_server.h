@@ -54,6 +54,10 @@ class FakeSessions final : public v1::Sessions::Service {
                         grpc::ServerWriter<v1::GenerateResponse>* writer) override;
   grpc::Status Commit(grpc::ServerContext*, const v1::CommitRequest* request,
                       v1::CommitResponse* response) override;
+  grpc::Status Fork(grpc::ServerContext*, const v1::ForkRequest* request,
+                    v1::ForkResponse* response) override;
+  grpc::Status Rewind(grpc::ServerContext*, const v1::RewindRequest* request,
+                      v1::RewindResponse* response) override;
 
   struct Entry {
     v1::Session session;

@@ -2,7 +2,8 @@
 import pytest
 
 import anabranch
-from anabranch import Aborted, AsyncClient, Client, InvalidArgument, Message, NotFound, Unavailable
+from anabranch import (Aborted, AlreadyExists, AsyncClient, Client, InvalidArgument, Message, NotFound,
+                       Unavailable)
 
 
 def test_a_reply_streams_and_its_usage_adds_up(server):
@@ -47,6 +48,25 @@ def test_commit_moves_the_ref_and_states_can_be_resumed(server):
         assert commit.state.id in [s.id for s in client.lineage("ada")]
 
 
+def test_forks_go_on_from_one_point_and_a_rewound_one_forgets(server):
+    with Client(server.addr) as client:
+        ada = client.open_session("ada")
+        ada.append("one two three")
+        before = ada.info().token_count
+        left, right = ada.fork(2)
+        assert (left.id, right.id) == ("ada/1", "ada/2")
+        left.append(" four")
+        assert left.text() == ada.text() + " four" and right.text() == ada.text()
+        plan = left.rewind(before, dry_run=True)
+        assert plan.tokens_dropped == left.info().token_count - before
+        assert left.rewind(before).session.token_count == before
+        assert left.text() == ada.text()
+        ada.commit()
+        assert [s.id for s in client.fork(from_ref="ada", names=["x", "y"])] == ["x", "y"]
+        with pytest.raises(AlreadyExists):
+            ada.fork(2)
+
+
 def test_score_does_not_move_the_session(server):
     with Client(server.addr) as client:
         ada = client.open_session("ada")
@@ -88,6 +108,8 @@ async def test_the_asyncio_client_does_the_same(server):
         commit = await ada.commit()
         assert (await client.ref("ada")).state_id == commit.state.id
         assert [s.id async for s in client.sessions()] == ["ada"]
+        (twin,) = await ada.fork(names=["twin"])
+        assert (await twin.rewind(1)).session.token_count == 1
         with pytest.raises(NotFound):
             await client.session("nobody").info()
 

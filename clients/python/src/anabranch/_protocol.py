@@ -5,8 +5,8 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .types import (Append, Commit, Delta, Message, RefInfo, Reply, Score, SessionInfo, StateInfo,
-                    Token, Usage)
+from .types import (Append, Commit, Delta, Message, RefInfo, Reply, Rewind, Score, SessionInfo,
+                    StateInfo, Token, Usage)
 from .v1 import resources_pb2 as resources
 from .v1 import sessions_pb2 as sessions
 
@@ -77,6 +77,21 @@ def generate_request(session_id: str, options: Mapping[str, Any]) -> sessions.Ge
                                     **rest)
 
 
+def fork_request(session_id: str, state: str, from_ref: str, count: int, prefix: str,
+                 names: Sequence[str], labels: Mapping[str, str]) -> sessions.ForkRequest:
+    if sum((bool(session_id), bool(state), bool(from_ref))) != 1:
+        raise ValueError("give one of session, state and from_ref")
+    request = sessions.ForkRequest(count=0 if names else count, prefix=prefix, session_ids=names,
+                                   labels=dict(labels), request_id=new_request_id())
+    if session_id:
+        request.session_id = session_id
+    elif state:
+        request.state_id = state
+    else:
+        request.ref_name = from_ref
+    return request
+
+
 def usage(m: resources.Usage) -> Usage:
     return Usage(**{name: getattr(m, name) for name in Usage.__dataclass_fields__})
 
@@ -125,3 +140,5 @@ def commit(m: sessions.CommitResponse) -> Commit:
                   session_info(m.session), usage(m.usage))
 
 
+def rewind(m: sessions.RewindResponse) -> Rewind:
+    return Rewind(session_info(m.session), m.base_state_id, m.tokens_to_replay, m.tokens_dropped)

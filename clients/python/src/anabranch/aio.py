@@ -1,7 +1,7 @@
 """The asyncio client: the methods of client.py as coroutines and asynchronous iterators."""
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -9,7 +9,7 @@ import grpc.aio
 
 from . import _protocol as p
 from .errors import AlreadyExists, NotFound, from_rpc_error
-from .types import (Append, Commit, Delta, Message, RefInfo, Reply, Score, SessionInfo, StateInfo,
+from .types import (Append, Commit, Delta, Message, RefInfo, Reply, Rewind, Score, SessionInfo, StateInfo,
                     Usage)
 from .v1 import admin_pb2, sessions_pb2, states_pb2
 
@@ -86,6 +86,19 @@ class AsyncSession:
         return p.commit(await self._client._unary("Sessions", "Commit", request,
                                                   sessions_pb2.CommitResponse))
 
+    async def fork(self, count: int = 1, *, prefix: str = "", names: Sequence[str] = (),
+                   labels: Mapping[str, str] | None = None) -> list["AsyncSession"]:
+        return await self._client.fork(session=self.id, count=count, prefix=prefix, names=names,
+                                       labels=labels)
+
+    async def rewind(self, token_count: int, *, expected_token_count: int = 0,
+                     dry_run: bool = False) -> Rewind:
+        request = sessions_pb2.RewindRequest(session_id=self.id, token_count=token_count,
+                                             expected_token_count=expected_token_count,
+                                             dry_run=dry_run, request_id=p.new_request_id())
+        return p.rewind(await self._client._unary("Sessions", "Rewind", request,
+                                                  sessions_pb2.RewindResponse))
+
     async def text(self) -> str:
         request = states_pb2.GetTokensRequest(session_id=self.id, text_only=True)
         return (await self._client._unary("States", "GetTokens", request,
@@ -123,6 +136,13 @@ class AsyncClient:
         response = await self._unary("Sessions", "CreateSession", request,
                                      sessions_pb2.CreateSessionResponse)
         return AsyncSession(self, response.session.id), p.usage(response.usage)
+
+    async def fork(self, *, session: str = "", state: str = "", from_ref: str = "", count: int = 1,
+                   prefix: str = "", names: Sequence[str] = (),
+                   labels: Mapping[str, str] | None = None) -> list[AsyncSession]:
+        request = p.fork_request(session, state, from_ref, count, prefix, names, labels or {})
+        response = await self._unary("Sessions", "Fork", request, sessions_pb2.ForkResponse)
+        return [AsyncSession(self, each.id) for each in response.sessions]
 
     async def open_session(self, name: str) -> AsyncSession:
         try:

@@ -1,14 +1,14 @@
 """The synchronous client. One Client is one connection; it may be shared by threads."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import grpc
 
 from . import _protocol as p
 from .errors import AlreadyExists, NotFound, from_rpc_error
-from .types import (Append, Commit, Delta, Message, RefInfo, Reply, Score, SessionInfo, StateInfo,
+from .types import (Append, Commit, Delta, Message, RefInfo, Reply, Rewind, Score, SessionInfo, StateInfo,
                     Usage)
 from .v1 import admin_pb2, sessions_pb2, states_pb2
 
@@ -88,6 +88,22 @@ class Session:
         return p.commit(self._client._unary("Sessions", "Commit", request,
                                             sessions_pb2.CommitResponse))
 
+    def fork(self, count: int = 1, *, prefix: str = "", names: Sequence[str] = (),
+             labels: Mapping[str, str] | None = None) -> list["Session"]:
+        """Sessions that go on from here: PREFIX/1, PREFIX/2 ... or `names`. They share the state
+        until they differ; this session does not change."""
+        return self._client.fork(session=self.id, count=count, prefix=prefix, names=names,
+                                 labels=labels)
+
+    def rewind(self, token_count: int, *, expected_token_count: int = 0,
+               dry_run: bool = False) -> Rewind:
+        """Back to where the session had `token_count` tokens. `dry_run` only tells the cost."""
+        request = sessions_pb2.RewindRequest(session_id=self.id, token_count=token_count,
+                                             expected_token_count=expected_token_count,
+                                             dry_run=dry_run, request_id=p.new_request_id())
+        return p.rewind(self._client._unary("Sessions", "Rewind", request,
+                                            sessions_pb2.RewindResponse))
+
     def text(self) -> str:
         """Everything the session has read and said."""
         request = states_pb2.GetTokensRequest(session_id=self.id, text_only=True)
@@ -141,6 +157,14 @@ class Client:
             except AlreadyExists:
                 pass  # somebody else was faster
         return self.session(name)
+
+    def fork(self, *, session: str = "", state: str = "", from_ref: str = "", count: int = 1,
+             prefix: str = "", names: Sequence[str] = (),
+             labels: Mapping[str, str] | None = None) -> list[Session]:
+        """Sessions that go on from one point, all or none."""
+        request = p.fork_request(session, state, from_ref, count, prefix, names, labels or {})
+        response = self._unary("Sessions", "Fork", request, sessions_pb2.ForkResponse)
+        return [Session(self, each.id) for each in response.sessions]
 
     def sessions(self, prefix: str = "") -> Iterator[SessionInfo]:
         request = sessions_pb2.ListSessionsRequest(prefix=prefix)

@@ -110,3 +110,12 @@ class Commit:
     ref: RefInfo | None
     session: SessionInfo
     usage: Usage
+
+
+@dataclass(frozen=True)
+class Rewind:
+    """`session` goes on from `base_state_id` ("": the beginning); its next use replays tokens."""
+    session: SessionInfo
+    base_state_id: str
+    tokens_to_replay: int
+    tokens_dropped: int
