@@ -18,6 +18,7 @@ struct Family {
 
 // clang-format off
 constexpr Family kFamilies[] = {
+    {"bamba", DescribeBamba, "silu"},
     {"mamba", DescribeMamba, "silu"},
     {"falcon_mamba", DescribeMamba, "silu"},
     {"mamba2", DescribeMamba2, "silu"},
