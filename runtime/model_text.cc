@@ -89,6 +89,7 @@ absl::StatusOr<ModelText> LoadModelText(const std::string& dir, const std::strin
   if (absl::IsNotFound(tokenizer.status())) return text;
   if (!tokenizer.ok()) return InFile(dir, tokenizer.status());
   text.tokenizer = *std::move(tokenizer);
+  text.eos_token_id = text.tokenizer->TokenId(config.eos_token);
   if (choice->json.empty()) return text;
   auto chat = ChatFormat::FromJson(choice->json, *text.tokenizer);
   if (!chat.ok()) {

@@ -1,6 +1,7 @@
 // The text side of a model folder: its tokenizer, and how it wants messages written.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
@@ -15,6 +16,7 @@ struct ModelText {
   std::unique_ptr<Tokenizer> tokenizer;  // null: the folder has no tokenizer.json
   std::optional<ChatFormat> chat;        // uses `tokenizer`
   std::string chat_name;                 // "chat_format.json", a name of chat_formats, or "none"
+  std::optional<int32_t> eos_token_id;   // of tokenizer_config.json
 };
 
 // Reads tokenizer.json and decides the chat format: the one named `chat_format`; if that is empty,

@@ -2,6 +2,7 @@
 
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "service/error_info.h"
@@ -66,7 +67,7 @@ absl::StatusOr<GenerateWork> ParseGenerateRequest(const v1::GenerateRequest& req
     work.stop_tokens = model.chat()->stop_token_ids();
   }
   if (!request.ignore_eos()) {
-    const auto& eos = model.model()->description().eos_token_ids;
+    const std::vector<int32_t> eos = model.eos_token_ids();
     work.stop_tokens.insert(work.stop_tokens.end(), eos.begin(), eos.end());
   }
   return work;

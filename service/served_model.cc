@@ -33,6 +33,12 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ServedModel::Load(const std::string
   return served;
 }
 
+std::vector<int32_t> ServedModel::eos_token_ids() const {
+  std::vector<int32_t> ids = model_->description().eos_token_ids;
+  if (ids.empty() && text_.eos_token_id.has_value()) ids.push_back(*text_.eos_token_id);
+  return ids;
+}
+
 int32_t ServedModel::vocab() const { return model_->description().vocab; }
 
 int32_t ServedModel::valid_vocab() const {

@@ -26,6 +26,8 @@ class ServedModel {
   // null: none
   const ChatFormat* chat() const { return text_.chat ? &*text_.chat : nullptr; }
   const std::string& chat_name() const { return text_.chat_name; }  // which one; "none"
+  // Tokens that end any text: of config.json or generation_config.json, else of the tokenizer.
+  std::vector<int32_t> eos_token_ids() const;
   int32_t vocab() const;        // rows of the embedding: what token content may name
   int32_t valid_vocab() const;  // ids the sampler may choose
 
