@@ -29,4 +29,8 @@ function(anabranch_test)
     set(ARG_TIMEOUT 300)
   endif()
   set_tests_properties(${ARG_NAME} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT ${ARG_TIMEOUT})
+  if(ANABRANCH_SANITIZE MATCHES thread)  # LibTorch's threads are not instrumented
+    set_tests_properties(${ARG_NAME} PROPERTIES ENVIRONMENT
+      "OMP_NUM_THREADS=1;TSAN_OPTIONS=suppressions=${PROJECT_SOURCE_DIR}/tests/tsan.supp")
+  endif()
 endfunction()

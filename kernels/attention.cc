@@ -140,7 +140,8 @@ HWY_INLINE void ScoreKeys(const float* const* q, const T* keys, int64_t step, in
 template <class T, bool kTail, int kQ>
 HWY_INLINE void Score(const AttentionParams& p, const QueryTile& tile, int first, int64_t from,
                       int64_t to) {
-  constexpr int kEach = kRegs == 1 ? kQ : 1;  // as many as leave the sums in registers
+  // As many as leave the sums in registers. NOLINTNEXTLINE(bugprone-branch-clone): equal if kQ is 1
+  constexpr int kEach = kRegs == 1 ? kQ : 1;
   const int64_t step = static_cast<int64_t>(p.kv_heads) * p.head_dim;
   for (int64_t at = from; at < to;) {
     const int64_t count = std::min(p.kv.page_tokens - at % p.kv.page_tokens, to - at);

@@ -46,8 +46,8 @@ HWY_INLINE void ComputeSteps(const SsdScanParams& p, int32_t head, int64_t row, 
 // kRows rows of S, kVecs * 16 wide, over the tile. With kTail the state is narrower: what lies
 // beyond is read as zero and kept zero (0 * infinity would not be).
 template <int kRows, int kVecs, bool kTail>
-HWY_NOINLINE void WalkRows(const SsdScanParams& p, const Steps& steps, int64_t row, int count,
-                           const float* x, const float* b, const float* c, float* state, float* y) {
+HWY_NOINLINE void WalkRows(const SsdScanParams& p, const Steps& steps, int count, const float* x,
+                           const float* b, const float* c, float* state, float* y) {
   const DF d;
   const int64_t n = p.state_dim;
   F16 s[kRows][kVecs];
@@ -122,12 +122,11 @@ HWY_INLINE void WalkHead(const SsdScanParams& p, const Steps& steps, int32_t seq
                  static_cast<int64_t>(head) * p.head_dim * p.state_dim;
   int64_t r = 0;
   for (; r + kRows <= p.head_dim; r += kRows) {
-    WalkRows<kRows, kVecs, kTail>(p, steps, row, count, x + r, b, c, state + r * p.state_dim,
-                                  y + r);
+    WalkRows<kRows, kVecs, kTail>(p, steps, count, x + r, b, c, state + r * p.state_dim, y + r);
   }
   if constexpr (kRows > 1) {
     for (; r < p.head_dim; ++r) {
-      WalkRows<1, kVecs, kTail>(p, steps, row, count, x + r, b, c, state + r * p.state_dim, y + r);
+      WalkRows<1, kVecs, kTail>(p, steps, count, x + r, b, c, state + r * p.state_dim, y + r);
     }
   }
   const DF d;

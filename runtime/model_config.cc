@@ -16,7 +16,9 @@ struct Family {
   absl::string_view activation;  // hidden_act of the feed-forward
 };
 
+// clang-format off
 constexpr Family kFamilies[] = {
+    {"bamba", DescribeBamba, "silu"},
     {"mamba", DescribeMamba, "silu"},
     {"falcon_mamba", DescribeMamba, "silu"},
     {"mamba2", DescribeMamba2, "silu"},
@@ -25,6 +27,7 @@ constexpr Family kFamilies[] = {
     {"zamba", DescribeZamba, "gelu"},
     {"zamba2", DescribeZamba2, "gelu"},
 };
+// clang-format on
 
 std::string SupportedFamilies() {
   return absl::StrJoin(kFamilies, ", ", [](std::string* out, const Family& family) {

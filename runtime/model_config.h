@@ -24,6 +24,7 @@ void DescribeMamba2(ConfigReader& config, ModelDescription& model);
 void DescribeGraniteHybrid(ConfigReader& config, ModelDescription& model);
 void DescribeZamba(ConfigReader& config, ModelDescription& model);
 void DescribeZamba2(ConfigReader& config, ModelDescription& model);
+void DescribeBamba(ConfigReader& config, ModelDescription& model);
 void DescribeFalconH1(ConfigReader& config, ModelDescription& model);
 
 }  // namespace anabranch

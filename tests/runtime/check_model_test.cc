@@ -43,10 +43,13 @@ TEST_P(CheckGoldenModel, StaysNearReferenceInBFloat16) {
   // already moves the worst one by up to 0.7 and changes 5 % of the best tokens; those of zamba and
   // zamba2 by 4.4 and 26 %.
   const bool wild = GetParam() == "zamba" || GetParam() == "zamba2";
+  double agreed = 0, positions = 0;
   for (const CheckModelRow& row : report->rows) {
     EXPECT_LT(row.max_abs_error, wild ? 6 : 1.5) << row.length;
-    EXPECT_GT(row.top1_agreement, wild ? 0.65 : 0.85) << row.length;
+    agreed += row.top1_agreement * static_cast<double>(row.length);
+    positions += static_cast<double>(row.length);
   }
+  EXPECT_GT(agreed / positions, wild ? 0.65 : 0.9);
 }
 
 TEST_P(CheckGoldenModel, FailsBeyondTheTolerance) {

@@ -62,6 +62,32 @@ TEST(ModelConfig, ReadsEachFamily) {
   EXPECT_FALSE(granite.residual_in_fp32);
 }
 
+TEST(ModelConfig, RotatesAPartOfBambasHeads) {
+  json config = Golden("bamba");
+  const auto mixer = [](const json& c, int layer) {
+    return Parsed(c.dump()).layers[layer].steps[0].branches[0].mixer;
+  };
+  const auto rotated = [&](const json& c) {
+    return std::get<AttentionSpec>(mixer(c, 2)).rotary_dim;
+  };
+  EXPECT_TRUE(std::holds_alternative<Mamba2Spec>(mixer(config, 1)));
+  EXPECT_EQ(rotated(config), 8);
+  config["attn_rotary_emb"] = 12;
+  EXPECT_EQ(rotated(config), 12);
+  for (int bad : {0, 5, 18}) {
+    config["attn_rotary_emb"] = bad;
+    EXPECT_THAT(Refusal(config), HasSubstr("attn_rotary_emb"));
+  }
+  config["attn_rotary_emb"] = nullptr;
+  config.erase("rope_parameters");
+  config.erase("partial_rotary_factor");
+  EXPECT_EQ(rotated(config), 8);  // half of them, if the file does not say
+  config["attn_layer_indices"] = {5};
+  EXPECT_THAT(Refusal(config), HasSubstr("attn_layer_indices: expected ascending indices from 0"));
+  config["attn_layer_indices"] = nullptr;
+  EXPECT_TRUE(std::holds_alternative<Mamba2Spec>(mixer(config, 2)));
+}
+
 TEST(ModelConfig, ReadsFalconH1sParallelBranchesAndFactors) {
   json config = Golden("falcon_h1");
   const ModelDescription model = Parsed(config.dump());
