@@ -61,17 +61,30 @@ HWY_INLINE VF Gelu(VF x) {
   return hn::Mul(x, hn::IfThenElse(hn::Lt(x, hn::Zero(d)), phi, hn::Sub(one, phi)));
 }
 
+// max(x, 0)^2. NaN stays NaN.
+HWY_INLINE VF Relu2(VF x) {
+  const VF positive = hn::IfThenElse(hn::Lt(x, hn::Zero(DF())), hn::Zero(DF()), x);
+  return hn::Mul(positive, positive);
+}
+
+template <Activation kActivation>
+HWY_INLINE VF Activate(VF x) {
+  if constexpr (kActivation == Activation::kSilu) return Silu(x);
+  if constexpr (kActivation == Activation::kGelu) return Gelu(x);
+  return Relu2(x);
+}
+
 // As the reference in bfloat16: the activation is rounded, then the product.
 template <bool kRound, Activation kActivation>
 HWY_INLINE void GatedMulRow(const GatedMulParams& p, int64_t row) {
   const float* gate = p.gate + row * p.in_stride;
-  const float* up = p.up + row * p.in_stride;
+  const float* up = p.up == nullptr ? nullptr : p.up + row * p.in_stride;
   float* y = p.y + row * p.y_stride;
   for (int64_t i = 0; i < p.width; i += kLanes) {
     const int64_t left = p.width - i;
-    const VF in = LoadUpTo(gate + i, left);
-    const VF act = MaybeRound<kRound>(kActivation == Activation::kSilu ? Silu(in) : Gelu(in));
-    StoreUpTo(MaybeRound<kRound>(hn::Mul(act, LoadUpTo(up + i, left))), y + i, left);
+    VF v = MaybeRound<kRound>(Activate<kActivation>(LoadUpTo(gate + i, left)));
+    if (up != nullptr) v = MaybeRound<kRound>(hn::Mul(v, LoadUpTo(up + i, left)));
+    StoreUpTo(v, y + i, left);
   }
 }
 
@@ -84,8 +97,14 @@ HWY_INLINE void GatedMulSpan(const GatedMulParams& p, int64_t begin, int64_t end
 }
 
 void GatedMulRows(const GatedMulParams& p, int64_t begin, int64_t end) {
-  p.activation == Activation::kSilu ? GatedMulSpan<Activation::kSilu>(p, begin, end)
-                                    : GatedMulSpan<Activation::kGelu>(p, begin, end);
+  switch (p.activation) {
+    case Activation::kSilu:
+      return GatedMulSpan<Activation::kSilu>(p, begin, end);
+    case Activation::kGelu:
+      return GatedMulSpan<Activation::kGelu>(p, begin, end);
+    case Activation::kRelu2:
+      return GatedMulSpan<Activation::kRelu2>(p, begin, end);
+  }
 }
 
 template <bool kRound>
@@ -153,8 +172,8 @@ absl::Status Embed(const EmbedParams& p, const Launch& launch) {
 
 absl::Status GatedMul(const GatedMulParams& p, const Launch& launch) {
   if (p.rows == 0 || p.width == 0) return absl::OkStatus();
-  const bool ok = p.rows > 0 && p.width > 0 && p.gate != nullptr && p.up != nullptr &&
-                  p.y != nullptr && p.in_stride >= p.width && p.y_stride >= p.width;
+  const bool ok = p.rows > 0 && p.width > 0 && p.gate != nullptr && p.y != nullptr &&
+                  p.in_stride >= p.width && p.y_stride >= p.width;
   if (!ok) return Require(false, "GatedMul", "negative size, missing array or short stride");
   launch.For(p.rows, RowGrain(p.width), [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(GatedMulRows)(p, begin, end);

@@ -17,15 +17,15 @@ struct EmbedParams {
 };
 absl::Status Embed(const EmbedParams& params, const Launch& launch);
 
-// y = activation(gate) * up, row by row: the middle of a gated MLP. kGelu is the exact form,
-// x * (1 + erf(x / sqrt(2))) / 2.
-enum class Activation : uint8_t { kSilu, kGelu };
+// y = activation(gate) * up, row by row: the middle of a gated MLP; without `up` that of a plain
+// one. kGelu is the exact form, x * (1 + erf(x / sqrt(2))) / 2; kRelu2 is max(x, 0)^2.
+enum class Activation : uint8_t { kSilu, kGelu, kRelu2 };
 struct GatedMulParams {
   int64_t rows = 0, width = 0;
   Activation activation = Activation::kSilu;
   const float* gate = nullptr;
-  const float* up = nullptr;
-  int64_t in_stride = 0;  // of both inputs
+  const float* up = nullptr;  // null: y = activation(gate). y may be gate
+  int64_t in_stride = 0;      // of both inputs
   float* y = nullptr;
   int64_t y_stride = 0;
   bool round_to_bf16 = false;

@@ -10,6 +10,9 @@
 namespace anabranch {
 namespace {
 
+constexpr const char* kSectionNorms[] = {"dt_layernorm.weight", "b_layernorm.weight",
+                                         "c_layernorm.weight"};
+
 class Mamba1Mixer : public Mixer {
  public:
   explicit Mamba1Mixer(const Mamba1Spec& spec) : spec_(spec) {}
@@ -32,7 +35,8 @@ class Mamba1Mixer : public Mixer {
   Linear in_proj_, out_proj_;
   std::vector<Linear> x_proj_, dt_proj_;  // by head
   Buffer conv_weight_, conv_bias_, dt_bias_, decay_, skip_;
-  size_t entry_ = 0;  // of the window; the recurrent tensor and T follow
+  Buffer section_norms_[3];  // of delta, B and C, if weighted
+  size_t entry_ = 0;         // of the window; the recurrent tensor and T follow
 };
 
 // The scan adds the bias of dt in float32, just before softplus.
@@ -64,6 +68,11 @@ absl::Status Mamba1Mixer::Load(const std::string& prefix, WeightReader& weights)
   }
   ANABRANCH_ASSIGN_OR_RETURN(decay_, ReadDecay(prefix + "A_log", weights));
   ANABRANCH_ASSIGN_OR_RETURN(skip_, weights.ReadFloats(prefix + "D"));
+  if (spec_.inner_norm == Mamba1Spec::InnerNorm::kWeighted) {
+    for (int i = 0; i < 3; ++i) {
+      ANABRANCH_ASSIGN_OR_RETURN(section_norms_[i], weights.ReadFloats(prefix + kSectionNorms[i]));
+    }
+  }
   return absl::OkStatus();
 }
 
@@ -100,12 +109,14 @@ absl::Status Mamba1Mixer::Convolve(const StepContext& step, const float* project
 absl::Status Mamba1Mixer::NormaliseSections(const StepContext& step, float* values) const {
   if (spec_.inner_norm == Mamba1Spec::InnerNorm::kNone) return absl::OkStatus();
   int64_t offset = 0;
-  for (int64_t width : {spec_.dt_rank, spec_.state_dim, spec_.state_dim}) {
+  for (int i = 0; i < 3; ++i) {
+    const int64_t width = i == 0 ? spec_.dt_rank : spec_.state_dim;
     kernels::RmsNormParams params;
     params.rows = step.rows.num_rows();
     params.width = width;
     params.x = params.y = values + offset;
     params.x_stride = params.y_stride = sections();
+    params.weight = section_norms_[i].floats();
     params.eps = spec_.inner_norm_eps;
     params.round_to_bf16 = step.bf16;
     ANABRANCH_RETURN_IF_ERROR(kernels::RmsNorm(params, step.launch));
@@ -188,6 +199,11 @@ void ListTensors(const Mamba1Spec& spec, const std::string& prefix, int64_t hidd
   }
   out.push_back({prefix + "out_proj.weight", {hidden, inner}});
   if (spec.conv_bias) out.push_back({prefix + "conv1d.bias", {inner}});
+  if (spec.inner_norm == Mamba1Spec::InnerNorm::kWeighted) {
+    for (int i = 0; i < 3; ++i) {
+      out.push_back({prefix + kSectionNorms[i], {i == 0 ? spec.dt_rank : state}});
+    }
+  }
   if (spec.proj_bias) {
     out.push_back({prefix + "in_proj.bias", {2 * inner}});
     out.push_back({prefix + "out_proj.bias", {hidden}});

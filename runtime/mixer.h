@@ -1,4 +1,4 @@
-// A mixer is what a residual step computes: Mamba-1, Mamba-2, attention, a gated MLP. It names
+// A mixer is what a residual step computes: Mamba-1, Mamba-2, attention, an MLP, experts. It names
 // the tensors it needs, declares the state it keeps between tokens, and runs one packed batch.
 // Everything about saving, restoring and sharing state follows from the declaration.
 #pragma once
@@ -48,6 +48,10 @@ void ListTensors(const AttentionSpec& spec, const std::string& prefix, int64_t h
                  std::vector<ExpectedTensor>& out);
 void ListTensors(const GatedMlpSpec& spec, const std::string& prefix, int64_t hidden,
                  std::vector<ExpectedTensor>& out);
+void ListTensors(const MlpSpec& spec, const std::string& prefix, int64_t hidden,
+                 std::vector<ExpectedTensor>& out);
+void ListTensors(const MoeSpec& spec, const std::string& prefix, int64_t hidden,
+                 std::vector<ExpectedTensor>& out);
 void ListTensors(const LinearSpec& spec, const std::string& prefix, int64_t hidden,
                  std::vector<ExpectedTensor>& out);
 
@@ -59,6 +63,8 @@ MixerOr MakeMixer(const Mamba1Spec& spec, const std::string& prefix, WeightReade
 MixerOr MakeMixer(const Mamba2Spec& spec, const std::string& prefix, WeightReader& weights);
 MixerOr MakeMixer(const AttentionSpec& spec, const std::string& prefix, WeightReader& weights);
 MixerOr MakeMixer(const GatedMlpSpec& spec, const std::string& prefix, WeightReader& weights);
+MixerOr MakeMixer(const MlpSpec& spec, const std::string& prefix, WeightReader& weights);
+MixerOr MakeMixer(const MoeSpec& spec, const std::string& prefix, WeightReader& weights);
 MixerOr MakeMixer(const LinearSpec& spec, const std::string& prefix, WeightReader& weights);
 
 // Windows: float32 in slots, stored losslessly in the compute dtype.

@@ -44,6 +44,18 @@ void CheckActivation(ConfigReader& config, absl::string_view key, absl::string_v
   config.Fail(key, absl::StrCat("'", activation, "' is not supported; supported: ", supported));
 }
 
+void ReadExpertCounts(ConfigReader& config, absl::string_view experts_key, int64_t default_experts,
+                      int64_t default_chosen, MoeSpec& moe) {
+  constexpr int64_t kMaxChosen = 256;
+  moe.experts = static_cast<int32_t>(config.Integer(experts_key, default_experts, 1, kMaxExperts));
+  moe.chosen =
+      static_cast<int32_t>(config.Integer("num_experts_per_tok", default_chosen, 1, kMaxChosen));
+  if (moe.chosen > moe.experts) {
+    config.Fail("num_experts_per_tok",
+                absl::StrCat(moe.chosen, " is more than ", experts_key, " = ", moe.experts));
+  }
+}
+
 Mamba2Spec ReadMamba2(ConfigReader& config, const Mamba2Keys& keys, std::optional<int64_t> inner,
                       absl::string_view inner_name) {
   Mamba2Spec mixer;
@@ -69,7 +81,7 @@ Mamba2Spec ReadMamba2(ConfigReader& config, const Mamba2Keys& keys, std::optiona
   if (!keys.conv_bias.empty()) mixer.conv_bias = config.Bool(keys.conv_bias, true);
   mixer.in_bias = config.Bool(keys.in_bias, false);
   mixer.out_bias = config.Bool(keys.out_bias, false);
-  std::tie(mixer.dt_lo, mixer.dt_hi) = config.Range("time_step_limit", mixer.dt_lo, mixer.dt_hi);
+  std::tie(mixer.dt_lo, mixer.dt_hi) = config.Range(keys.dt_limit, mixer.dt_lo, mixer.dt_hi);
   return mixer;
 }
 
@@ -77,9 +89,11 @@ AttentionSpec ReadAttention(ConfigReader& config, const AttentionKeys& keys) {
   AttentionSpec mixer;
   mixer.heads = config.Integer("num_attention_heads", keys.default_heads, 1, kMaxHeads);
   mixer.kv_heads = config.Integer("num_key_value_heads", mixer.heads, 1, kMaxHeads);
-  mixer.head_dim =
-      config.Integer(keys.head_dim, std::max<int64_t>(keys.width / mixer.heads, 1), 1, kMaxHeadDim);
-  if (!config.Has(keys.head_dim) && keys.width % mixer.heads != 0) {
+  const bool derived = !config.Has(keys.head_dim) && keys.default_head_dim == 0;
+  const int64_t part = std::max<int64_t>(keys.width / mixer.heads, 1);
+  mixer.head_dim = config.Integer(
+      keys.head_dim, derived ? part : std::max<int64_t>(keys.default_head_dim, 1), 1, kMaxHeadDim);
+  if (derived && keys.width % mixer.heads != 0) {
     config.Fail("num_attention_heads", absl::StrCat("does not divide ", keys.width_name, ", and ",
                                                     keys.head_dim, " is absent"));
   }

@@ -22,6 +22,7 @@ inline constexpr int64_t kMaxHeads = 1 << 16;
 inline constexpr int64_t kMaxHeadDim = 1 << 14;
 inline constexpr int64_t kMaxStateDim = 1 << 14;
 inline constexpr int64_t kMaxExpand = 64;
+inline constexpr int64_t kMaxExperts = 1 << 14;
 inline constexpr int64_t kMinConvWidth = 2, kMaxConvWidth = 8;
 
 // A finite factor, 1 if absent.
@@ -35,12 +36,17 @@ int64_t ReadDtRank(ConfigReader& config, absl::string_view key, int64_t hidden);
 // Fails unless the activation under `key` is `supported` (also its fallback); silu is swish, too.
 void CheckActivation(ConfigReader& config, absl::string_view key, absl::string_view supported);
 
+// How many experts there are, and how many each token uses.
+void ReadExpertCounts(ConfigReader& config, absl::string_view experts_key, int64_t default_experts,
+                      int64_t default_chosen, MoeSpec& moe);
+
 // Keys of a Mamba-2 mixer and their fallbacks. An empty key is not read.
 struct Mamba2Keys {
   absl::string_view heads = "mamba_n_heads", head_dim = "mamba_d_head";
   absl::string_view groups = "mamba_n_groups", state_dim = "mamba_d_state";
   absl::string_view conv_width = "mamba_d_conv", conv_bias = "mamba_conv_bias";
   absl::string_view in_bias = "mamba_proj_bias", out_bias = "mamba_proj_bias";
+  absl::string_view dt_limit = "time_step_limit";
   int64_t default_heads = 128, default_groups = 1, default_state_dim = 256;
   // Of head_dim; 0: "auto", which is inner / heads.
   int64_t default_head_dim = 0;
@@ -56,7 +62,7 @@ struct AttentionKeys {
   int64_t width = 0;
   absl::string_view width_name = "hidden_size";
   absl::string_view head_dim = "head_dim";
-  int64_t default_heads = 32;
+  int64_t default_heads = 32, default_head_dim = 0;  // 0: width / heads
 };
 AttentionSpec ReadAttention(ConfigReader& config, const AttentionKeys& keys);
 

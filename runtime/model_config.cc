@@ -24,6 +24,8 @@ constexpr Family kFamilies[] = {
     {"mamba2", DescribeMamba2, "silu"},
     {"falcon_h1", DescribeFalconH1, "silu"},
     {"granitemoehybrid", DescribeGraniteHybrid, "silu"},
+    {"jamba", DescribeJamba, "silu"},
+    {"nemotron_h", DescribeNemotronH, "silu"},
     {"zamba", DescribeZamba, "gelu"},
     {"zamba2", DescribeZamba2, "gelu"},
 };

@@ -22,6 +22,8 @@ absl::StatusOr<ModelDescription> ParseModelConfig(absl::string_view config,
 void DescribeMamba(ConfigReader& config, ModelDescription& model);  // mamba and falcon_mamba
 void DescribeMamba2(ConfigReader& config, ModelDescription& model);
 void DescribeGraniteHybrid(ConfigReader& config, ModelDescription& model);
+void DescribeJamba(ConfigReader& config, ModelDescription& model);
+void DescribeNemotronH(ConfigReader& config, ModelDescription& model);
 void DescribeZamba(ConfigReader& config, ModelDescription& model);
 void DescribeZamba2(ConfigReader& config, ModelDescription& model);
 void DescribeBamba(ConfigReader& config, ModelDescription& model);

@@ -1,5 +1,6 @@
-// granitemoehybrid without experts (Granite 4.0 H, dense): each layer is a Mamba-2 or an attention
-// mixer, then the shared gated MLP. Embedding, residual, attention and logits have multipliers.
+// granitemoehybrid (Granite 4.0): each layer is a Mamba-2 or an attention mixer, then the shared
+// gated MLP and, beside it, experts if there are any. Embedding, residual, attention and logits
+// have multipliers.
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
@@ -49,12 +50,6 @@ std::vector<bool> ReadPattern(ConfigReader& config, int64_t layers) {
 }  // namespace
 
 void DescribeGraniteHybrid(ConfigReader& config, ModelDescription& model) {
-  const int64_t experts = config.Integer("num_local_experts", 8, 0, kMaxHeads);
-  if (experts > 0) {
-    config.Fail("num_local_experts", absl::StrCat("models with experts are not supported (found ",
-                                                  experts, "); supported: 0, the dense ones"));
-    return;
-  }
   const int64_t layers = config.Integer("num_hidden_layers", 32, 1, kMaxLayers);
   model.norm_eps = ReadEps(config, "rms_norm_eps", 1e-6);
   model.embedding_scale = ReadMultiplier(config, "embedding_multiplier");
@@ -76,6 +71,18 @@ void DescribeGraniteHybrid(ConfigReader& config, ModelDescription& model) {
   mlp.out_name = "output_linear";
   mlp.width = config.Integer("shared_intermediate_size", 1024, 1, kMaxHidden);
 
+  MoeSpec moe;
+  moe.router = kernels::RouterKind::kTopKThenSoftmax;
+  moe.router_name = "router.layer";
+  moe.stacked = true;
+  moe.stacked_in = "input_linear.weight";
+  moe.stacked_out = "output_linear.weight";
+  const bool has_experts = config.Integer("num_local_experts", 8, 0, kMaxExperts) > 0;
+  if (has_experts) {
+    ReadExpertCounts(config, "num_local_experts", 8, 2, moe);
+    moe.width = config.Integer("intermediate_size", 11008, 1, kMaxHidden);
+  }
+
   model.embedding_name = "model.embed_tokens.weight";
   model.final_norm_name = "model.norm.weight";
   model.head_name = "lm_head.weight";
@@ -84,9 +91,11 @@ void DescribeGraniteHybrid(ConfigReader& config, ModelDescription& model) {
     const std::string prefix = absl::StrCat("model.layers.", i, ".");
     Branch mixer{prefix + "mamba.", mamba};
     if (is_attention[i]) mixer = {prefix + "self_attn.", attention};
+    ResidualStep feed_forward{prefix + "post_attention_layernorm.weight",
+                              {{prefix + "shared_mlp.", mlp}}};
+    if (has_experts) feed_forward.branches.push_back({prefix + "block_sparse_moe.", moe});
     model.layers.push_back(
-        {{{prefix + "input_layernorm.weight", {std::move(mixer)}},
-          {prefix + "post_attention_layernorm.weight", {{prefix + "shared_mlp.", mlp}}}}});
+        {{{prefix + "input_layernorm.weight", {std::move(mixer)}}, std::move(feed_forward)}});
   }
 }
 

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "kernels/elementwise.h"
+#include "kernels/moe.h"
 #include "kernels/norm.h"
 
 namespace anabranch {
@@ -24,8 +25,8 @@ struct Mamba1Spec {
   enum class Layout : uint8_t { kHalves, kHeads } layout = Layout::kHalves;
   int32_t conv_width = 4;
   bool conv_bias = true, proj_bias = false;
-  // Norm without weights of delta, B and C before they are used (falcon_mamba).
-  enum class InnerNorm : uint8_t { kNone, kUnweighted } inner_norm = InnerNorm::kNone;
+  // Norm of delta, B and C before they are used: without weights (falcon_mamba) or with (jamba).
+  enum class InnerNorm : uint8_t { kNone, kUnweighted, kWeighted } inner_norm = InnerNorm::kNone;
   float inner_norm_eps = 1e-6f;
 };
 
@@ -71,12 +72,40 @@ struct GatedMlpSpec {
   AdapterSpec adapter;  // of the fused matrix
 };
 
+// down(activation(up x)). Names: up_proj, down_proj.
+struct MlpSpec {
+  int64_t width = 0;
+  bool bias = false;
+  kernels::Activation activation = kernels::Activation::kRelu2;
+};
+
+// The sum of a few experts' MLPs, weighted, which a router chooses for each token.
+struct MoeSpec {
+  int32_t experts = 0, chosen = 0;
+  int64_t width = 0;   // of an expert's inside
+  int64_t latent = 0;  // of what experts read and give, if they work between projections; 0: hidden
+  bool gated = true;
+  kernels::Activation activation = kernels::Activation::kSilu;
+  kernels::RouterKind router = kernels::RouterKind::kSoftmaxThenTopK;
+  bool choice_bias = false;  // a tensor beside a kSigmoid router; see kernels::RouteParams
+  int32_t groups = 1, top_groups = 1;
+  bool normalize = false;
+  float scale = 1;
+  std::string router_name = "router";
+  // An expert's matrices: experts.<e>.<name>.weight, or all experts' stacked in one tensor each.
+  bool stacked = false;
+  std::vector<std::string> in_names = {"gate_proj", "up_proj"};
+  std::string out_name = "down_proj";
+  std::string stacked_in = "experts.gate_up_proj", stacked_out = "experts.down_proj";
+};
+
 // W x, of the width of the residual, without a bias.
 struct LinearSpec {
   std::string name;
 };
 
-using MixerSpec = std::variant<Mamba1Spec, Mamba2Spec, AttentionSpec, GatedMlpSpec, LinearSpec>;
+using MixerSpec =
+    std::variant<Mamba1Spec, Mamba2Spec, AttentionSpec, GatedMlpSpec, MlpSpec, MoeSpec, LinearSpec>;
 
 // out_scale * mixer(in_scale * x). Tensor names are `prefix`, with its final dot, + the mixer's
 // own.

@@ -56,6 +56,12 @@ absl::StatusOr<float*> Workspace::Take(int64_t floats) {
   return extra.floats();
 }
 
+absl::StatusOr<int32_t*> Workspace::TakeInts(int64_t count) {
+  static_assert(sizeof(int32_t) == sizeof(float));
+  ANABRANCH_ASSIGN_OR_RETURN(float* memory, Take(count));
+  return reinterpret_cast<int32_t*>(memory);
+}
+
 absl::Status Workspace::Reset() {
   used_ = 0;
   overflow_.clear();

@@ -35,6 +35,7 @@ class Workspace {
  public:
   // Uninitialised, 64-byte aligned. RESOURCE_EXHAUSTED if the memory cannot be had.
   absl::StatusOr<float*> Take(int64_t floats);
+  absl::StatusOr<int32_t*> TakeInts(int64_t count);
   // Frees what was taken since mark() returned `mark`.
   size_t mark() const { return used_; }
   void Rewind(size_t mark) { used_ = mark; }

@@ -33,6 +33,34 @@ void ResolveAliases(const ModelDescription& model, const std::vector<ExpectedTen
   }
 }
 
+bool IsStored(const TensorFile& file, const ModelDescription& model, const std::string& name) {
+  if (file.Find(name) != nullptr) return true;
+  for (const TensorAliases& aliases : model.aliases) {
+    absl::string_view rest = name;
+    if (!absl::ConsumePrefix(&rest, aliases.prefix)) continue;
+    for (const std::string& other : aliases.others) {
+      if (file.Find(absl::StrCat(other, rest)) != nullptr) return true;
+    }
+  }
+  return false;
+}
+
+// Whether experts lie in tensors of their own or stacked is seen from the first tensor of either.
+void SettleExperts(const TensorFile& file, ModelDescription& model) {
+  for (LayerDescription& layer : model.layers) {
+    for (ResidualStep& step : layer.steps) {
+      for (Branch& branch : step.branches) {
+        auto* moe = std::get_if<MoeSpec>(&branch.mixer);
+        if (moe == nullptr) continue;
+        const std::string first =
+            absl::StrCat(branch.prefix, "experts.0.", moe->in_names.front(), ".weight");
+        moe->stacked = IsStored(file, model, branch.prefix + moe->stacked_in) ||
+                       (moe->stacked && !IsStored(file, model, first));
+      }
+    }
+  }
+}
+
 std::vector<ExpectedTensor> Expected(const ModelDescription& model) {
   std::vector<ExpectedTensor> expected;
   expected.push_back({model.embedding_name, {model.vocab, model.hidden}});
@@ -69,6 +97,7 @@ absl::Status CheckOne(const TensorFile& file, const ExpectedTensor& expected) {
 
 absl::Status CheckTensors(TensorFile& file, ModelDescription& model) {
   if (file.Find(model.head_name) == nullptr) model.tied_head = true;
+  SettleExperts(file, model);
   const std::vector<ExpectedTensor> expected = Expected(model);
   absl::flat_hash_set<std::string> used;
   ResolveAliases(model, expected, file, used);

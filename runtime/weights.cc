@@ -96,16 +96,17 @@ void WeightReader::Report(int64_t bytes) {
   progress_(done_);
 }
 
-absl::Status WeightReader::Convert(const std::string& name, float* out) {
+absl::Status WeightReader::Convert(const std::string& name, float* out, bool exact) {
   ANABRANCH_ASSIGN_OR_RETURN(const TensorView* tensor, Checked(name));
   Report(static_cast<int64_t>(tensor->bytes.size()));
-  return ReadElements(name, *tensor, 0, tensor->num_elements(), dtype_, out);
+  return ReadElements(name, *tensor, 0, tensor->num_elements(),
+                      exact ? kernels::DType::kFloat32 : dtype_, out);
 }
 
-absl::StatusOr<Buffer> WeightReader::ReadFloats(const std::string& name) {
+absl::StatusOr<Buffer> WeightReader::ReadFloats(const std::string& name, bool exact) {
   ANABRANCH_ASSIGN_OR_RETURN(const TensorView* tensor, Checked(name));
   ANABRANCH_ASSIGN_OR_RETURN(Buffer values, Keep(tensor->num_elements() * sizeof(float)));
-  ANABRANCH_RETURN_IF_ERROR(Convert(name, values.floats()));
+  ANABRANCH_RETURN_IF_ERROR(Convert(name, values.floats(), exact));
   return values;
 }
 

@@ -40,6 +40,7 @@ class Linear {
   absl::Status ScaleSections(absl::Span<const std::pair<int64_t, float>> sections);
   absl::Status Run(int64_t rows, const float* x, int64_t x_stride, float* y, int64_t y_stride,
                    const kernels::Launch& launch) const;
+  const kernels::PackedMatrix& matrix() const { return weight_; }
   int64_t in_features() const { return weight_.k; }
   int64_t out_features() const { return weight_.n; }
 
@@ -82,8 +83,8 @@ class WeightReader {
   absl::StatusOr<Linear> ReadAlternating(const std::string& name, bool bias);
   // A tensor [n, rows, columns] as n layers.
   absl::StatusOr<std::vector<Linear>> ReadLinears(const std::string& name);
-  // The values as float32.
-  absl::StatusOr<Buffer> ReadFloats(const std::string& name);
+  // The values as float32, rounded to the compute dtype or, `exact`, as they are in the file.
+  absl::StatusOr<Buffer> ReadFloats(const std::string& name, bool exact = false);
   // [channels, 1, width] -> [width, channels].
   absl::StatusOr<Buffer> ReadConvolution(const std::string& name);
   absl::StatusOr<Table> ReadTable(const std::string& name);
@@ -93,7 +94,7 @@ class WeightReader {
 
  private:
   absl::StatusOr<const TensorView*> Checked(const std::string& name, size_t rank = 0);
-  absl::Status Convert(const std::string& name, float* out);
+  absl::Status Convert(const std::string& name, float* out, bool exact = false);
   absl::StatusOr<Buffer> Keep(size_t bytes);
   void Report(int64_t bytes);
   // The rows of all parts in one layer without bias.

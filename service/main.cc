@@ -78,7 +78,9 @@ void AddChecks(CLI::App& app, CheckOptions& options) {
   model->add_option("DIR", options.directory, "Folder of the model")->required();
   model->add_option("--dtype", options.dtype, "Compute precision: float32 or bfloat16")
       ->capture_default_str();
-  model->add_option("--tolerance", options.tolerance, "Largest absolute error of a logit")
+  model
+      ->add_option("--tolerance", options.tolerance,
+                   "Largest absolute error of a logit in float32; bfloat16 goes by the best tokens")
       ->capture_default_str();
   CLI::App* tokenizer = app.add_subcommand(
       "check-tokenizer", "Compare DIR/tokenizer.json with the cases in DIR/golden.json");

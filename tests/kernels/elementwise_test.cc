@@ -112,7 +112,8 @@ TEST(GatedMulTest, MatchesDoublePrecisionOverTheWholeRange) {
 
 class GatedMulBits : public ::testing::TestWithParam<Activation> {};
 INSTANTIATE_TEST_SUITE_P(Activations, GatedMulBits,
-                         ::testing::Values(Activation::kSilu, Activation::kGelu));
+                         ::testing::Values(Activation::kSilu, Activation::kGelu,
+                                           Activation::kRelu2));
 
 TEST_P(GatedMulBits, AreTheSameOnAnyThreadsAndInstructionSetAndNanStays) {
   Gated g(300, 100);
@@ -129,6 +130,25 @@ TEST_P(GatedMulBits, AreTheSameOnAnyThreadsAndInstructionSetAndNanStays) {
   for (size_t i = 0; i < y.size(); ++i) {
     const bool gap = i % 101 == 100;
     EXPECT_EQ(std::isnan(y[i]), gap || i == 7 * 101 + 9);
+  }
+}
+
+TEST(GatedMulTest, WithoutUpIsTheActivationAloneAndInPlace) {
+  for (int64_t width : kWidths) {
+    for (bool round : {false, true}) {
+      Random random(4);
+      Floats x = random.Normals(5 * width);
+      const Floats x0 = x;
+      GatedMulParams p;
+      p.rows = 5, p.width = p.in_stride = p.y_stride = width, p.gate = p.y = x.data();
+      p.activation = Activation::kRelu2, p.round_to_bf16 = round;
+      const OddParallel parallel(2);
+      ASSERT_TRUE(GatedMul(p, {.parallel = &parallel}).ok());
+      for (size_t i = 0; i < x.size(); ++i) {
+        const float want = x0[i] > 0 ? x0[i] * x0[i] : 0;
+        ASSERT_EQ(x[i], round ? RoundBf16(want) : want);
+      }
+    }
   }
 }
 

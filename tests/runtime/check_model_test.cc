@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <set>
 #include <string>
 
 #include "tests/runtime/golden_models.h"
@@ -41,15 +42,15 @@ TEST_P(CheckGoldenModel, StaysNearReferenceInBFloat16) {
   ASSERT_TRUE(report.ok()) << report.status();
   // Logits of these random models reach 9; rounding the weights alone, with exact arithmetic,
   // already moves the worst one by up to 0.7 and changes 5 % of the best tokens; those of zamba and
-  // zamba2 by 4.4 and 26 %.
-  const bool wild = GetParam() == "zamba" || GetParam() == "zamba2";
-  double agreed = 0, positions = 0;
+  // zamba2 by 4.4 and 26 %. Where rounding sends tokens to other experts, all logits change.
+  const std::set<std::string> wild_models = {"zamba", "zamba2", "jamba", "nemotron_h_moe"};
+  const bool wild = wild_models.contains(GetParam());
   for (const CheckModelRow& row : report->rows) {
     EXPECT_LT(row.max_abs_error, wild ? 6 : 1.5) << row.length;
-    agreed += row.top1_agreement * static_cast<double>(row.length);
-    positions += static_cast<double>(row.length);
   }
-  EXPECT_GT(agreed / positions, wild ? 0.65 : 0.9);
+  EXPECT_GT(report->top1_agreement, wild ? 0.65 : 0.9) << FormatCheckReport(*report);
+  EXPECT_EQ(report->passed, report->top1_agreement >= kLeastBFloat16Agreement);
+  EXPECT_THAT(FormatCheckReport(*report), HasSubstr("top-1 agreement"));
 }
 
 TEST_P(CheckGoldenModel, FailsBeyondTheTolerance) {

@@ -4,6 +4,8 @@
 
 #include <cmath>
 
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "runtime/model.h"
 #include "runtime/single_sequence.h"
 #include "tests/runtime/model_files.h"
@@ -15,6 +17,7 @@ using ::testing::AllOf;
 using ::testing::HasSubstr;
 using testing::ModelFolder;
 using testing::RawModel;
+using testing::RawTensor;
 using testing::WriteFile;
 
 constexpr char kInProj[] = "backbone.layers.1.mixer.in_proj.weight";
@@ -262,6 +265,103 @@ TEST(ModelLoad, AddsTheAdaptersOfSharedAttention) {
     EXPECT_NE(LogitsOf(folder.path()), before) << projection;
     bytes.assign(bytes.size(), '\0');
   }
+}
+
+// Stacks experts.<e>.<name>.weight, several names one below the other, into one tensor.
+void StackExperts(RawModel& weights, const std::string& prefix,
+                  const std::vector<std::string>& names, const std::string& stacked) {
+  RawTensor all{"F32", {0, 0, 0}, ""};
+  for (int64_t e = 0;; ++e) {
+    const auto key = [&](const std::string& name) {
+      return absl::StrCat(prefix, "experts.", e, ".", name, ".weight");
+    };
+    if (!weights.tensors.contains(key(names.front()))) break;
+    all.shape = {e + 1, 0, 0};
+    for (const std::string& name : names) {
+      const RawTensor part = weights.tensors.at(key(name));
+      weights.tensors.erase(key(name));
+      all.bytes += part.bytes;
+      all.shape[1] += part.shape[0];
+      all.shape[2] = part.shape[1];
+    }
+  }
+  weights.tensors[prefix + stacked] = all;
+}
+
+TEST(ModelLoad, TakesExpertsApartOrStacked) {
+  ModelFolder jamba("jamba"), nemotron("nemotron_h_moe");
+  const std::vector<float> jamba_logits = LogitsOf(jamba.path());
+  const std::vector<float> nemotron_logits = LogitsOf(nemotron.path());
+  for (int layer : {1, 3, 5, 7}) {
+    const std::string prefix = absl::StrCat("model.layers.", layer, ".feed_forward.");
+    StackExperts(jamba.weights, prefix, {"gate_proj", "up_proj"}, "experts.gate_up_proj");
+    StackExperts(jamba.weights, prefix, {"down_proj"}, "experts.down_proj");
+  }
+  jamba.Save();
+  EXPECT_EQ(LogitsOf(jamba.path()), jamba_logits);
+  for (int layer : {1, 4}) {
+    const std::string prefix = absl::StrCat("backbone.layers.", layer, ".mixer.");
+    StackExperts(nemotron.weights, prefix, {"up_proj"}, "experts.up_proj");
+    StackExperts(nemotron.weights, prefix, {"down_proj"}, "experts.down_proj");
+  }
+  nemotron.Save();
+  EXPECT_EQ(LogitsOf(nemotron.path()), nemotron_logits);
+}
+
+TEST(ModelLoad, ExpertsBehindLatentProjectionsThatChangeNothingGiveTheSame) {
+  ModelFolder folder("nemotron_h_moe");
+  const std::vector<float> before = LogitsOf(folder.path());
+  std::vector<float> identity(64 * 64, 0);
+  for (int i = 0; i < 64; ++i) identity[i * 65] = 1;
+  const std::string bytes(reinterpret_cast<const char*>(identity.data()), 64 * 64 * sizeof(float));
+  for (const char* name : {"fc1_latent_proj", "fc2_latent_proj"}) {
+    for (int layer : {1, 4}) {
+      const std::string tensor =
+          absl::StrCat("backbone.layers.", layer, ".mixer.", name, ".weight");
+      folder.weights.tensors[tensor] = {"F32", {64, 64}, bytes};
+    }
+  }
+  folder.config["moe_latent_size"] = 64;
+  folder.Save();
+  EXPECT_EQ(LogitsOf(folder.path()), before);
+}
+
+TEST(ModelLoad, AcceptsNemotronsOtherPrefixes) {
+  ModelFolder folder("nemotron_h_moe");
+  const std::vector<float> logits = LogitsOf(folder.path());
+  std::map<std::string, RawTensor> renamed;
+  for (auto& [name, tensor] : folder.weights.tensors) {
+    renamed[absl::StrReplaceAll(name, {{"backbone.", "model."}})] = tensor;
+  }
+  folder.weights.tensors = renamed;
+  folder.Save();
+  EXPECT_EQ(LogitsOf(folder.path()), logits);
+}
+
+TEST(ModelLoad, NamesTheExpertsTensorThatIsMissingOrOneTooMany) {
+  const std::string prefix = "model.layers.1.feed_forward.";
+  ModelFolder folder("jamba");
+  folder.weights.tensors.erase(prefix + "experts.2.up_proj.weight");
+  folder.Save();
+  EXPECT_THAT(std::string(LoadStatus(folder).message()),
+              HasSubstr("tensor '" + prefix +
+                        "experts.2.up_proj.weight' of shape [128,64] is "
+                        "missing"));
+  ModelFolder fewer("jamba");
+  fewer.config["num_experts"] = 3;
+  fewer.Save();
+  EXPECT_THAT(std::string(LoadStatus(fewer).message()),
+              HasSubstr("router.weight' has shape [4,64], expected [3,64]"));
+  ModelFolder granite("granitemoehybrid");
+  granite.weights.tensors.erase("model.layers.0.block_sparse_moe.input_linear.weight");
+  granite.Save();
+  EXPECT_THAT(std::string(LoadStatus(granite).message()),
+              HasSubstr("block_sparse_moe.input_linear.weight' of shape [4,128,64] is missing"));
+  ModelFolder unbiased("nemotron_h_moe");
+  unbiased.weights.tensors.erase("backbone.layers.1.mixer.gate.e_score_correction_bias");
+  unbiased.Save();
+  EXPECT_THAT(std::string(LoadStatus(unbiased).message()),
+              HasSubstr("gate.e_score_correction_bias' of shape [4] is missing"));
 }
 
 TEST(ModelLoad, WeightsInBFloat16FilesLoadExactly) {
