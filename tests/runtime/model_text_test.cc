@@ -24,6 +24,8 @@ using ::testing::HasSubstr;
 
 // Every token that the formats know of.
 const std::vector<std::string> kControlTokens = {"<s>",
+                                                 "<|bom|>",
+                                                 "<|eom|>",
                                                  "</s>",
                                                  "<|endoftext|>",
                                                  "<|im_start|>",
@@ -183,9 +185,10 @@ TEST(ModelTextTest, AnUnknownTemplateIsRefusedWithWhatThereIsAndTheFlag) {
                               "'<|user|>\\n' + message['content'] + eos_token '<|assistant|>\\n'",
                               "<|user|> <|end|> <|assistant|> eos_token"}) {
     folder.WriteTemplate(unknown);
-    EXPECT_THAT(folder.Refusal(),
-                AllOf(HasSubstr("no known format"), HasSubstr("--chat-format"),
-                      HasSubstr("chatml|falcon|granite|llama3|mistral|nemotron|nemotron4|plain")));
+    EXPECT_THAT(
+        folder.Refusal(),
+        AllOf(HasSubstr("no known format"), HasSubstr("--chat-format"),
+              HasSubstr("chatml|falcon|granite|jamba|llama3|mistral|nemotron|nemotron4|plain")));
     EXPECT_EQ(folder.ChatName("none"), "none");
     EXPECT_EQ(folder.ChatName("plain"), "plain");
   }
