@@ -364,9 +364,11 @@ TEST(ModelConfig, NamesUnknownModelAndRopeTypes) {
   EXPECT_THAT(Refusal({{"hidden_size", 4}}), HasSubstr("model_type"));
   for (const char* key : {"rope_parameters", "rope_scaling"}) {
     for (const char* name : {"rope_type", "type"}) {
-      json config = Golden("granitemoehybrid_dense");
-      config[key] = {{name, "yarn"}};
-      EXPECT_THAT(Refusal(config), AllOf(HasSubstr("'yarn'"), HasSubstr("default")));
+      for (const char* type : {"linear", "dynamic", "yarn", "llama3", "longrope"}) {
+        json config = Golden("falcon_h1");
+        config[key] = {{name, type}, {"factor", 2}};
+        EXPECT_THAT(Refusal(config), AllOf(HasSubstr(type), HasSubstr("supported: default")));
+      }
     }
   }
 }
