@@ -120,6 +120,14 @@ absl::StatusOr<CheckModelReport::Greedy> CheckGreedy(Model& model, const TensorF
   return greedy;
 }
 
+absl::StatusOr<TensorFile> OpenGolden(const std::string& dir, bool bf16) {
+  if (bf16) {
+    auto golden = TensorFile::Open(dir + "/golden_bfloat16.safetensors");
+    if (!absl::IsNotFound(golden.status())) return golden;
+  }
+  return TensorFile::Open(dir + "/golden.safetensors");
+}
+
 void Judge(bool bf16, CheckModelReport& report) {
   double agreed = 0, positions = 0, worst = 0;
   for (const CheckModelRow& row : report.rows) {
@@ -140,15 +148,14 @@ void Judge(bool bf16, CheckModelReport& report) {
 
 absl::StatusOr<CheckModelReport> RunCheckModel(const std::string& dir, kernels::DType dtype,
                                                double tolerance, LoadProgressFn progress) {
-  ANABRANCH_ASSIGN_OR_RETURN(const TensorFile golden,
-                             TensorFile::Open(dir + "/golden.safetensors"));
+  const bool bf16 = dtype == kernels::DType::kBFloat16;
+  ANABRANCH_ASSIGN_OR_RETURN(const TensorFile golden, OpenGolden(dir, bf16));
   LoadOptions options;
   options.dtype = dtype;
   options.progress = std::move(progress);
   ANABRANCH_ASSIGN_OR_RETURN(const std::unique_ptr<Model> model, Model::Load(dir, options));
   CheckModelReport report;
   report.tolerance = tolerance;
-  const bool bf16 = dtype == kernels::DType::kBFloat16;
   report.least_agreement = bf16 ? kLeastBFloat16Agreement : 0;
   for (const auto& [name, tensor] : golden.tensors()) {
     if (!absl::StartsWith(name, kIdsPrefix)) continue;

@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <set>
 #include <string>
 
@@ -40,16 +41,18 @@ TEST_P(CheckGoldenModel, AgreesWithReferenceInFloat32) {
 TEST_P(CheckGoldenModel, StaysNearReferenceInBFloat16) {
   const auto report = RunCheckModel(dir(), kernels::DType::kBFloat16, 1e9);
   ASSERT_TRUE(report.ok()) << report.status();
-  // Logits of these random models reach 9; rounding the weights alone, with exact arithmetic,
-  // already moves the worst one by up to 0.7 and changes 5 % of the best tokens; those of zamba and
-  // zamba2 by 4.4 and 26 %. Where rounding sends tokens to other experts, all logits change.
-  const std::set<std::string> wild_models = {"zamba", "zamba2", "jamba", "nemotron_h_moe"};
+  EXPECT_EQ(report->passed, report->top1_agreement >= kLeastBFloat16Agreement);
+  const bool same_dtype = std::filesystem::exists(dir() + "/golden_bfloat16.safetensors");
+  EXPECT_TRUE(report->passed || !same_dtype) << FormatCheckReport(*report);
+  // Against float32 less can be asked. Logits of these random models reach 9; rounding the weights
+  // alone, with exact arithmetic, already moves the worst one by up to 0.7 and changes 5 % of the
+  // best tokens. Where rounding sends tokens to other experts, all logits change.
+  const std::set<std::string> wild_models = {"jamba", "nemotron_h_moe"};
   const bool wild = wild_models.contains(GetParam());
   for (const CheckModelRow& row : report->rows) {
-    EXPECT_LT(row.max_abs_error, wild ? 6 : 1.5) << row.length;
+    EXPECT_LT(row.max_abs_error, same_dtype ? 0.5 : wild ? 6 : 1.5) << row.length;
   }
   EXPECT_GT(report->top1_agreement, wild ? 0.65 : 0.9) << FormatCheckReport(*report);
-  EXPECT_EQ(report->passed, report->top1_agreement >= kLeastBFloat16Agreement);
   EXPECT_THAT(FormatCheckReport(*report), HasSubstr("top-1 agreement"));
 }
 
