@@ -62,6 +62,8 @@ void AttentionMixer::DeclareState(int32_t layer, StateLayout& layout) {
     layout.entries.push_back(
         {layer, kind, stored, {kKvPageTokens, spec_.kv_heads, spec_.head_dim}, stored});
   }
+  layout.entries[entry_].rotary_dim = spec_.rotary_dim;
+  layout.entries[entry_].rope_theta = spec_.rope_theta;
 }
 
 absl::Status AttentionMixer::Project(const StepContext& step, const float* x, float* qkv) const {

@@ -50,6 +50,19 @@ void ToBFloat16(const float* values, int64_t count, uint16_t* out) {
   for (int64_t i = 0; i < count; ++i) out[i] = c10::BFloat16(values[i]).x;
 }
 
+uint16_t ToBFloat16(float value) {
+  uint16_t bits = 0;
+  ToBFloat16(&value, 1, &bits);
+  return bits;
+}
+
+float FromBFloat16(uint16_t bits) {
+  const uint32_t wide = uint32_t{bits} << 16;
+  float value;
+  std::memcpy(&value, &wide, sizeof(value));
+  return value;
+}
+
 bool AllFinite(const float* values, int64_t count) {
   for (int64_t i = 0; i < count; ++i) {
     if (!std::isfinite(values[i])) return false;

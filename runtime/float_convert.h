@@ -18,6 +18,10 @@ void RoundToBFloat16(float* values, int64_t count);
 // The bfloat16 bits nearest to each value (ties to even).
 void ToBFloat16(const float* values, int64_t count, uint16_t* out);
 
+// One value: the bits of the nearest bfloat16, and the value of such bits.
+uint16_t ToBFloat16(float value);
+float FromBFloat16(uint16_t bits);
+
 bool AllFinite(const float* values, int64_t count);
 
 }  // namespace anabranch

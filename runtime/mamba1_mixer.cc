@@ -86,6 +86,8 @@ void Mamba1Mixer::DeclareState(int32_t layer, StateLayout& layout) {
                             StateDType::kFloat32});
   layout.entries.push_back(
       {layer, StateKind::kCumulative, StateDType::kFloat64, {spec_.inner}, StateDType::kFloat64});
+  layout.entries.back().rates = decay_.floats();
+  layout.entries.back().num_rates = spec_.inner * spec_.state_dim;
 }
 
 absl::Status Mamba1Mixer::Convolve(const StepContext& step, const float* projected,

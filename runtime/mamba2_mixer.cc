@@ -69,6 +69,8 @@ void Mamba2Mixer::DeclareState(int32_t layer, StateLayout& layout) {
                             StateDType::kFloat32});
   layout.entries.push_back(
       {layer, StateKind::kCumulative, StateDType::kFloat64, {spec_.heads}, StateDType::kFloat64});
+  layout.entries.back().rates = decay_.floats();
+  layout.entries.back().num_rates = spec_.heads;
 }
 
 absl::Status Mamba2Mixer::Convolve(const StepContext& step, const float* projected,

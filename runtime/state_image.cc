@@ -308,13 +308,41 @@ absl::StatusOr<StateImage> CaptureState(SlotPool& pool, const SlotRef& ref,
   return image;
 }
 
+absl::Status CheckState(const StateImage& image, const StateLayout& layout,
+                        const std::string& fingerprint, const std::string& numerics_profile) {
+  ANABRANCH_RETURN_IF_ERROR(CheckOrigin(image.header, fingerprint, numerics_profile));
+  ANABRANCH_RETURN_IF_ERROR(CheckStorable(layout));
+  ANABRANCH_RETURN_IF_ERROR(CheckPayload(image, layout));
+  return CheckBlocks(image, layout);
+}
+
+absl::Status SealState(const StateLayout& layout, StateImage& image) {
+  StateHeader& header = image.header;
+  header.segments = SegmentTable(layout, header.vocab);
+  for (StateSegment& segment : header.segments) {
+    if (image.payload.size() < segment.offset + segment.bytes) {
+      return absl::InternalError(absl::StrCat(Name(segment), " is missing from the payload"));
+    }
+    segment.checksum =
+        Checksum(absl::string_view(image.payload).substr(segment.offset, segment.bytes));
+  }
+  header.kv_blocks.clear();
+  for (const std::string& block : image.kv_blocks) {
+    const int64_t start = static_cast<int64_t>(header.kv_blocks.size()) * kKvPageTokens;
+    KvBlockRef ref;
+    ref.tokens = std::min<int64_t>(header.token_count - start, kKvPageTokens);
+    ref.bytes = block.size();
+    ANABRANCH_ASSIGN_OR_RETURN(ref.hash, Sha256Hex(block));
+    header.kv_blocks.push_back(std::move(ref));
+  }
+  const absl::Status whole = CheckState(image, layout, header.fingerprint, header.numerics_profile);
+  return whole.ok() ? whole : absl::InternalError(whole.message());
+}
+
 absl::StatusOr<RestoredState> RestoreState(SlotPool& pool, const StateImage& image,
                                            const std::string& fingerprint,
                                            const std::string& numerics_profile) {
-  ANABRANCH_RETURN_IF_ERROR(CheckOrigin(image.header, fingerprint, numerics_profile));
-  ANABRANCH_RETURN_IF_ERROR(CheckStorable(pool.layout()));
-  ANABRANCH_RETURN_IF_ERROR(CheckPayload(image, pool.layout()));
-  ANABRANCH_RETURN_IF_ERROR(CheckBlocks(image, pool.layout()));
+  ANABRANCH_RETURN_IF_ERROR(CheckState(image, pool.layout(), fingerprint, numerics_profile));
   RestoredState restored;
   ANABRANCH_ASSIGN_OR_RETURN(restored.last_logits, LoadLastLogits(image));
   ANABRANCH_ASSIGN_OR_RETURN(restored.ref, pool.Acquire());

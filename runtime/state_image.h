@@ -67,12 +67,19 @@ absl::StatusOr<StateImage> CaptureState(SlotPool& pool, const SlotRef& ref,
                                         const std::string& numerics_profile,
                                         absl::Span<const float> last_logits);
 
+// Whether the image is a whole state of this model: FAILED_PRECONDITION for another fingerprint or
+// profile (names both), DATA_LOSS for a wrong table, size or checksum (names the segment).
+absl::Status CheckState(const StateImage& image, const StateLayout& layout,
+                        const std::string& fingerprint, const std::string& numerics_profile);
+// For an image whose payload and blocks were made elsewhere: fills the header's segments, blocks,
+// checksums and hashes from header.token_count and header.vocab. INTERNAL if the sizes do not fit.
+absl::Status SealState(const StateLayout& layout, StateImage& image);
+
 struct RestoredState {
   SlotRef ref;
   std::vector<float> last_logits;
 };
-// Checks fingerprint and profile (FAILED_PRECONDITION names both), layout, sizes and every checksum
-// (DATA_LOSS names the segment) before a slot is acquired; releases the slot if anything fails.
+// Checks the state before a slot is acquired; releases the slot if anything fails.
 absl::StatusOr<RestoredState> RestoreState(SlotPool& pool, const StateImage& image,
                                            const std::string& fingerprint,
                                            const std::string& numerics_profile);

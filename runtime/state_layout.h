@@ -30,6 +30,14 @@ struct StateEntry {
   std::vector<int64_t> shape;
   // dtype in a stored state, lossless: windows of a bfloat16 model are stored as bfloat16.
   StateDType stored_dtype = StateDType::kFloat32;
+  // How the entry changes with time; what merging needs. The memory is the model's.
+  // kCumulative: A < 0, for each of T's elements, or [T's elements, n] for each n of the recurrent
+  // tensor's last dimension. While T grows by dt, the recurrent tensor decays by exp(A dt).
+  const float* rates = nullptr;
+  int64_t num_rates = 0;
+  // kKeys: the rotary embedding of the keys; dimension 0: none.
+  int32_t rotary_dim = 0;
+  double rope_theta = 0;
 
   int64_t num_elements() const;
   size_t bytes() const { return num_elements() * StateDTypeBytes(dtype); }

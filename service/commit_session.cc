@@ -32,16 +32,10 @@ absl::Status RefMismatch(const std::string& name, const std::string& expected) {
                          {{"ref", name}});
 }
 
-// The state's name for "must not exist" is "-" in requests and empty in the library.
-std::optional<std::string> ExpectedState(const std::string& expected) {
-  if (expected.empty()) return std::nullopt;
-  return expected == "-" ? std::string() : expected;
-}
-
 // The mutation checks this again, atomically. Looking first keeps the session loaded when the
 // answer is no.
 absl::Status CheckRef(const Commit& commit) {
-  const auto expected = ExpectedState(commit.request->expected_ref_state_id());
+  const auto expected = ExpectedRefState(commit.request->expected_ref_state_id());
   if (!expected) return absl::OkStatus();
   const std::string& name = commit.record.ref;
   if (name.empty()) return InvalidField("expected_ref_state_id", "the session has no ref");
@@ -97,8 +91,9 @@ void Write(const std::shared_ptr<Commit>& commit) {
   if (!state.ok()) return commit->done(state.status());
   RefRecord ref{commit->record.tenant, commit->record.ref, state->id, absl::Now(), 0};
   if (!ref.name.empty()) {
-    mutation.operations.push_back(SetRef{ref.tenant, ref.name, ref.state_id,
-                                         ExpectedState(commit->request->expected_ref_state_id())});
+    mutation.operations.push_back(
+        SetRef{ref.tenant, ref.name, ref.state_id,
+               ExpectedRefState(commit->request->expected_ref_state_id())});
   }
   session.Complete(
       std::move(mutation),

@@ -27,6 +27,11 @@ absl::Status HandleGetLineage(const ServiceContext& service, const Call& call,
 absl::Status HandleGetTokens(const ServiceContext& service, const Call& call,
                              const v1::GetTokensRequest& request, v1::GetTokensResponse* response);
 
+// One state of several, computed here (merge_states.cc). FAILED_PRECONDITION for states of another
+// model (MODEL_MISMATCH) and for an ancestor that is none of all inputs (NO_COMMON_ANCESTOR).
+absl::Status HandleMerge(const ServiceContext& service, const Call& call,
+                         const v1::MergeRequest& request, v1::MergeResponse* response);
+
 // Refs (ref_handlers.cc).
 absl::Status HandleGetRef(const ServiceContext& service, const Call& call,
                           const v1::GetRefRequest& request, v1::Ref* response);

@@ -19,6 +19,8 @@ inline constexpr int64_t kMaxTokensPerListing = 500000;
 inline constexpr int32_t kDefaultGenerateTokens = 256;
 inline constexpr int32_t kMaxTopLogprobs = 20;
 inline constexpr int32_t kMaxForks = 1024;
+inline constexpr int kMaxMergeInputs = 64;
+inline constexpr double kMaxMergeWeight = 1000;
 
 // Calls waiting for a worker beyond this are refused with RESOURCE_EXHAUSTED.
 inline constexpr int kMaxQueuedCalls = 256;

@@ -4,6 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "service/error_info.h"
 #include "service/limits.h"
+#include "statestore/base/status_macros.h"
 #include "statestore/names.h"
 
 namespace anabranch {
@@ -40,6 +41,16 @@ absl::StatusOr<Labels> ParseLabels(const google::protobuf::Map<std::string, std:
 }
 
 bool IsStateId(absl::string_view name) { return ValidateStateId("id", name).ok(); }
+
+absl::Status CheckRefName(absl::string_view field, absl::string_view name) {
+  ANABRANCH_RETURN_IF_ERROR(CheckName(field, name));
+  return IsStateId(name) ? InvalidField(field, "must not look like a state id") : absl::OkStatus();
+}
+
+std::optional<std::string> ExpectedRefState(const std::string& expected) {
+  if (expected.empty()) return std::nullopt;
+  return expected == "-" ? std::string() : expected;
+}
 
 std::string RandomSessionId() {
   absl::BitGen random;

@@ -4,6 +4,7 @@
 
 #include <google/protobuf/map.h>
 
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -20,6 +21,12 @@ absl::StatusOr<Labels> ParseLabels(const google::protobuf::Map<std::string, std:
 
 // "st-" and 40 hex digits: a state id, which no ref is taken for.
 bool IsStateId(absl::string_view name);
+
+// A ref to set: a name that is no state id.
+absl::Status CheckRefName(absl::string_view field, absl::string_view name);
+// What a request expects of a ref, as the library wants it: "" nothing (nullopt), "-" that the ref
+// does not exist (""), otherwise a state id.
+std::optional<std::string> ExpectedRefState(const std::string& expected);
 
 // A fresh session id, "s-" and 16 hex digits.
 std::string RandomSessionId();

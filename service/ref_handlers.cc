@@ -41,16 +41,12 @@ absl::Status HandleSetRef(const ServiceContext& service, const Call& call,
       const bool repeat,
       service.answers->Begin(call.tenant, request.request_id(), response, &claim));
   if (repeat) return absl::OkStatus();
-  ANABRANCH_RETURN_IF_ERROR(CheckName("name", request.name()));
-  if (IsStateId(request.name())) return InvalidField("name", "must not look like a state id");
+  ANABRANCH_RETURN_IF_ERROR(CheckRefName("name", request.name()));
   ANABRANCH_ASSIGN_OR_RETURN(const StateRecord state,
                              ResolveState(*service.store, call.tenant, request.state_id()));
-  std::optional<std::string> expected;
-  if (!request.expected_state_id().empty()) {
-    expected = request.expected_state_id() == "-" ? "" : request.expected_state_id();
-  }
   Mutation mutation;
-  mutation.operations.push_back(SetRef{call.tenant, request.name(), state.id, expected});
+  mutation.operations.push_back(
+      SetRef{call.tenant, request.name(), state.id, ExpectedRefState(request.expected_state_id())});
   *response = ToProto(RefRecord{call.tenant, request.name(), state.id, absl::Now(), 0});
   claim.StageAnswer(*response, &mutation);
   const absl::Status status = WriteError(service.store->CommitAndWait(std::move(mutation)));

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "service/error_info.h"
+#include "service/state_storing.h"
 #include "statestore/base/status_macros.h"
 
 namespace anabranch {
@@ -109,30 +110,15 @@ absl::StatusOr<StateRecord> SessionJournal::StageCaptureLocked(int64_t position,
                                             record_.head_position, " + ", tail_.size(), " tokens"));
   }
   PutState put;
+  bytes_stored_ += StageImage(std::move(image), stored_blobs_, &put);
   StateRecord& state = put.record;
+  stored_blobs_ =
+      absl::flat_hash_set<std::string>(state.blob_hashes.begin(), state.blob_hashes.end());
   state.tenant = record_.tenant;
-  state.fingerprint = image.header.fingerprint;
-  state.numerics_profile = image.header.numerics_profile;
   if (!record_.head_state.empty()) state.parents.push_back(record_.head_state);
-  state.token_count = position;
   state.span_tokens.assign(tail_.begin(), tail_.begin() + span);
-  state.header = SerializeStateHeader(image.header);
   state.created = absl::Now();
   state.labels = labels;
-  absl::flat_hash_set<std::string> blobs;
-  bytes_stored_ += image.payload.size();
-  for (size_t i = 0; i < image.header.kv_blocks.size(); ++i) {
-    const KvBlockRef& block = image.header.kv_blocks[i];
-    const bool stored = stored_blobs_.contains(block.hash);
-    state.blob_hashes.push_back(block.hash);
-    state.blob_bytes += block.bytes;
-    if (!stored) bytes_stored_ += block.bytes;
-    put.blobs.push_back(stored ? std::string() : std::move(image.kv_blocks[i]));
-    blobs.insert(block.hash);
-  }
-  stored_blobs_ = std::move(blobs);
-  put.payload = std::move(image.payload);
-  state.payload_bytes = put.payload.size();
   state.id = StateId(state);
   StateRecord staged = state;
   record_.head_state = state.id;

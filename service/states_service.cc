@@ -58,6 +58,15 @@ grpc::ServerUnaryReactor* StatesService::GetTokens(grpc::CallbackServerContext* 
   return Run(service_, context, "GetTokens", kReads, request, response, HandleGetTokens);
 }
 
+grpc::ServerUnaryReactor* StatesService::Merge(grpc::CallbackServerContext* context,
+                                               const v1::MergeRequest* request,
+                                               v1::MergeResponse* response) {
+  const MethodTraits method = {"Merge", service_->limits.model_deadline, kWrites};
+  return RunBlocking(service_, context, method, response, [=, this](const Call& call) {
+    return HandleMerge(*service_, call, *request, response);
+  });
+}
+
 grpc::ServerUnaryReactor* StatesService::GetRef(grpc::CallbackServerContext* context,
                                                 const v1::GetRefRequest* request,
                                                 v1::Ref* response) {

@@ -34,6 +34,10 @@ class StatesService final : public v1::States::CallbackService {
   grpc::ServerUnaryReactor* GetTokens(grpc::CallbackServerContext* context,
                                       const v1::GetTokensRequest* request,
                                       v1::GetTokensResponse* response) override;
+  // Computes a state out of several.
+  grpc::ServerUnaryReactor* Merge(grpc::CallbackServerContext* context,
+                                  const v1::MergeRequest* request,
+                                  v1::MergeResponse* response) override;
   // Refs: names of states.
   grpc::ServerUnaryReactor* GetRef(grpc::CallbackServerContext* context,
                                    const v1::GetRefRequest* request, v1::Ref* response) override;

@@ -18,7 +18,8 @@
 namespace anabranch {
 
 // What is kept of a state: the record, and the hash of all tokens from the root (prefix_index.h) so
-// that a child's can be continued from it; empty below a merge, where there is no token sequence.
+// that a child's can be continued from it; empty for a merge and below it, which are not what
+// reading their tokens gives.
 struct StoredState {
   StateRecord record;
   std::string prefix_hash;

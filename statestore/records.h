@@ -22,7 +22,7 @@ struct StateRecord {
   StateOperation operation = StateOperation::kAppend;
   std::string operation_params;                      // canonical text; part of the id
   int64_t token_count = 0;                           // since the root
-  std::vector<int32_t> span_tokens;                  // tokens since the parent
+  std::vector<int32_t> span_tokens;                  // tokens since the parent; of a merge: all
   std::string header;                                // opaque: the runtime's serialised header
   uint64_t payload_bytes = 0, payload_checksum = 0;  // filled by the store on Put
   std::vector<std::string> blob_hashes;              // shared blobs this state needs, in order

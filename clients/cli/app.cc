@@ -87,6 +87,7 @@ std::unique_ptr<CLI::App> BuildApp(Cli& cli) {
   AddAppendCommand(*app, cli);
   AddSessionCommands(*app, cli);
   AddBranchCommands(*app, cli);
+  AddMergeCommand(*app, cli);
   AddStateCommands(*app, cli);
   AddRefCommands(*app, cli);
   AddStatusCommand(*app, cli);

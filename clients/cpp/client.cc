@@ -157,6 +157,12 @@ absl::StatusOr<v1::GetTokensResponse> Client::GetTokens(const v1::GetTokensReque
   return CallUnary(QuickLimits(options_), *stubs_->states, &v1::States::Stub::GetTokens, request);
 }
 
+absl::StatusOr<v1::MergeResponse> Client::Merge(v1::MergeRequest request, Cancellation* cancel) {
+  EnsureRequestId(request);
+  return CallUnary(ModelLimits(options_, cancel), *stubs_->states, &v1::States::Stub::Merge,
+                   request);
+}
+
 absl::StatusOr<v1::Ref> Client::GetRef(const std::string& name) {
   v1::GetRefRequest request;
   request.set_name(name);

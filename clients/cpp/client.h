@@ -51,7 +51,7 @@ struct ClientOptions {
   std::string address = "127.0.0.1:50051";
   // Deadline of calls that do not run the model.
   absl::Duration timeout = absl::Seconds(30);
-  // Deadline of CreateSession, Append, Generate, Score, Commit and Fork.
+  // Deadline of CreateSession, Append, Generate, Score, Commit, Fork and Merge.
   absl::Duration model_timeout = absl::Hours(1);
   // Tries of one call, the first included.
   int max_attempts = 4;
@@ -114,6 +114,8 @@ class Client {
                                                     int64_t limit = 0);
   // One page, as the request says.
   absl::StatusOr<v1::GetTokensResponse> GetTokens(const v1::GetTokensRequest& request);
+
+  absl::StatusOr<v1::MergeResponse> Merge(v1::MergeRequest request, Cancellation* cancel = nullptr);
 
   // --- Refs ---
   absl::StatusOr<v1::Ref> GetRef(const std::string& name);

@@ -250,18 +250,22 @@ TEST_F(StateStoreTest, TokensAndLineageOfAChain) {
   EXPECT_EQ(second.next, "");
 }
 
-TEST_F(StateStoreTest, MergedStateHasNoTokenSequence) {
+TEST_F(StateStoreTest, MergedStateKeepsItsOwnTokensAndIsNoPrefix) {
   const StateRecord a = MakeState({1}), b = MakeState({2});
-  StateRecord merge = MakeState({});
+  StateRecord merge = MakeState({1, 2});
   merge.operation = StateOperation::kMerge;
   merge.parents = {a.id, b.id};
-  merge.token_count = 2;
   merge.id = StateId(merge);
   const StateRecord below = MakeState({7}, &merge);
   ASSERT_EQ(Commit(Put(a), Put(b), Put(merge), Put(below)), absl::OkStatus());
-  EXPECT_THAT(store_->GetTokens(kTenant, below.id).status(), FailsWith(kPrecondition, merge.id));
-  EXPECT_FALSE(store_->FindPrefix(kTenant, "model-a", "cpu-float32", {7})->has_value());
+  EXPECT_THAT(store_->GetTokens(kTenant, below.id).value(), ElementsAre(1, 2, 7));
+  const auto found = store_->FindPrefix(kTenant, "model-a", "cpu-float32", {1, 2, 7});
+  ASSERT_TRUE(found.ok() && found->has_value());
+  EXPECT_EQ((*found)->id, a.id);
   EXPECT_THAT(Commit(DeleteState{kTenant, b.id}), FailsWith(kPrecondition, merge.id));
+  StateRecord wrong = merge;
+  wrong.token_count = 3;
+  EXPECT_THAT(Commit(Put(wrong)), FailsWith(absl::StatusCode::kInvalidArgument, "token_count"));
 }
 
 TEST_F(StateStoreTest, DeepestPrefixIsFoundHoweverItWasSplit) {

@@ -67,6 +67,22 @@ def test_forks_go_on_from_one_point_and_a_rewound_one_forgets(server):
             ada.fork(2)
 
 
+def test_what_was_read_separately_is_merged(server):
+    with Client(server.addr) as client:
+        for name, text in (("ann", "one two"), ("ben", "three four five")):
+            session = client.open_session(name)
+            session.append(text)
+            session.commit()
+        merge = client.merge(["ann", "ben"], ref="both")
+        assert merge.ref is not None and merge.ref.state_id == merge.state.id
+        both, usage = client.create_session("both", from_ref="both")
+        assert usage.tokens_read == 0 and both.text() == "one twothree four five"
+        heavier = client.merge({"ann": 3.0, "ben": 1.0}, method="mean", norm="inputs")
+        assert heavier.state.id != merge.state.id
+        with pytest.raises(ValueError, match="compose"):
+            client.merge(["ann", "ben"], method="sum")
+
+
 def test_score_does_not_move_the_session(server):
     with Client(server.addr) as client:
         ada = client.open_session("ada")

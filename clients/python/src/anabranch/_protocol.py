@@ -5,10 +5,11 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .types import (Append, Commit, Delta, Message, RefInfo, Reply, Rewind, Score, SessionInfo,
-                    StateInfo, Token, Usage)
+from .types import (Append, Commit, Delta, Merge, Message, RefInfo, Reply, Rewind, Score,
+                    SessionInfo, StateInfo, Token, Usage)
 from .v1 import resources_pb2 as resources
 from .v1 import sessions_pb2 as sessions
+from .v1 import states_pb2 as states
 
 # Text; one message or several; or token ids.
 ContentLike = str | Message | Sequence[Message] | Sequence[int]
@@ -92,6 +93,25 @@ def fork_request(session_id: str, state: str, from_ref: str, count: int, prefix:
     return request
 
 
+def merge_request(inputs: Sequence[str] | Mapping[str, float], method: str, norm: str,
+                  ancestor: str, ref: str, expected_ref: str,
+                  labels: Mapping[str, str]) -> states.MergeRequest:
+    weights = inputs if isinstance(inputs, Mapping) else {}
+    return states.MergeRequest(
+        inputs=[states.MergeInput(id=each, weight=weights.get(each, 1.0)) for each in inputs],
+        method=_enum(states.MergeMethod, "MERGE_METHOD_", method),
+        norm=_enum(states.MergeNorm, "MERGE_NORM_", norm), ancestor_id=ancestor, ref=ref,
+        expected_ref_state_id=expected_ref, labels=dict(labels), request_id=new_request_id())
+
+
+def _enum(kind: Any, prefix: str, name: str) -> int:
+    names = {each.removeprefix(prefix).lower(): value for each, value in kind.items()}
+    names[""] = names.pop("unspecified")
+    if name not in names:
+        raise ValueError(f"{name!r} is none of {', '.join(sorted(filter(None, names)))}")
+    return names[name]
+
+
 def usage(m: resources.Usage) -> Usage:
     return Usage(**{name: getattr(m, name) for name in Usage.__dataclass_fields__})
 
@@ -142,3 +162,8 @@ def commit(m: sessions.CommitResponse) -> Commit:
 
 def rewind(m: sessions.RewindResponse) -> Rewind:
     return Rewind(session_info(m.session), m.base_state_id, m.tokens_to_replay, m.tokens_dropped)
+
+
+def merge(m: states.MergeResponse) -> Merge:
+    return Merge(state_info(m.state), ref_info(m.ref) if m.HasField("ref") else None, m.ancestor_id,
+                 usage(m.usage))

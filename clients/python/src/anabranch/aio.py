@@ -9,8 +9,8 @@ import grpc.aio
 
 from . import _protocol as p
 from .errors import AlreadyExists, NotFound, from_rpc_error
-from .types import (Append, Commit, Delta, Message, RefInfo, Reply, Rewind, Score, SessionInfo, StateInfo,
-                    Usage)
+from .types import (Append, Commit, Delta, Merge, Message, RefInfo, Reply, Rewind, Score,
+                    SessionInfo, StateInfo, Usage)
 from .v1 import admin_pb2, sessions_pb2, states_pb2
 
 
@@ -187,6 +187,12 @@ class AsyncClient:
     async def delete_state(self, state_id: str) -> None:
         request = states_pb2.DeleteStateRequest(id=state_id, request_id=p.new_request_id())
         await self._unary("States", "DeleteState", request, states_pb2.DeleteStateResponse)
+
+    async def merge(self, inputs: Sequence[str] | Mapping[str, float], *, method: str = "",
+                    norm: str = "", ancestor: str = "", ref: str = "", expected_ref: str = "",
+                    labels: Mapping[str, str] | None = None) -> Merge:
+        request = p.merge_request(inputs, method, norm, ancestor, ref, expected_ref, labels or {})
+        return p.merge(await self._unary("States", "Merge", request, states_pb2.MergeResponse))
 
     async def ref(self, name: str) -> RefInfo:
         return p.ref_info(await self._unary("States", "GetRef", states_pb2.GetRefRequest(name=name),

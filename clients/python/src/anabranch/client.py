@@ -8,8 +8,8 @@ import grpc
 
 from . import _protocol as p
 from .errors import AlreadyExists, NotFound, from_rpc_error
-from .types import (Append, Commit, Delta, Message, RefInfo, Reply, Rewind, Score, SessionInfo, StateInfo,
-                    Usage)
+from .types import (Append, Commit, Delta, Merge, Message, RefInfo, Reply, Rewind, Score,
+                    SessionInfo, StateInfo, Usage)
 from .v1 import admin_pb2, sessions_pb2, states_pb2
 
 
@@ -193,6 +193,15 @@ class Client:
     def delete_state(self, state_id: str) -> None:
         request = states_pb2.DeleteStateRequest(id=state_id, request_id=p.new_request_id())
         self._unary("States", "DeleteState", request, states_pb2.DeleteStateResponse)
+
+    def merge(self, inputs: Sequence[str] | Mapping[str, float], *, method: str = "",
+              norm: str = "", ancestor: str = "", ref: str = "", expected_ref: str = "",
+              labels: Mapping[str, str] | None = None) -> Merge:
+        """One state of several that were read separately. `inputs`: ids or refs, or a mapping of
+        them to weights. method: compose, ordered or mean; norm: shares or inputs; ancestor: what
+        all go on from ("": the nearest known, "-": none)."""
+        request = p.merge_request(inputs, method, norm, ancestor, ref, expected_ref, labels or {})
+        return p.merge(self._unary("States", "Merge", request, states_pb2.MergeResponse))
 
     def ref(self, name: str) -> RefInfo:
         return p.ref_info(self._unary("States", "GetRef", states_pb2.GetRefRequest(name=name),

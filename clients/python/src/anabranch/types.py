@@ -119,3 +119,12 @@ class Rewind:
     base_state_id: str
     tokens_to_replay: int
     tokens_dropped: int
+
+
+@dataclass(frozen=True)
+class Merge:
+    """`ancestor_id` was counted once ("": none)."""
+    state: StateInfo
+    ref: RefInfo | None
+    ancestor_id: str
+    usage: Usage

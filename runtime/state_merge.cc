@@ -1,0 +1,282 @@
+#include "runtime/state_merge.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "runtime/float_convert.h"
+#include "runtime/merge_kv.h"
+#include "runtime/merge_weights.h"
+#include "statestore/base/status_macros.h"
+
+namespace anabranch {
+namespace {
+
+// The inputs and where the result goes. Segments of all images lie at the same offsets, except for
+// last logits that are missing.
+struct Merge {
+  const StateLayout& layout;
+  absl::Span<const StateImage* const> inputs;
+  const StateImage* ancestor;
+  MergeMethod method;
+  MergeNorm norm;
+  std::vector<double> weights;
+  double weight_sum = 0;
+  StateImage merged;
+};
+
+// Copies, because a payload keeps no alignment.
+template <typename T>
+std::vector<T> Read(const StateImage& image, const StateSegment& segment) {
+  std::vector<T> values(segment.bytes / sizeof(T));
+  std::memcpy(values.data(), image.payload.data() + segment.offset, segment.bytes);
+  return values;
+}
+template <typename T>
+std::vector<std::vector<T>> ReadAll(const Merge& merge, const StateSegment& segment) {
+  std::vector<std::vector<T>> all;
+  for (const StateImage* input : merge.inputs) all.push_back(Read<T>(*input, segment));
+  return all;
+}
+// Of the ancestor; zeros without one.
+template <typename T>
+std::vector<T> ReadOld(const Merge& merge, const StateSegment& segment) {
+  if (merge.ancestor != nullptr) return Read<T>(*merge.ancestor, segment);
+  return std::vector<T>(segment.bytes / sizeof(T));
+}
+template <typename T>
+void Write(const std::vector<T>& values, const StateSegment& segment, Merge& merge) {
+  std::memcpy(merge.merged.payload.data() + segment.offset, values.data(), segment.bytes);
+}
+
+// Windows and last logits, as they are stored: numbers to and from double.
+template <typename T, typename ToNumber, typename FromNumber>
+void MergeNumbers(Merge& merge, const StateSegment& segment, ToNumber to, FromNumber from) {
+  if (merge.method == MergeMethod::kOrdered) {
+    return Write(Read<T>(*merge.inputs.back(), segment), segment, merge);
+  }
+  const std::vector<std::vector<T>> in = ReadAll<T>(merge, segment);
+  std::vector<T> out(in.front().size());
+  for (size_t i = 0; i < out.size(); ++i) {
+    double sum = 0;
+    for (size_t k = 0; k < in.size(); ++k) sum += merge.weights[k] * to(in[k][i]);
+    out[i] = from(static_cast<float>(sum / merge.weight_sum));
+  }
+  Write(out, segment, merge);
+}
+
+void MergeNumbers(Merge& merge, const StateSegment& segment) {
+  if (segment.dtype == StateDType::kBFloat16) {
+    MergeNumbers<uint16_t>(
+        merge, segment, [](uint16_t bits) { return FromBFloat16(bits); },
+        [](float value) { return ToBFloat16(value); });
+  } else {
+    const auto same = [](float value) { return value; };
+    MergeNumbers<float>(merge, segment, same, same);
+  }
+}
+
+void MergeCumulative(Merge& merge, const StateSegment& segment) {
+  const std::vector<std::vector<double>> in = ReadAll<double>(merge, segment);
+  const std::vector<double> old = ReadOld<double>(merge, segment);
+  const bool mean = merge.method == MergeMethod::kMean;
+  std::vector<double> out(old.size());
+  for (size_t i = 0; i < out.size(); ++i) {
+    double sum = 0;
+    for (size_t k = 0; k < in.size(); ++k) {
+      sum += mean ? merge.weights[k] * in[k][i] : in[k][i] - old[i];
+    }
+    out[i] = mean ? sum / merge.weight_sum : old[i] + sum;
+  }
+  Write(out, segment, merge);
+}
+
+// S = base S_O + sum_k factor[k] S_k, for elements that share their transitions.
+struct Combination {
+  double base = 0;
+  std::vector<double> factor;
+};
+
+// The last input's factor is its weight; each one before is decayed by all that follow.
+void CombineInOrder(const Merge& merge, absl::Span<const double> transitions, Combination& out) {
+  double later = 1;
+  out.base = 0;
+  for (size_t k = transitions.size(); k-- > 0;) {
+    out.factor[k] = merge.weights[k] * later;
+    out.base -= out.factor[k] * transitions[k];
+    later *= transitions[k];
+  }
+  out.base += later;
+}
+
+void CombineInAnyOrder(const Merge& merge, absl::Span<const double> transitions,
+                       MergeWeights& weights, Combination& out) {
+  weights.Compute(transitions, absl::MakeSpan(out.factor));
+  double sum = 0;
+  out.base = 1;
+  for (size_t k = 0; k < transitions.size(); ++k) {
+    sum += out.factor[k];
+    out.base *= transitions[k];
+  }
+  const double scale = merge.norm == MergeNorm::kWeights ? 1 / sum : 1;
+  for (size_t k = 0; k < transitions.size(); ++k) {
+    out.factor[k] *= merge.weights[k] * scale;
+    out.base -= out.factor[k] * transitions[k];
+  }
+}
+
+// The recurrent tensor of one layer while it is merged. Elements of one group (head or channel) are
+// contiguous; they decay alike, or each by its index in the last dimension.
+struct Recurrent {
+  std::vector<std::vector<float>> in;
+  std::vector<float> old, out;
+  std::vector<std::vector<double>> t;
+  std::vector<double> old_t;
+
+  // Elements at, at + stride ... of a group.
+  void Combine(const Combination& with, int64_t at, int64_t stride, int64_t end) {
+    for (int64_t i = at; i < end; i += stride) {
+      double sum = with.base * old[i];
+      for (size_t k = 0; k < in.size(); ++k) sum += with.factor[k] * in[k][i];
+      out[i] = static_cast<float>(sum);
+    }
+  }
+};
+
+double Norm(absl::Span<const float> values) {
+  double sum = 0;
+  for (float value : values) sum += double{value} * value;
+  return std::sqrt(sum);
+}
+
+void ScaleToInputs(const Merge& merge, Recurrent& layer, int64_t at, int64_t size) {
+  double wanted = 0;
+  for (size_t k = 0; k < layer.in.size(); ++k) {
+    wanted += merge.weights[k] * Norm(absl::MakeConstSpan(layer.in[k]).subspan(at, size));
+  }
+  const absl::Span<float> group = absl::MakeSpan(layer.out).subspan(at, size);
+  const double norm = Norm(group);
+  if (norm == 0) return;
+  const auto scale = static_cast<float>(wanted / merge.weight_sum / norm);
+  for (float& value : group) value *= scale;
+}
+
+void MergeGroup(const Merge& merge, const float* rates, int64_t num_rates, int64_t group,
+                int64_t size, MergeWeights& weights, Recurrent& layer) {
+  std::vector<double> transitions(layer.in.size());
+  Combination with;
+  with.factor.resize(layer.in.size());
+  for (int64_t r = 0; r < num_rates; ++r) {
+    for (size_t k = 0; k < transitions.size(); ++k) {
+      transitions[k] = std::exp(rates[r] * (layer.t[k][group] - layer.old_t[group]));
+    }
+    if (merge.method == MergeMethod::kOrdered) {
+      CombineInOrder(merge, transitions, with);
+    } else if (merge.method == MergeMethod::kCompose) {
+      CombineInAnyOrder(merge, transitions, weights, with);
+    } else {
+      for (size_t k = 0; k < with.factor.size(); ++k) {
+        with.factor[k] = merge.weights[k] / merge.weight_sum;
+      }
+    }
+    layer.Combine(with, group * size + r, num_rates, (group + 1) * size);
+  }
+  if (merge.norm == MergeNorm::kInputs) ScaleToInputs(merge, layer, group * size, size);
+}
+
+absl::Status MergeRecurrent(Merge& merge, const StateSegment& segment) {
+  const auto is_t = [&](const auto& each) {
+    return each.layer == segment.layer && each.kind == StateKind::kCumulative;
+  };
+  const auto& table = merge.merged.header.segments;
+  const auto& entries = merge.layout.entries;
+  const auto t = std::find_if(table.begin(), table.end(), is_t);
+  const auto entry = std::find_if(entries.begin(), entries.end(), is_t);
+  if (t == table.end() || entry == entries.end() || entry->rates == nullptr) {
+    return absl::InternalError(
+        absl::StrCat("layer ", segment.layer, " does not say how it decays"));
+  }
+  const int64_t groups = entry->num_elements();
+  const int64_t size = static_cast<int64_t>(segment.bytes / sizeof(float)) / groups;
+  const int64_t num_rates = entry->num_rates / groups;
+  Recurrent layer{ReadAll<float>(merge, segment), ReadOld<float>(merge, segment),
+                  std::vector<float>(groups * size), ReadAll<double>(merge, *t),
+                  ReadOld<double>(merge, *t)};
+  MergeWeights weights(static_cast<int>(merge.inputs.size()));
+  for (int64_t g = 0; g < groups; ++g) {
+    MergeGroup(merge, entry->rates + g * num_rates, num_rates, g, size, weights, layer);
+  }
+  Write(layer.out, segment, merge);
+  return absl::OkStatus();
+}
+
+absl::Status MergePayload(Merge& merge) {
+  for (const StateSegment& segment : merge.merged.header.segments) {
+    if (segment.layer == kLastLogitsLayer || segment.kind == StateKind::kWindow) {
+      MergeNumbers(merge, segment);
+    } else if (segment.kind == StateKind::kCumulative) {
+      MergeCumulative(merge, segment);
+    } else {
+      ANABRANCH_RETURN_IF_ERROR(MergeRecurrent(merge, segment));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckOptions(const MergeOptions& options, size_t inputs) {
+  if (inputs == 0) return absl::InvalidArgumentError("there is nothing to merge");
+  if (!options.weights.empty() && options.weights.size() != inputs) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("weights has ", options.weights.size(), " entries for ", inputs, " inputs"));
+  }
+  for (double weight : options.weights) {
+    if (!(weight > 0) || !std::isfinite(weight)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("weights holds ", weight, "; all must be > 0"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+// The result's header, and a payload of its size: as the first input's, without last logits unless
+// all inputs have them.
+void Prepare(Merge& merge) {
+  const StateImage& first = *merge.inputs.front();
+  StateHeader& header = merge.merged.header;
+  header = first.header;
+  header.kv_blocks.clear();
+  const int64_t old = merge.ancestor ? merge.ancestor->header.token_count : 0;
+  header.token_count = old;
+  bool logits = true;
+  for (const StateImage* input : merge.inputs) {
+    header.token_count += input->header.token_count - old;
+    logits &= input->header.vocab > 0;
+  }
+  if (!logits && header.vocab > 0) {
+    header.vocab = 0;
+    header.segments.pop_back();
+  }
+  const uint64_t bytes =
+      header.segments.empty() ? 0 : header.segments.back().offset + header.segments.back().bytes;
+  merge.merged.payload.resize(bytes);
+}
+
+}  // namespace
+
+absl::StatusOr<StateImage> MergeStates(const StateLayout& layout,
+                                       absl::Span<const StateImage* const> inputs,
+                                       const StateImage* ancestor, const MergeOptions& options) {
+  ANABRANCH_RETURN_IF_ERROR(CheckOptions(options, inputs.size()));
+  Merge merge{layout, inputs, ancestor, options.method, options.norm, options.weights, 0, {}};
+  if (merge.weights.empty()) merge.weights.assign(inputs.size(), 1);
+  for (double weight : merge.weights) merge.weight_sum += weight;
+  Prepare(merge);
+  ANABRANCH_RETURN_IF_ERROR(MergePayload(merge));
+  if (layout.has_kv()) merge.merged.kv_blocks = ConcatenateKv(layout, inputs, ancestor);
+  ANABRANCH_RETURN_IF_ERROR(SealState(layout, merge.merged));
+  return std::move(merge.merged);
+}
+
+}  // namespace anabranch

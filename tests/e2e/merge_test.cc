@@ -1,0 +1,232 @@
+// Merging over a real socket: sessions that read separately go on from one state, which is kept.
+#include <gtest/gtest.h>
+
+#include "tests/e2e/test_client.h"
+#include "tests/e2e/test_server.h"
+
+namespace anabranch {
+namespace {
+
+using grpc::StatusCode;
+
+class MergeTest : public testing::Test {
+ protected:
+  void Start(const std::string& model) {
+    client_.reset();
+    server_.reset();
+    auto server = Server::Start(TestConfig(model, dir_.path()));
+    ASSERT_TRUE(server.ok()) << server.status();
+    server_ = *std::move(server);
+    client_ = std::make_unique<TestClient>(server_->address());
+  }
+  // A session that reads the tokens and commits them to a ref of its own name; the state's id.
+  std::string Read(const std::string& id, const std::vector<int32_t>& tokens) {
+    client_->MustCreate(id);
+    EXPECT_TRUE(client_->AppendTokens(id, tokens).has_done);
+    return Commit(id);
+  }
+  std::string Commit(const std::string& id) {
+    v1::CommitRequest commit;
+    commit.set_session_id(id);
+    v1::CommitResponse committed;
+    EXPECT_TRUE(client_->Commit(commit, &committed).ok());
+    return committed.state().id();
+  }
+  void Fork(const std::string& id, int count) {
+    v1::ForkRequest request;
+    request.set_session_id(id);
+    request.set_count(count);
+    v1::ForkResponse response;
+    EXPECT_TRUE(client_->sessions().Fork(TestClient::Context().get(), request, &response).ok());
+  }
+  static v1::MergeRequest Of(const std::vector<std::string>& ids,
+                             v1::MergeMethod method = v1::MERGE_METHOD_UNSPECIFIED) {
+    v1::MergeRequest request;
+    for (const std::string& id : ids) request.add_inputs()->set_id(id);
+    request.set_method(method);
+    return request;
+  }
+  grpc::Status Merge(const v1::MergeRequest& request, v1::MergeResponse* response) {
+    return client_->states().Merge(TestClient::Context().get(), request, response);
+  }
+  v1::MergeResponse MustMerge(const v1::MergeRequest& request) {
+    v1::MergeResponse response;
+    const grpc::Status status = Merge(request, &response);
+    EXPECT_TRUE(status.ok()) << status.error_message();
+    return response;
+  }
+  void CreateFrom(const std::string& id, const std::string& state) {
+    v1::CreateSessionRequest request;
+    request.set_session_id(id);
+    request.set_state_id(state);
+    v1::CreateSessionResponse response;
+    const grpc::Status status = client_->Create(request, &response);
+    ASSERT_TRUE(status.ok()) << status.error_message();
+  }
+  std::vector<float> Fingerprint(const std::string& id) {
+    v1::ScoreRequest request;
+    request.set_session_id(id);
+    *request.mutable_content() = TokenContent(SomeTokens(8, 99));
+    request.set_per_token(true);
+    v1::ScoreResponse response;
+    EXPECT_TRUE(client_->sessions().Score(TestClient::Context().get(), request, &response).ok());
+    std::vector<float> logprobs;
+    for (const v1::TokenInfo& token : response.tokens()) logprobs.push_back(token.logprob());
+    return logprobs;
+  }
+  void ExpectClose(const std::vector<float>& a, const std::vector<float>& b) {
+    ASSERT_EQ(a.size(), b.size());
+    for (size_t i = 0; i < a.size(); ++i) EXPECT_NEAR(a[i], b[i], 1e-4);
+  }
+
+  TempDir dir_;
+  std::unique_ptr<Server> server_;
+  std::unique_ptr<TestClient> client_;
+};
+
+class MergeOfModelTest : public MergeTest, public testing::WithParamInterface<const char*> {};
+
+TEST_P(MergeOfModelTest, UntouchedBranchesMergeToTheirParent) {
+  Start(GoldenModel(GetParam()));
+  const std::string parent = Read("main", SomeTokens(300, 1));
+  Fork("main", 2);
+  const v1::MergeResponse merged = MustMerge(Of({Commit("main/1"), Commit("main/2")}));
+  EXPECT_EQ(merged.ancestor_id(), parent);
+  EXPECT_EQ(merged.state().token_count(), 300);
+  CreateFrom("merged", merged.state().id());
+  ExpectClose(Fingerprint("merged"), Fingerprint("main"));
+}
+
+TEST_P(MergeOfModelTest, ABranchThatReadNothingLeavesTheOtherAsItIs) {
+  Start(GoldenModel(GetParam()));
+  Read("main", SomeTokens(100, 1));
+  Fork("main", 1);
+  ASSERT_TRUE(client_->AppendTokens("main/1", SomeTokens(200, 2)).has_done);
+  for (v1::MergeMethod method : {v1::MERGE_METHOD_COMPOSE, v1::MERGE_METHOD_ORDERED}) {
+    const v1::MergeResponse merged = MustMerge(Of({"main", Commit("main/1")}, method));
+    const std::string id = "merged/" + std::to_string(method);
+    CreateFrom(id, merged.state().id());
+    EXPECT_EQ(client_->SessionTokens(id), client_->SessionTokens("main/1"));
+    if (method == v1::MERGE_METHOD_ORDERED) {  // whose window is the last input's
+      ExpectClose(Fingerprint(id), Fingerprint("main/1"));
+    }
+  }
+}
+
+TEST_P(MergeOfModelTest, AMergeIsKeptAndCanBeMergedAndRewoundTo) {
+  Start(GoldenModel(GetParam()));
+  const std::vector<int32_t> a = SomeTokens(60, 1), b = SomeTokens(280, 2), c = SomeTokens(30, 3);
+  Read("a", a);
+  Read("b", b);
+  Read("c", c);
+  v1::MergeRequest request = Of({"a", "b"});
+  request.set_ref("both");
+  (*request.mutable_labels())["kind"] = "merge";
+  const v1::MergeResponse both = MustMerge(request);
+  EXPECT_EQ(both.ref().state_id(), both.state().id());
+  EXPECT_EQ(both.ancestor_id(), "");
+  EXPECT_EQ(both.state().operation(), "merge");
+  EXPECT_EQ(both.state().parent_ids_size(), 2);
+  EXPECT_EQ(both.usage().tokens_reused(), 340);
+  EXPECT_EQ(both.usage().tokens_read(), 0);
+  CreateFrom("x", both.state().id());
+  ASSERT_TRUE(client_->AppendTokens("x", c).has_done);
+  const std::vector<float> before = Fingerprint("x");
+  Start(GoldenModel(GetParam()));
+  EXPECT_EQ(Fingerprint("x"), before) << "after a restart";
+  std::vector<int32_t> tokens = a;
+  tokens.insert(tokens.end(), b.begin(), b.end());
+  tokens.insert(tokens.end(), c.begin(), c.end());
+  EXPECT_EQ(client_->SessionTokens("x"), tokens);
+  EXPECT_EQ(MustMerge(Of({"both", "c"})).state().token_count(), 370);
+  v1::RewindRequest rewind;
+  rewind.set_session_id("x");
+  rewind.set_token_count(339);
+  v1::RewindResponse rewound;
+  const grpc::Status inside =
+      client_->sessions().Rewind(TestClient::Context().get(), rewind, &rewound);
+  EXPECT_EQ(ReasonOf(inside), "NO_SUCH_POINT") << inside.error_message();
+  rewind.set_token_count(340);
+  EXPECT_TRUE(client_->sessions().Rewind(TestClient::Context().get(), rewind, &rewound).ok());
+  EXPECT_EQ(rewound.base_state_id(), both.state().id());
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, MergeOfModelTest,
+                         testing::Values("mamba", "mamba2", "granitemoehybrid_dense"),
+                         [](const auto& info) { return std::string(info.param); });
+
+TEST_F(MergeTest, WhatWasReadSeparatelyIsKnownTogether) {
+  Start(RecallModel());
+  const auto tell = [&](const std::string& id, const std::string& text) {
+    client_->MustCreate(id);
+    v1::AppendRequest request;
+    request.set_session_id(id);
+    v1::Message& message = *request.mutable_content()->mutable_messages()->add_messages();
+    message.set_role("user");
+    message.set_text(text);
+    ASSERT_TRUE(client_->Append({request}).has_done);
+    v1::GenerateRequest reply;
+    reply.set_session_id(id);
+    reply.set_reply(true);
+    ASSERT_TRUE(client_->Generate(reply).has_done);
+    Commit(id);
+  };
+  tell("left", "My name is Ada.");
+  tell("right", "My locker code is 4711.");
+  CreateFrom("both", MustMerge(Of({"left", "right"})).state().id());
+  const auto ask = [&](const std::string& text) {
+    v1::AppendRequest request;
+    request.set_session_id("both");
+    v1::Message& message = *request.mutable_content()->mutable_messages()->add_messages();
+    message.set_role("user");
+    message.set_text(text);
+    EXPECT_TRUE(client_->Append({request}).has_done);
+    v1::GenerateRequest reply;
+    reply.set_session_id("both");
+    reply.set_reply(true);
+    return client_->Generate(reply).done.text();
+  };
+  EXPECT_NE(ask("What is my name?").find("Ada"), std::string::npos);
+  EXPECT_NE(ask("What is my locker code?").find("4711"), std::string::npos);
+}
+
+TEST_F(MergeTest, BadMergesAreNamedAndChangeNothing) {
+  Start(GoldenModel("mamba"));
+  const std::string foreign = Read("foreign", SomeTokens(10, 1));
+  Start(GoldenModel("mamba2"));
+  const std::string a = Read("a", SomeTokens(20, 1)), b = Read("b", SomeTokens(30, 2));
+  const auto expect = [&](const v1::MergeRequest& request, StatusCode code,
+                          const std::string& reason, const std::string& part) {
+    v1::MergeResponse response;
+    const grpc::Status status = Merge(request, &response);
+    EXPECT_EQ(status.error_code(), code) << status.error_message();
+    EXPECT_EQ(ReasonOf(status), reason);
+    EXPECT_NE(status.error_message().find(part), std::string::npos) << status.error_message();
+  };
+  expect(Of({"a"}), StatusCode::INVALID_ARGUMENT, "INVALID_FIELD", "inputs");
+  expect(Of(std::vector<std::string>(65, "a")), StatusCode::INVALID_ARGUMENT, "INVALID_FIELD",
+         "64");
+  expect(Of({"a", "absent"}), StatusCode::NOT_FOUND, "REF_NOT_FOUND", "absent");
+  expect(Of({a, foreign}), StatusCode::FAILED_PRECONDITION, "MODEL_MISMATCH", foreign);
+  expect(Of({"a", "b"}, static_cast<v1::MergeMethod>(77)), StatusCode::INVALID_ARGUMENT,
+         "INVALID_FIELD", "method");
+  v1::MergeRequest weights = Of({"a", "b"});
+  weights.mutable_inputs(1)->set_weight(-1);
+  expect(weights, StatusCode::INVALID_ARGUMENT, "INVALID_FIELD", "weight");
+  v1::MergeRequest ancestor = Of({"a", "b"});
+  ancestor.set_ancestor_id(a);
+  expect(ancestor, StatusCode::FAILED_PRECONDITION, "NO_COMMON_ANCESTOR", "share no ancestor");
+  v1::MergeRequest ref = Of({"a", "b"});
+  ref.set_ref("a");
+  ref.set_expected_ref_state_id(b);
+  expect(ref, StatusCode::ABORTED, "REF_MISMATCH", "");
+  ref.set_ref("Not A Name");
+  expect(ref, StatusCode::INVALID_ARGUMENT, "INVALID_FIELD", "ref");
+  v1::ListStatesRequest all;
+  v1::ListStatesResponse states;
+  ASSERT_TRUE(client_->states().ListStates(TestClient::Context().get(), all, &states).ok());
+  EXPECT_EQ(states.states_size(), 3);
+}
+
+}  // namespace
+}  // namespace anabranch
