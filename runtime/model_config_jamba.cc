@@ -32,7 +32,9 @@ Mamba1Spec ReadMamba1(ConfigReader& config, const ModelDescription& model) {
       static_cast<int32_t>(config.Integer("mamba_d_conv", 4, kMinConvWidth, kMaxConvWidth));
   mixer.conv_bias = config.Bool("mamba_conv_bias", true);
   mixer.proj_bias = config.Bool("mamba_proj_bias", false);
-  mixer.inner_norm = Mamba1Spec::InnerNorm::kWeighted;
+  if (config.Bool("mamba_inner_layernorms", true)) {
+    mixer.inner_norm = Mamba1Spec::InnerNorm::kWeighted;
+  }
   mixer.inner_norm_eps = model.norm_eps;
   return mixer;
 }

@@ -25,6 +25,7 @@ struct Shape {
   int64_t n, k;
 };
 
+// Linear layers that every row goes through: experts are not among them.
 std::vector<Shape> LayerShapes(const ModelDescription& model) {
   std::vector<ExpectedTensor> tensors;
   for (const LayerDescription& layer : model.layers) {
@@ -34,7 +35,8 @@ std::vector<Shape> LayerShapes(const ModelDescription& model) {
   }
   std::vector<Shape> shapes;
   for (const ExpectedTensor& tensor : tensors) {
-    const bool linear = tensor.shape.size() == 2 && absl::EndsWith(tensor.name, ".weight");
+    const bool linear = tensor.shape.size() == 2 && absl::EndsWith(tensor.name, ".weight") &&
+                        !absl::StrContains(tensor.name, ".experts.");
     if (linear) shapes.push_back({tensor.shape[0], tensor.shape[1]});
   }
   return shapes;

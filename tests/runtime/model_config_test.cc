@@ -400,6 +400,10 @@ TEST(ModelConfig, ReadsExpertsOfEachFamily) {
   }
   EXPECT_EQ(std::get<Mamba1Spec>(BranchAt(jamba, 0, 0).mixer).inner_norm,
             Mamba1Spec::InnerNorm::kWeighted);
+  json plain = Golden("jamba");
+  plain["mamba_inner_layernorms"] = false;
+  EXPECT_EQ(std::get<Mamba1Spec>(BranchAt(Parsed(plain.dump()), 0, 0).mixer).inner_norm,
+            Mamba1Spec::InnerNorm::kNone);
   json one = Golden("jamba");
   one["num_experts"] = 1;
   EXPECT_TRUE(std::holds_alternative<GatedMlpSpec>(BranchAt(Parsed(one.dump()), 1, 1).mixer));
