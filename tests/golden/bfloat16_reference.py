@@ -4,7 +4,8 @@ pass in bfloat16, with PyTorch operations, one token after the other, written fr
 not from this project's code. Linear layers, norms and products round their results to bfloat16; sums,
 scans and softmax run in float32.
 
-Usage: bfloat16_reference.py DIR... (folders of bamba, falcon_h1, zamba and zamba2 models)
+Usage: bfloat16_reference.py DIR... (folders of bamba, falcon_h1, granitemoehybrid, jamba, nemotron_h, zamba and zamba2
+models)
 """
 import json
 import math
@@ -49,7 +50,8 @@ class Model:
         stored = read(folder + "/model.safetensors")
         self.weights = {name: tensor.bfloat16() for name, tensor in stored.items()}
         self.hidden = self.config["hidden_size"]
-        self.eps = self.config["rms_norm_eps"]
+        self.eps = self.config.get("rms_norm_eps", self.config.get("layer_norm_epsilon"))
+        self.bias = {name: t.float() for name, t in stored.items() if "correction_bias" in name}
 
     def linear(self, x, name):
         return F.linear(x, self.weights[name + ".weight"])
@@ -66,6 +68,27 @@ class Model:
         out = sum(padded[j:j + len(u)] * weight[:, 0, j] for j in range(width))
         return F.silu(out + self.weights[prefix + "conv1d.bias"].float()).bfloat16()
 
+    def scan1(self, u, z, dt, a, b, c, d):
+        h, y = torch.zeros(a.shape), []
+        for t in range(len(u)):
+            h = torch.exp(dt[t][:, None] * a) * h + (dt[t] * u[t])[:, None] * b[t][None]
+            y.append(h @ c[t] + d * u[t])
+        return (torch.stack(y).bfloat16().float() * F.silu(z)).bfloat16()
+
+    def mamba1_normed(self, x, prefix):  # jamba's
+        c, w = self.config, self.weights
+        state, rank = c["mamba_d_state"], c["mamba_dt_rank"]
+        u, z = self.linear(x, prefix + "in_proj").chunk(2, -1)
+        u = self.conv(u.contiguous(), prefix)
+        parts = self.linear(u, prefix + "x_proj").split([rank, state, state], -1)
+        delta, b, cc = (self.norm(part, f"{prefix}{name}_layernorm.weight")
+                        for part, name in zip(parts, ("dt", "b", "c")))
+        raw = self.linear(delta, prefix + "dt_proj").float()
+        dt = F.softplus(raw + w[prefix + "dt_proj.bias"].float())
+        a, d = -torch.exp(w[prefix + "A_log"].float()), w[prefix + "D"].float()
+        y = self.scan1(u.float(), z.float(), dt, a, b.float(), cc.float(), d)
+        return self.linear(y, prefix + "out_proj")
+
     def mamba1(self, x, prefix):  # with heads
         c, w = self.config, {n: t for n, t in self.weights.items() if n.startswith(prefix)}
         heads, state, rank = c["n_mamba_heads"], c["mamba_d_state"], c["mamba_dt_rank"]
@@ -81,16 +104,12 @@ class Model:
             dt = F.softplus(raw + w[prefix + "dt_proj_bias"][head].float())
             b, cc = values[:, rank:rank + state].float(), values[:, rank + state:].float()
             a, d = -torch.exp(w[prefix + "A_log"][head].float()), w[prefix + "D"][head].float()
-            h, one, y = torch.zeros(width, state), u[:, part].float(), []
-            for t in range(len(x)):
-                h = torch.exp(dt[t][:, None] * a) * h + (dt[t] * one[t])[:, None] * b[t][None]
-                y.append(h @ cc[t] + d * one[t])
-            gated = torch.stack(y).bfloat16().float() * F.silu(z[:, part])
-            outs.append(gated.bfloat16())
+            outs.append(self.scan1(u[:, part].float(), z[:, part], dt, a, b, cc, d))
         return self.linear(torch.cat(outs, -1), prefix + "out_proj")
 
     def mamba2(self, x, prefix, heads, groups, sections=None, gated_norm_eps=None):
-        w, state = self.weights, self.config["mamba_d_state"]
+        w = self.weights
+        state = self.config.get("mamba_d_state", self.config.get("ssm_state_size"))
         inner = w[prefix + "out_proj.weight"].shape[1]
         projected = self.linear(x, prefix + "in_proj")
         widths = [inner, inner, groups * state, groups * state, heads]
@@ -144,8 +163,98 @@ class Model:
         gate = gate if gate_scale == 1 else gate * gate_scale
         return self.linear(F.silu(gate) * self.linear(x, prefix + "up_proj"), prefix + "down_proj")
 
-    def head(self, x, name):
-        return self.norm(x, "model.final_layernorm.weight") @ self.weights[name].T
+    def relu2_mlp(self, x, prefix):
+        return self.linear(F.relu(self.linear(x, prefix + "up_proj"))**2, prefix + "down_proj")
+
+    def fused_mlp(self, x, up, down):
+        gate, rest = F.linear(x, up).chunk(2, -1)
+        return F.linear(F.silu(gate) * rest, down)
+
+    def experts(self, x, chosen, weights, run):  # run(rows, e)
+        total = torch.zeros(x.shape)
+        for e in range(int(chosen.max()) + 1):
+            row, which = torch.where(chosen == e)
+            if len(row):
+                part = run(x[row], e).float() * weights[row, which][:, None].float()
+                total[row] += part.bfloat16().float()
+        return total.bfloat16()
+
+    def head(self, x, name, norm="model.final_layernorm.weight"):
+        return self.norm(x, norm) @ self.weights[name].T
+
+    def granitemoehybrid(self, ids):
+        c, w = self.config, self.weights
+        x = w["model.embed_tokens.weight"][ids] * c["embedding_multiplier"]
+        head_dim, rs = self.hidden // c["num_attention_heads"], c["residual_multiplier"]
+        rotary = head_dim if c.get("position_embedding_type") == "rope" else 0
+        for i, kind in enumerate(c["layer_types"]):
+            prefix = f"model.layers.{i}."
+            n = self.norm(x, prefix + "input_layernorm.weight")
+            if "full" in kind or kind == "attention":
+                m = self.attention(n, prefix + "self_attn.", head_dim, c["attention_multiplier"],
+                                   rotary)
+            else:
+                m = self.mamba2(n, prefix + "mamba.", c["mamba_n_heads"], c["mamba_n_groups"],
+                                gated_norm_eps=self.eps)
+            x = x + m * rs
+            n = self.norm(x, prefix + "post_attention_layernorm.weight")
+            shared = prefix + "shared_mlp."
+            y = self.fused_mlp(n, w[shared + "input_linear.weight"],
+                               w[shared + "output_linear.weight"])
+            if c["num_local_experts"]:
+                moe = prefix + "block_sparse_moe."
+                up, down = w[moe + "input_linear.weight"], w[moe + "output_linear.weight"]
+                top, chosen = self.linear(n, moe + "router.layer").float().topk(
+                    c["num_experts_per_tok"], -1)
+                y = y + self.experts(n, chosen, torch.softmax(top, -1).bfloat16(),
+                                     lambda r, e: self.fused_mlp(r, up[e], down[e]))
+            x = x + y * rs
+        head = "lm_head.weight" if "lm_head.weight" in w else "model.embed_tokens.weight"
+        return self.head(x, head, "model.norm.weight") / c["logits_scaling"]
+
+    def jamba(self, ids):
+        c, x = self.config, self.weights["model.embed_tokens.weight"][ids]
+        head_dim = self.hidden // c["num_attention_heads"]
+        for i in range(c["num_hidden_layers"]):
+            prefix = f"model.layers.{i}."
+            n = self.norm(x, prefix + "input_layernorm.weight")
+            if i % c["attn_layer_period"] == c["attn_layer_offset"]:
+                x = x + self.attention(n, prefix + "self_attn.", head_dim, head_dim**-.5)
+            else:
+                x = x + self.mamba1_normed(n, prefix + "mamba.")
+            n, ff = self.norm(x, prefix + "pre_ff_layernorm.weight"), prefix + "feed_forward."
+            if i % c["expert_layer_period"] != c["expert_layer_offset"]:
+                x = x + self.mlp(n, ff)
+                continue
+            share = torch.softmax(self.linear(n, ff + "router").float(), -1)
+            weights, chosen = share.topk(c["num_experts_per_tok"], -1)
+            x = x + self.experts(n, chosen, weights.bfloat16(),
+                                 lambda r, e: self.mlp(r, f"{ff}experts.{e}."))
+        return self.head(x, "lm_head.weight")
+
+    def nemotron_h(self, ids):
+        c, x = self.config, self.weights["backbone.embeddings.weight"][ids]
+        for i, kind in enumerate(c["layers_block_type"]):
+            prefix = f"backbone.layers.{i}.mixer."
+            n = self.norm(x, f"backbone.layers.{i}.norm.weight")
+            if kind == "mlp":
+                x = x + self.relu2_mlp(n, prefix)
+            elif kind == "full_attention":
+                x = x + self.attention(n, prefix, c["head_dim"], c["head_dim"]**-.5)
+            elif kind == "moe":
+                gate = self.weights[prefix + "gate.weight"].float()
+                share = torch.sigmoid(F.linear(n.float(), gate))
+                ranked = share + self.bias[prefix + "gate.e_score_correction_bias"]
+                chosen = ranked.topk(c["num_experts_per_tok"], -1).indices
+                weights = share.gather(1, chosen)
+                weights = weights / (weights.sum(-1, keepdim=True) + 1e-20)
+                routed = self.experts(n, chosen, weights * c["routed_scaling_factor"],
+                                      lambda r, e: self.relu2_mlp(r, f"{prefix}experts.{e}."))
+                x = x + (routed + self.relu2_mlp(n, prefix + "shared_experts."))
+            else:
+                x = x + self.mamba2(n, prefix, c["mamba_num_heads"], c["n_groups"],
+                                    gated_norm_eps=self.eps)
+        return self.head(x, "lm_head.weight", "backbone.norm_f.weight")
 
     def bamba(self, ids):
         c, x = self.config, self.weights["model.embed_tokens.weight"][ids]
