@@ -314,8 +314,7 @@ std::vector<Work*> EngineImpl::PackRows() {
 absl::Status EngineImpl::Forward(const std::vector<Work*>& works) {
   logits_.resize(rows_.num_logit_rows() * vocab_);
   const absl::Time start = absl::Now();
-  const absl::Status status =
-      model_->Forward(rows_.batch(), pool_->arrays(), absl::MakeSpan(logits_));
+  absl::Status status = model_->Forward(rows_.batch(), pool_->arrays(), absl::MakeSpan(logits_));
   const absl::Duration busy = absl::Now() - start;
   for (Work* work : works) work->stats.compute_time += busy;
   absl::MutexLock lock(&mutex_);

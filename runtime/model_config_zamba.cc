@@ -65,7 +65,7 @@ std::vector<int64_t> Zamba2HybridLayers(ConfigReader& config, int64_t layers) {
   const std::vector<std::string> types = config.Strings("layers_block_type", &found);
   std::vector<int64_t> hybrid;
   if (!found) {
-    const std::vector<int64_t> ids = config.Indices("hybrid_layer_ids", layers, &found);
+    std::vector<int64_t> ids = config.Indices("hybrid_layer_ids", layers, &found);
     if (found) return ids;
     for (int64_t i : {6, 12, 18, 24, 30, 36, 42, 47, 51}) {
       if (i < layers) hybrid.push_back(i);

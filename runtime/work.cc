@@ -44,7 +44,7 @@ class TokensWork : public Work {
   absl::Span<const int32_t> NextTokens(int64_t rows) override {
     return absl::MakeSpan(tokens_).subspan(next_, rows);
   }
-  void Advanced(absl::Span<const int32_t> tokens, absl::Span<const float> logits) override {
+  void Advanced(absl::Span<const int32_t> tokens, absl::Span<const float> /*logits*/) override {
     next_ += tokens.size();
     stats.tokens_read += tokens.size();
   }

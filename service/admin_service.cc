@@ -47,10 +47,10 @@ void Fill(const StoreStats& stats, const std::string& directory, v1::LibraryStat
 }  // namespace
 
 grpc::ServerUnaryReactor* AdminService::GetStatus(grpc::CallbackServerContext* context,
-                                                  const v1::GetStatusRequest* request,
+                                                  const v1::GetStatusRequest* /*request*/,
                                                   v1::ServerStatus* response) {
   const MethodTraits method = {"GetStatus", service_->limits.quick_deadline};
-  return RunBlocking(service_, context, method, response, [this, response](const Call& call) {
+  return RunBlocking(service_, context, method, response, [this, response](const Call& /*call*/) {
     response->set_version(kVersion);
     *response->mutable_start_time() = ToProto(service_->start_time);
     Fill(*service_->model, response->mutable_model());

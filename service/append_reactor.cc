@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "service/error_info.h"
 #include "service/status_mapping.h"
+#include "statestore/base/status_macros.h"
 
 namespace anabranch {
 
@@ -57,9 +58,7 @@ void AppendReactor::HandleRequest() {
 }
 
 absl::Status AppendReactor::OpenSession() {
-  const absl::Status status =
-      session_->Open(request_.session_id(), request_.expected_token_count());
-  if (!status.ok()) return status;
+  ANABRANCH_RETURN_IF_ERROR(session_->Open(request_.session_id(), request_.expected_token_count()));
   opened_ = true;
   session_id_ = request_.session_id();
   no_checkpoint_ = request_.no_checkpoint();

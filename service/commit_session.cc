@@ -133,13 +133,13 @@ absl::StatusOr<bool> Begin(Commit& commit) {
 }  // namespace
 
 void HandleCommit(ServiceContext* service, const CallPtr& call, const v1::CommitRequest* request,
-                  v1::CommitResponse* response, HandlerDone done) {
+                  v1::CommitResponse* response, const HandlerDone& done) {
   auto commit = std::make_shared<Commit>();
   commit->service = service;
   commit->session = std::make_shared<SessionCall>(service, call);
   commit->request = request;
   commit->response = response;
-  commit->done = [session = commit->session, done = std::move(done)](const absl::Status& status) {
+  commit->done = [session = commit->session, done](const absl::Status& status) {
     session->Release();
     done(status);
   };

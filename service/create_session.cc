@@ -106,7 +106,7 @@ void Complete(const std::shared_ptr<SessionCall>& session, v1::CreateSessionResp
 
 void HandleCreateSession(ServiceContext* service, const CallPtr& call,
                          const v1::CreateSessionRequest* request,
-                         v1::CreateSessionResponse* response, HandlerDone done) {
+                         v1::CreateSessionResponse* response, const HandlerDone& done) {
   auto session = std::make_shared<SessionCall>(service, call);
   const auto repeat = session->Claim(request->request_id(), response);
   if (!repeat.ok()) return done(repeat.status());

@@ -175,13 +175,13 @@ absl::StatusOr<bool> Begin(Fork& fork, const Call& call) {
 }  // namespace
 
 void HandleFork(ServiceContext* service, const CallPtr& call, const v1::ForkRequest* request,
-                v1::ForkResponse* response, HandlerDone done) {
+                v1::ForkResponse* response, const HandlerDone& done) {
   auto fork = std::make_shared<Fork>();
   fork->service = service;
   fork->leader = std::make_shared<SessionCall>(service, call);
   fork->request = request;
   fork->response = response;
-  fork->done = [leader = fork->leader, done = std::move(done)](const absl::Status& status) {
+  fork->done = [leader = fork->leader, done](const absl::Status& status) {
     leader->Release();
     done(status);
   };

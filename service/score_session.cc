@@ -52,7 +52,7 @@ absl::StatusOr<SequencePtr> ForkOf(ServiceContext* service, SessionCall& session
 }  // namespace
 
 void HandleScore(ServiceContext* service, const CallPtr& call, const v1::ScoreRequest* request,
-                 v1::ScoreResponse* response, HandlerDone done) {
+                 v1::ScoreResponse* response, const HandlerDone& done) {
   auto session = std::make_shared<SessionCall>(service, call);
   const auto finish = [session, done](const absl::Status& status) {
     session->Release();

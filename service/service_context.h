@@ -37,7 +37,7 @@ struct ServiceContext {
 };
 
 // The tenant a connection belongs to. One for now; never taken from a request.
-inline std::string TenantOf(const grpc::ServerContextBase& context) { return "default"; }
+inline std::string TenantOf(const grpc::ServerContextBase& /*context*/) { return "default"; }
 
 // The client's deadline, at most `cap` from now.
 inline absl::Time CappedDeadline(const grpc::ServerContextBase& context, absl::Duration cap) {

@@ -16,20 +16,20 @@ using HandlerDone = std::function<void(absl::Status)>;
 // retry after a crash reads only the rest.
 void HandleCreateSession(ServiceContext* service, const CallPtr& call,
                          const v1::CreateSessionRequest* request,
-                         v1::CreateSessionResponse* response, HandlerDone done);
+                         v1::CreateSessionResponse* response, const HandlerDone& done);
 
 // Captures a state and moves the ref, in one mutation.
 void HandleCommit(ServiceContext* service, const CallPtr& call, const v1::CommitRequest* request,
-                  v1::CommitResponse* response, HandlerDone done);
+                  v1::CommitResponse* response, const HandlerDone& done);
 
 // Scores on a fork; the session is free again as soon as the fork exists.
 void HandleScore(ServiceContext* service, const CallPtr& call, const v1::ScoreRequest* request,
-                 v1::ScoreResponse* response, HandlerDone done);
+                 v1::ScoreResponse* response, const HandlerDone& done);
 
 // Opens sessions that go on from one point, in one mutation. Their sequences share the source's
 // slot until they differ.
 void HandleFork(ServiceContext* service, const CallPtr& call, const v1::ForkRequest* request,
-                v1::ForkResponse* response, HandlerDone done);
+                v1::ForkResponse* response, const HandlerDone& done);
 
 // Moves a session back. Blocks on the library; the model runs at the session's next use.
 absl::Status HandleRewind(ServiceContext* service, const Call& call,

@@ -60,8 +60,8 @@ class UnaryCall : public grpc::ServerUnaryReactor {
  private:
   // Exactly once; nothing may touch this object afterwards.
   void End(absl::Status status) {
-    call_->status = status;
-    Finish(ToGrpcStatus(status));
+    call_->status = std::move(status);
+    Finish(ToGrpcStatus(call_->status));
   }
 
   CallPtr call_;

@@ -28,7 +28,7 @@ class ByteLevelDecoder : public Decoder {
     AppendLossyUtf8(bytes, /*is_final=*/true, &text);
     *tokens = {std::move(text)};
   }
-  std::string TokenBytes(std::string token, bool is_first) const override {
+  std::string TokenBytes(std::string token, bool /*is_first*/) const override {
     return ByteLevelTokenBytes(token);
   }
 };
@@ -60,7 +60,7 @@ class ByteFallbackDecoder : public Decoder {
     Flush(&run, &result);
     *tokens = std::move(result);
   }
-  std::string TokenBytes(std::string token, bool is_first) const override {
+  std::string TokenBytes(std::string token, bool /*is_first*/) const override {
     const auto byte = ByteOfToken(token);
     return byte.has_value() ? std::string(1, *byte) : token;
   }
@@ -83,7 +83,7 @@ class FuseDecoder : public Decoder {
   void Decode(std::vector<std::string>* tokens) const override {
     *tokens = {absl::StrJoin(*tokens, "")};
   }
-  std::string TokenBytes(std::string token, bool is_first) const override { return token; }
+  std::string TokenBytes(std::string token, bool /*is_first*/) const override { return token; }
 };
 
 // Only the form that follows Fuse in the files of SentencePiece models: one space at the start.
@@ -105,7 +105,7 @@ class ReplaceDecoder : public Decoder {
     for (std::string& token : *tokens) token = TokenBytes(std::move(token), /*is_first=*/false);
   }
   // Replacing fails only for texts far longer than tokens; such a token then stays as it is.
-  std::string TokenBytes(std::string token, bool is_first) const override {
+  std::string TokenBytes(std::string token, bool /*is_first*/) const override {
     replacement_.Apply(&token).IgnoreError();
     return token;
   }
