@@ -34,6 +34,7 @@ void* Counted(void* block) {
 }
 
 void Uncounted(void* block) {
+  if (block == nullptr) return;
   live_bytes -= malloc_usable_size(block);
   std::free(block);
 }
@@ -44,6 +45,10 @@ void* operator new(size_t bytes) {
   void* block = std::malloc(bytes);
   if (block == nullptr) throw std::bad_alloc();
   return Counted(block);
+}
+void* operator new(size_t bytes, const std::nothrow_t&) noexcept {
+  void* block = std::malloc(bytes);
+  return block == nullptr ? nullptr : Counted(block);
 }
 void operator delete(void* block) noexcept { Uncounted(block); }
 void operator delete(void* block, size_t) noexcept { Uncounted(block); }
