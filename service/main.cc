@@ -1,5 +1,7 @@
 // anabranchd: command line only; the commands are in serve_command and check_commands.
 #include <CLI/CLI.hpp>
+#include <cstdio>
+#include <exception>
 #include <string>
 
 #include "absl/strings/str_join.h"
@@ -107,4 +109,11 @@ int Main(int argc, char** argv) {
 }  // namespace
 }  // namespace anabranch
 
-int main(int argc, char** argv) { return anabranch::Main(argc, argv); }
+int main(int argc, char** argv) {
+  try {
+    return anabranch::Main(argc, argv);
+  } catch (const std::exception& error) {  // of a library, out of memory at worst
+    std::fprintf(stderr, "anabranchd: %s\n", error.what());
+    return 1;
+  }
+}

@@ -26,14 +26,16 @@ class HttpMetricsServer : public MetricsServer {
     });
     http_.new_task_queue = [] { return new httplib::ThreadPool(2); };
     http_.set_payload_max_length(kMaxRequestBytes);
-    http_.Get("/metrics", [render](const httplib::Request&, httplib::Response& response) {
-      response.set_content(render(), "text/plain; version=0.0.4");
-    });
-    http_.Get("/healthz", [healthy](const httplib::Request&, httplib::Response& response) {
-      const bool ok = healthy();
-      response.status = ok ? 200 : 503;
-      response.set_content(ok ? "serving\n" : "not serving\n", "text/plain");
-    });
+    http_.Get("/metrics",
+              [render = std::move(render)](const httplib::Request&, httplib::Response& response) {
+                response.set_content(render(), "text/plain; version=0.0.4");
+              });
+    http_.Get("/healthz",
+              [healthy = std::move(healthy)](const httplib::Request&, httplib::Response& response) {
+                const bool ok = healthy();
+                response.status = ok ? 200 : 503;
+                response.set_content(ok ? "serving\n" : "not serving\n", "text/plain");
+              });
   }
 
   ~HttpMetricsServer() override {
@@ -42,12 +44,12 @@ class HttpMetricsServer : public MetricsServer {
   }
 
   absl::Status Listen(HostPort address) {
-    address_ = address;
-    if (address.port == 0) {
-      address_.port = http_.bind_to_any_port(address.host.c_str());
+    address_ = std::move(address);
+    if (address_.port == 0) {
+      address_.port = http_.bind_to_any_port(address_.host.c_str());
       if (address_.port < 0) return absl::UnavailableError("no port is free");
-    } else if (!http_.bind_to_port(address.host.c_str(), address.port)) {
-      return absl::UnavailableError(absl::StrCat("cannot listen on ", FormatHostPort(address),
+    } else if (!http_.bind_to_port(address_.host.c_str(), address_.port)) {
+      return absl::UnavailableError(absl::StrCat("cannot listen on ", FormatHostPort(address_),
                                                  " for metrics: the port is in use or the address "
                                                  "is not of this machine"));
     }
