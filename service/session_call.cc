@@ -13,7 +13,7 @@ namespace anabranch {
 namespace {
 
 OnCheckpoint CheckpointInto(std::shared_ptr<SessionJournal> journal) {
-  return [journal](int64_t position, absl::StatusOr<StateImage> image) {
+  return [journal = std::move(journal)](int64_t position, absl::StatusOr<StateImage> image) {
     if (image.ok()) return journal->Checkpoint(position, *std::move(image));
     // The tokens are logged, so only a longer replay is lost.
     LogEvent(LogLevel::kWarning, "checkpoint_failed",
@@ -22,7 +22,9 @@ OnCheckpoint CheckpointInto(std::shared_ptr<SessionJournal> journal) {
 }
 
 OnProgress LogInto(std::shared_ptr<SessionJournal> journal) {
-  return [journal](absl::Span<const int32_t> tokens, int64_t) { journal->Log(tokens); };
+  return [journal = std::move(journal)](absl::Span<const int32_t> tokens, int64_t) {
+    journal->Log(tokens);
+  };
 }
 
 }  // namespace
@@ -52,7 +54,7 @@ absl::Status SessionCall::OpenNew(const SessionRecord& record) {
   return absl::OkStatus();
 }
 
-void SessionCall::Load(Done done) {
+void SessionCall::Load(const Done& done) {
   service_->sessions->Load(lease_, call_->work_options(), &call_->usage,
                            [self = shared_from_this(), done](absl::Status status) {
                              if (absl::Status why = self->call_->Interrupted();
@@ -93,12 +95,12 @@ absl::Status SessionCall::AfterWork(const absl::Status& status) {
   const bool whole = absl::IsCancelled(status) || absl::IsDeadlineExceeded(status) ||
                      absl::IsResourceExhausted(status);
   if (!whole) lease_->Discard();
-  const absl::Status why = call_->Interrupted();
+  absl::Status why = call_->Interrupted();
   if (!why.ok()) return why;
   return absl::IsResourceExhausted(status) ? WithReason(status, "ENGINE_FULL") : status;
 }
 
-void SessionCall::Read(std::vector<int32_t> tokens, Done done) {
+void SessionCall::Read(std::vector<int32_t> tokens, const Done& done) {
   if (tokens.empty()) return done(absl::OkStatus());
   service_->sessions->MakePages(tokens.size());
   const std::shared_ptr<SessionJournal> journal = lease_->shared_journal();
@@ -120,7 +122,7 @@ void SessionCall::Read(std::vector<int32_t> tokens, Done done) {
   if (!submitted.ok()) done(submitted);
 }
 
-void SessionCall::Generate(GenerateWork work, FinishReason* reason, Done done) {
+void SessionCall::Generate(GenerateWork work, FinishReason* reason, const Done& done) {
   service_->sessions->MakePages(work.max_tokens);
   const std::shared_ptr<SessionJournal> journal = lease_->shared_journal();
   work.sequence = lease_->sequence();
@@ -156,16 +158,16 @@ absl::StatusOr<std::optional<StateRecord>> SessionCall::StageCapture(const Label
   return std::optional<StateRecord>(std::move(record));
 }
 
-void SessionCall::Complete(bool checkpoint, MakeAnswer make_answer, Done done) {
+void SessionCall::Complete(bool checkpoint, const MakeAnswer& make_answer, const Done& done) {
   Mutation mutation;
   if (checkpoint) {
     const auto staged = StageCapture({}, &mutation);
     if (!staged.ok()) return done(staged.status());
   }
-  Complete(std::move(mutation), std::move(make_answer), std::move(done));
+  Complete(std::move(mutation), make_answer, done);
 }
 
-void SessionCall::Complete(Mutation mutation, MakeAnswer make_answer, Done done) {
+void SessionCall::Complete(Mutation mutation, const MakeAnswer& make_answer, const Done& done) {
   lease_->journal().StageRecord(&mutation);
   claim_.StageAnswer(*make_answer(), &mutation);
   lease_->journal().Commit(std::move(mutation),

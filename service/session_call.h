@@ -33,12 +33,12 @@ class SessionCall : public std::enable_shared_from_this<SessionCall> {
   // Leases a session that does not exist yet.
   absl::Status OpenNew(const SessionRecord& record);
 
-  void Load(Done done);
+  void Load(const Done& done);
   // Reads tokens: logged step by step, with states captured on the checkpoint grid.
-  void Read(std::vector<int32_t> tokens, Done done);
+  void Read(std::vector<int32_t> tokens, const Done& done);
   // Samples tokens, logged and captured likewise. `work` needs its sampling parameters, stop tokens
   // and on_token; the reason why it ended goes to *reason before done.
-  void Generate(GenerateWork work, FinishReason* reason, Done done);
+  void Generate(GenerateWork work, FinishReason* reason, const Done& done);
 
   // Adds a state at the end to `mutation`, if tokens follow the head, and returns its record.
   absl::StatusOr<std::optional<StateRecord>> StageCapture(const Labels& labels, Mutation* mutation);
@@ -46,8 +46,8 @@ class SessionCall : public std::enable_shared_from_this<SessionCall> {
   // waits until they and all tokens are durable. `make_answer` runs just before, when session() and
   // usage() are final; the answer it returns is kept under the request id.
   using MakeAnswer = std::function<const google::protobuf::Message*()>;
-  void Complete(bool checkpoint, MakeAnswer make_answer, Done done);
-  void Complete(Mutation mutation, MakeAnswer make_answer, Done done);
+  void Complete(bool checkpoint, const MakeAnswer& make_answer, const Done& done);
+  void Complete(Mutation mutation, const MakeAnswer& make_answer, const Done& done);
 
   // INVALID_ARGUMENT if `count` more tokens would pass the context limit.
   absl::Status CheckContext(int64_t count, const std::string& field);

@@ -157,8 +157,8 @@ absl::StatusOr<SessionView> SessionManager::ViewOf(const SessionRecord& record) 
   return View(record.tenant, record.id);
 }
 
-void SessionManager::Load(SessionLeasePtr lease, const WorkOptions& options, v1::Usage* usage,
-                          std::function<void(absl::Status)> done) {
+void SessionManager::Load(const SessionLeasePtr& lease, const WorkOptions& options,
+                          v1::Usage* usage, const std::function<void(absl::Status)>& done) {
   if (lease->sequence() != nullptr) {
     usage->set_tokens_reused(engine_->Position(lease->sequence()));
     return done(absl::OkStatus());
@@ -167,7 +167,7 @@ void SessionManager::Load(SessionLeasePtr lease, const WorkOptions& options, v1:
   auto sequence = RestoreHead(*lease, usage);
   usage->set_restore_ms(usage->restore_ms() + Milliseconds(absl::Now() - start));
   if (!sequence.ok()) return done(sequence.status());
-  Replay(std::move(lease), *std::move(sequence), options, usage, std::move(done));
+  Replay(lease, *std::move(sequence), options, usage, done);
 }
 
 absl::StatusOr<SequencePtr> SessionManager::RestoreHead(SessionLease& lease, v1::Usage* usage) {
@@ -189,8 +189,9 @@ absl::StatusOr<SequencePtr> SessionManager::RestoreHead(SessionLease& lease, v1:
   return WithRoom([&] { return engine_->Restore(state.image, state.tokens); });
 }
 
-void SessionManager::Replay(SessionLeasePtr lease, SequencePtr sequence, const WorkOptions& options,
-                            v1::Usage* usage, std::function<void(absl::Status)> done) {
+void SessionManager::Replay(const SessionLeasePtr& lease, SequencePtr sequence,
+                            const WorkOptions& options, v1::Usage* usage,
+                            const std::function<void(absl::Status)>& done) {
   std::vector<int32_t> tail = lease->journal().tail();
   if (tail.empty()) {
     lease->sequence() = std::move(sequence);

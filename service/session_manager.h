@@ -46,8 +46,8 @@ class SessionManager {
   // Brings the session into a slot if it is not there: restores its head state, then replays the
   // tokens logged after it. Fills tokens_reused, tokens_replayed, bytes and times of `usage`, which
   // stays valid until `done` ran. Blocks while restoring; `done` runs on the pool or right here.
-  void Load(SessionLeasePtr lease, const WorkOptions& options, v1::Usage* usage,
-            std::function<void(absl::Status)> done);
+  void Load(const SessionLeasePtr& lease, const WorkOptions& options, v1::Usage* usage,
+            const std::function<void(absl::Status)>& done);
 
   // Makes sure that a slot is free, by unloading idle sessions. RESOURCE_EXHAUSTED
   // (SLOTS_EXHAUSTED) if all are busy. Blocks.
@@ -71,8 +71,8 @@ class SessionManager {
   absl::StatusOr<std::shared_ptr<SessionJournal>> ReadJournal(const std::string& tenant,
                                                               const std::string& id);
   absl::StatusOr<SequencePtr> RestoreHead(SessionLease& lease, v1::Usage* usage);
-  void Replay(SessionLeasePtr lease, SequencePtr sequence, const WorkOptions& options,
-              v1::Usage* usage, std::function<void(absl::Status)> done);
+  void Replay(const SessionLeasePtr& lease, SequencePtr sequence, const WorkOptions& options,
+              v1::Usage* usage, const std::function<void(absl::Status)>& done);
   absl::StatusOr<SequencePtr> WithRoom(
       absl::FunctionRef<absl::StatusOr<SequencePtr>()> make_sequence);
   bool UnloadOne();
