@@ -63,16 +63,15 @@ absl::StatusOr<Plan> MakePlan(const ServiceContext& service, Call& call,
   record.fingerprint = service.model->model()->fingerprint();
   record.created = record.updated = absl::Now();
   switch (request.from_case()) {
-    case v1::CreateSessionRequest::kStateId:
-    case v1::CreateSessionRequest::kRefName: {
-      const bool by_id = request.from_case() == v1::CreateSessionRequest::kStateId;
-      if (by_id != IsStateId(by_id ? request.state_id() : request.ref_name())) {
-        return InvalidField(by_id ? "state_id" : "ref_name",
-                            by_id ? "must be \"st-\" and 40 hex digits" : "is a state id");
-      }
+    case v1::CreateSessionRequest::kStateId: {
       ANABRANCH_ASSIGN_OR_RETURN(const StateRecord state,
-                                 ResolveState(*service.store, call.tenant,
-                                              by_id ? request.state_id() : request.ref_name()));
+                                 ResolveStateId(*service.store, call.tenant, request.state_id()));
+      ANABRANCH_RETURN_IF_ERROR(StartFrom(service, state, &plan));
+      break;
+    }
+    case v1::CreateSessionRequest::kRefName: {
+      ANABRANCH_ASSIGN_OR_RETURN(const StateRecord state,
+                                 ResolveRefName(*service.store, call.tenant, request.ref_name()));
       ANABRANCH_RETURN_IF_ERROR(StartFrom(service, state, &plan));
       break;
     }

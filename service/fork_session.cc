@@ -71,27 +71,20 @@ absl::Status PlanRecords(Fork& fork, const Call& call) {
   return absl::OkStatus();
 }
 
-absl::Status OpenLeader(Fork& fork, const Call& call) {
+absl::StatusOr<StateRecord> SourceState(const Fork& fork, const Call& call) {
   const v1::ForkRequest& request = *fork.request;
-  std::string source;
-  switch (request.source_case()) {
-    case v1::ForkRequest::kSessionId:
-      return fork.leader->Open(request.session_id(), 0);
-    case v1::ForkRequest::kStateId:
-      if (!IsStateId(request.state_id())) {
-        return InvalidField("state_id", "must be \"st-\" and 40 hex digits");
-      }
-      source = request.state_id();
-      break;
-    case v1::ForkRequest::kRefName:
-      if (IsStateId(request.ref_name())) return InvalidField("ref_name", "is a state id");
-      source = request.ref_name();
-      break;
-    case v1::ForkRequest::SOURCE_NOT_SET:
-      return InvalidField("source", "one of session_id, state_id and ref_name must be set");
+  if (request.has_state_id()) {
+    return ResolveStateId(*fork.service->store, call.tenant, request.state_id());
   }
-  ANABRANCH_ASSIGN_OR_RETURN(const StateRecord state,
-                             ResolveState(*fork.service->store, call.tenant, source));
+  if (request.has_ref_name()) {
+    return ResolveRefName(*fork.service->store, call.tenant, request.ref_name());
+  }
+  return InvalidField("source", "one of session_id, state_id and ref_name must be set");
+}
+
+absl::Status OpenLeader(Fork& fork, const Call& call) {
+  if (fork.request->has_session_id()) return fork.leader->Open(fork.request->session_id(), 0);
+  ANABRANCH_ASSIGN_OR_RETURN(const StateRecord state, SourceState(fork, call));
   ANABRANCH_RETURN_IF_ERROR(CheckModel(state, *fork.service->model->model()));
   for (SessionRecord& record : fork.records) {
     record.head_state = state.id;

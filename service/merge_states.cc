@@ -64,15 +64,11 @@ absl::StatusOr<MergeOptions> ParseOptions(const v1::MergeRequest& request) {
 // of a merge in the way that merging relies on.
 absl::StatusOr<std::vector<std::string>> Ancestors(StateStore& store, const StateRecord& state) {
   std::vector<std::string> ids;
-  PageRequest page;
-  do {
-    ANABRANCH_ASSIGN_OR_RETURN(auto lineage, store.GetLineage(state.tenant, state.id, page));
-    for (const StateRecord& each : lineage.items) {
-      ids.push_back(each.id);
-      if (each.operation == StateOperation::kMerge) return ids;
-    }
-    page.token = lineage.next;
-  } while (!page.token.empty());
+  ANABRANCH_RETURN_IF_ERROR(
+      VisitLineage(store, state.tenant, state.id, [&](const StateRecord& each) {
+        ids.push_back(each.id);
+        return each.operation != StateOperation::kMerge;
+      }));
   return ids;
 }
 

@@ -8,6 +8,7 @@
 #include "service/proto_conversion.h"
 #include "service/session_call.h"
 #include "service/session_handlers.h"
+#include "service/state_loading.h"
 #include "statestore/base/status_macros.h"
 
 namespace anabranch {
@@ -23,27 +24,23 @@ struct Base {
 // The deepest state at or before `target` in the lineage of the session's head.
 absl::Status FindState(StateStore& store, const SessionRecord& record, int64_t target, Base* base) {
   if (record.head_state.empty()) return absl::OkStatus();
-  PageRequest page;
-  do {
-    ANABRANCH_ASSIGN_OR_RETURN(auto lineage,
-                               store.GetLineage(record.tenant, record.head_state, page));
-    for (const StateRecord& state : lineage.items) {
-      if (state.token_count <= target) {
-        base->state_id = state.id;
-        base->position = state.token_count;
-        return absl::OkStatus();
-      }
-      if (state.operation == StateOperation::kMerge) {
-        return ErrorWithReason(
+  absl::Status found;
+  ANABRANCH_RETURN_IF_ERROR(
+      VisitLineage(store, record.tenant, record.head_state, [&](const StateRecord& state) {
+        if (state.token_count <= target) {
+          base->state_id = state.id;
+          base->position = state.token_count;
+          return false;
+        }
+        if (state.operation != StateOperation::kMerge) return true;
+        found = ErrorWithReason(
             absl::StatusCode::kFailedPrecondition, "NO_SUCH_POINT",
             absl::StrCat("token_count ", target, " lies before the merge ", state.id,
                          ", which has ", state.token_count,
                          " tokens: a merge has no point inside. Rewind one of its parents"));
-      }
-    }
-    page.token = lineage.next;
-  } while (!page.token.empty());
-  return absl::OkStatus();
+        return false;
+      }));
+  return found;
 }
 
 absl::StatusOr<Base> FindBase(const ServiceContext& service, SessionLease& lease, int64_t target) {

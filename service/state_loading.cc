@@ -67,4 +67,29 @@ absl::StatusOr<StateRecord> ResolveState(StateStore& store, const std::string& t
   return record;
 }
 
+absl::StatusOr<StateRecord> ResolveStateId(StateStore& store, const std::string& tenant,
+                                           const std::string& state_id) {
+  if (IsStateId(state_id)) return ResolveState(store, tenant, state_id);
+  return InvalidField("state_id", "must be \"st-\" and 40 hex digits");
+}
+
+absl::StatusOr<StateRecord> ResolveRefName(StateStore& store, const std::string& tenant,
+                                           const std::string& ref_name) {
+  if (!IsStateId(ref_name)) return ResolveState(store, tenant, ref_name);
+  return InvalidField("ref_name", "is a state id");
+}
+
+absl::Status VisitLineage(StateStore& store, const std::string& tenant, const std::string& id,
+                          absl::FunctionRef<bool(const StateRecord&)> visit) {
+  PageRequest page;
+  do {
+    ANABRANCH_ASSIGN_OR_RETURN(auto lineage, store.GetLineage(tenant, id, page));
+    for (const StateRecord& state : lineage.items) {
+      if (!visit(state)) return absl::OkStatus();
+    }
+    page.token = lineage.next;
+  } while (!page.token.empty());
+  return absl::OkStatus();
+}
+
 }  // namespace anabranch

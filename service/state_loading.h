@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "runtime/model.h"
 #include "runtime/state_image.h"
@@ -30,5 +31,16 @@ absl::StatusOr<LoadedState> LoadState(StateStore& store, const Model& model,
 // REF_NOT_FOUND). Blocks.
 absl::StatusOr<StateRecord> ResolveState(StateStore& store, const std::string& tenant,
                                          const std::string& id_or_ref);
+// The same for a request's own fields: state_id must be an id, ref_name must not (INVALID_ARGUMENT
+// names the field).
+absl::StatusOr<StateRecord> ResolveStateId(StateStore& store, const std::string& tenant,
+                                           const std::string& state_id);
+absl::StatusOr<StateRecord> ResolveRefName(StateStore& store, const std::string& tenant,
+                                           const std::string& ref_name);
+
+// Visits a state and its ancestors along first parents, newest first, until the visitor returns
+// false. Blocks.
+absl::Status VisitLineage(StateStore& store, const std::string& tenant, const std::string& id,
+                          absl::FunctionRef<bool(const StateRecord&)> visit);
 
 }  // namespace anabranch
