@@ -161,6 +161,13 @@ absl::Status CaptureBlocks(SlotPool& pool, const SlotRef& ref, StateImage& image
   return absl::OkStatus();
 }
 
+// Segments lie inside the payload.
+void SumSegments(StateImage& image) {
+  for (StateSegment& s : image.header.segments) {
+    s.checksum = Checksum(absl::string_view(image.payload).substr(s.offset, s.bytes));
+  }
+}
+
 absl::Status CapturePayload(SlotPool& pool, const SlotRef& ref, absl::Span<const float> last_logits,
                             StateImage& image) {
   const std::vector<StateEntry>& entries = pool.layout().entries;
@@ -178,9 +185,7 @@ absl::Status CapturePayload(SlotPool& pool, const SlotRef& ref, absl::Span<const
   if (segment != table.end()) {
     std::memcpy(image.payload.data() + segment->offset, last_logits.data(), segment->bytes);
   }
-  for (StateSegment& s : table) {
-    s.checksum = Checksum(absl::string_view(image.payload).substr(s.offset, s.bytes));
-  }
+  SumSegments(image);
   return absl::OkStatus();
 }
 
@@ -316,27 +321,33 @@ absl::Status CheckState(const StateImage& image, const StateLayout& layout,
   return CheckBlocks(image, layout);
 }
 
+// The sizes are checked by hand: CheckState would compute every hash a second time.
 absl::Status SealState(const StateLayout& layout, StateImage& image) {
   StateHeader& header = image.header;
   header.segments = SegmentTable(layout, header.vocab);
-  for (StateSegment& segment : header.segments) {
-    if (image.payload.size() < segment.offset + segment.bytes) {
-      return absl::InternalError(absl::StrCat(Name(segment), " is missing from the payload"));
-    }
-    segment.checksum =
-        Checksum(absl::string_view(image.payload).substr(segment.offset, segment.bytes));
+  const uint64_t bytes =
+      header.segments.empty() ? 0 : header.segments.back().offset + header.segments.back().bytes;
+  const int64_t blocks =
+      layout.has_kv() ? (header.token_count + kKvPageTokens - 1) / kKvPageTokens : 0;
+  if (image.payload.size() != bytes || static_cast<int64_t>(image.kv_blocks.size()) != blocks) {
+    return absl::InternalError(absl::StrCat("a state of ", bytes, " bytes and ", blocks,
+                                            " blocks cannot be made of ", image.payload.size(),
+                                            " and ", image.kv_blocks.size()));
   }
+  SumSegments(image);
   header.kv_blocks.clear();
-  for (const std::string& block : image.kv_blocks) {
-    const int64_t start = static_cast<int64_t>(header.kv_blocks.size()) * kKvPageTokens;
-    KvBlockRef ref;
-    ref.tokens = std::min<int64_t>(header.token_count - start, kKvPageTokens);
-    ref.bytes = block.size();
-    ANABRANCH_ASSIGN_OR_RETURN(ref.hash, Sha256Hex(block));
-    header.kv_blocks.push_back(std::move(ref));
+  for (int64_t i = 0; i < blocks; ++i) {
+    KvBlockRef block;
+    block.tokens = std::min<int64_t>(header.token_count - i * kKvPageTokens, kKvPageTokens);
+    block.bytes = BlockBytes(layout, block.tokens);
+    if (image.kv_blocks[i].size() != block.bytes) {
+      return absl::InternalError(absl::StrCat("block ", i, " has ", image.kv_blocks[i].size(),
+                                              " bytes, needs ", block.bytes));
+    }
+    ANABRANCH_ASSIGN_OR_RETURN(block.hash, Sha256Hex(image.kv_blocks[i]));
+    header.kv_blocks.push_back(std::move(block));
   }
-  const absl::Status whole = CheckState(image, layout, header.fingerprint, header.numerics_profile);
-  return whole.ok() ? whole : absl::InternalError(whole.message());
+  return CheckStorable(layout);
 }
 
 absl::StatusOr<RestoredState> RestoreState(SlotPool& pool, const StateImage& image,
