@@ -1,6 +1,8 @@
 // What the States calls do. Each blocks on the library and returns when `response` is final.
 #pragma once
 
+#include <functional>
+
 #include "absl/status/status.h"
 #include "anabranch/v1/states.pb.h"
 #include "service/service_context.h"
@@ -31,6 +33,11 @@ absl::Status HandleGetTokens(const ServiceContext& service, const Call& call,
 // model (MODEL_MISMATCH) and for an ancestor that is none of all inputs (NO_COMMON_ANCESTOR).
 absl::Status HandleMerge(const ServiceContext& service, const Call& call,
                          const v1::MergeRequest& request, v1::MergeResponse* response);
+
+// The states that know about something (search_states.cc). Runs the model; `done` is called once,
+// with the response filled.
+void HandleSearch(ServiceContext* service, const CallPtr& call, const v1::SearchRequest* request,
+                  v1::SearchResponse* response, const std::function<void(absl::Status)>& done);
 
 // Refs (ref_handlers.cc).
 absl::Status HandleGetRef(const ServiceContext& service, const Call& call,

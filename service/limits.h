@@ -19,6 +19,9 @@ inline constexpr int64_t kMaxTokensPerListing = 500000;
 inline constexpr int32_t kDefaultGenerateTokens = 256;
 inline constexpr int32_t kMaxTopLogprobs = 20;
 inline constexpr int32_t kMaxForks = 1024;
+inline constexpr int32_t kDefaultSearchHits = 10, kMaxSearchHits = 100;
+inline constexpr int32_t kDefaultRerank = 16, kMaxRerank = 64;
+inline constexpr int64_t kMaxSearchTextBytes = 16384;
 inline constexpr int kMaxMergeInputs = 64;
 inline constexpr double kMaxMergeWeight = 1000;
 

@@ -9,16 +9,7 @@
 #include "statestore/base/status_macros.h"
 
 namespace anabranch {
-namespace {
-
 namespace fs = std::filesystem;
-
-absl::Status NoTokenizer() {
-  return ErrorWithReason(absl::StatusCode::kFailedPrecondition, "NO_TOKENIZER",
-                         "the model has no tokenizer.json: send tokens instead of text");
-}
-
-}  // namespace
 
 absl::StatusOr<std::unique_ptr<ServedModel>> ServedModel::Load(const std::string& directory,
                                                                const LoadOptions& options,
@@ -46,6 +37,12 @@ int32_t ServedModel::valid_vocab() const {
   return tokenizer() == nullptr ? vocab() : std::min(vocab(), tokenizer()->vocab_size());
 }
 
+absl::Status ServedModel::RequireTokenizer() const {
+  if (tokenizer() != nullptr) return absl::OkStatus();
+  return ErrorWithReason(absl::StatusCode::kFailedPrecondition, "NO_TOKENIZER",
+                         "the model has no tokenizer.json: send tokens instead of text");
+}
+
 absl::Status ServedModel::RequireChat() const {
   if (chat() != nullptr) return absl::OkStatus();
   return ErrorWithReason(absl::StatusCode::kFailedPrecondition, "NO_CHAT_FORMAT",
@@ -59,7 +56,7 @@ absl::StatusOr<std::vector<int32_t>> ServedModel::EncodeUnchecked(const v1::Cont
     case v1::Content::kTokens:
       return std::vector<int32_t>(content.tokens().ids().begin(), content.tokens().ids().end());
     case v1::Content::kText:
-      if (tokenizer() == nullptr) return NoTokenizer();
+      ANABRANCH_RETURN_IF_ERROR(RequireTokenizer());
       return tokenizer()->Encode(content.text(), {});
     case v1::Content::kMessages: {
       ANABRANCH_RETURN_IF_ERROR(RequireChat());

@@ -40,6 +40,8 @@ class ServedModel {
                                               const std::string& field) const;
   // Text of tokens as written, special tokens included; empty without a tokenizer.
   std::string Text(absl::Span<const int32_t> tokens) const;
+  // FAILED_PRECONDITION unless the model has a tokenizer.
+  absl::Status RequireTokenizer() const;
   // FAILED_PRECONDITION unless the model has a chat format.
   absl::Status RequireChat() const;
 

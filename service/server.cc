@@ -75,6 +75,8 @@ class ServerImpl final : public Server {
   CallTracker calls_{&metrics_};
   std::unique_ptr<ServedModel> model_;
   std::unique_ptr<StateStore> store_;
+  std::unique_ptr<SearchIndex> search_index_;
+  std::unique_ptr<SearchIndexer> search_indexer_;
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<WorkerPool> pool_;
   std::unique_ptr<SessionManager> sessions_;
@@ -106,6 +108,9 @@ absl::Status ServerImpl::LoadParts() {
            {{"model", model_->name()},
             {"weight_bytes", static_cast<int64_t>(model_->model()->weight_bytes())},
             {"chat_format", model_->chat_name()}});
+  ANABRANCH_ASSIGN_OR_RETURN(search_index_, SearchIndex::Open(config_.data + "/search"));
+  search_indexer_ =
+      std::make_unique<SearchIndexer>(store_.get(), model_.get(), search_index_.get());
   EngineOptions engine;
   engine.slots.num_slots = config_.slots;
   engine.slots.num_kv_pages = config_.kv_pages;
@@ -120,6 +125,8 @@ absl::Status ServerImpl::LoadParts() {
   context_.model = model_.get();
   context_.sessions = sessions_.get();
   context_.answers = answers_.get();
+  context_.search_index = search_index_.get();
+  context_.search_indexer = search_indexer_.get();
   context_.pool = pool_.get();
   context_.calls = &calls_;
   context_.metrics = &metrics_;

@@ -12,6 +12,7 @@
 #include "service/answer_book.h"
 #include "service/call_tracker.h"
 #include "service/limits.h"
+#include "service/search_indexer.h"
 #include "service/served_model.h"
 #include "service/session_manager.h"
 #include "service/worker_pool.h"
@@ -26,6 +27,8 @@ struct ServiceContext {
   const ServedModel* model = nullptr;
   SessionManager* sessions = nullptr;
   AnswerBook* answers = nullptr;
+  SearchIndex* search_index = nullptr;
+  SearchIndexer* search_indexer = nullptr;
   WorkerPool* pool = nullptr;
   CallTracker* calls = nullptr;
   Metrics* metrics = nullptr;

@@ -67,6 +67,16 @@ grpc::ServerUnaryReactor* StatesService::Merge(grpc::CallbackServerContext* cont
   });
 }
 
+grpc::ServerUnaryReactor* StatesService::Search(grpc::CallbackServerContext* context,
+                                                const v1::SearchRequest* request,
+                                                v1::SearchResponse* response) {
+  const MethodTraits method = {"Search", service_->limits.model_deadline, kWrites};
+  return RunUnary(service_, context, method, response,
+                  [=, this](const CallPtr& call, const Done& done) {
+                    HandleSearch(service_, call, request, response, done);
+                  });
+}
+
 grpc::ServerUnaryReactor* StatesService::GetRef(grpc::CallbackServerContext* context,
                                                 const v1::GetRefRequest* request,
                                                 v1::Ref* response) {

@@ -38,6 +38,10 @@ class StatesService final : public v1::States::CallbackService {
   grpc::ServerUnaryReactor* Merge(grpc::CallbackServerContext* context,
                                   const v1::MergeRequest* request,
                                   v1::MergeResponse* response) override;
+  // Finds states by what they know.
+  grpc::ServerUnaryReactor* Search(grpc::CallbackServerContext* context,
+                                   const v1::SearchRequest* request,
+                                   v1::SearchResponse* response) override;
   // Refs: names of states.
   grpc::ServerUnaryReactor* GetRef(grpc::CallbackServerContext* context,
                                    const v1::GetRefRequest* request, v1::Ref* response) override;

@@ -61,6 +61,11 @@ void CommitWriter::Enqueue(Mutation mutation, CommitDone done) {
   queue_.push_back(std::move(pending));
 }
 
+void CommitWriter::SetObserver(ChangeObserver observer) {
+  absl::MutexLock lock(&observer_mutex_);
+  observer_ = std::move(observer);
+}
+
 uint64_t CommitWriter::commit_seq() const {
   absl::MutexLock lock(&mutex_);
   return commit_seq_;
@@ -178,9 +183,27 @@ absl::Status CommitWriter::MakeDurable(Overlay& changes) {
               EncodeNumber(kCommitSeqKey, attempted_seq_));
   ANABRANCH_RETURN_IF_ERROR(Classify(database_.Write(changes)));
   ANABRANCH_RETURN_IF_ERROR(Classify(mark_->Advance(attempted_seq_, options_.sync_high_water)));
-  absl::MutexLock lock(&mutex_);
-  commit_seq_ = attempted_seq_;
+  {
+    absl::MutexLock lock(&mutex_);
+    commit_seq_ = attempted_seq_;
+  }
+  Announce(changes);
   return absl::OkStatus();
+}
+
+void CommitWriter::Announce(const Overlay& changes) {
+  absl::MutexLock lock(&observer_mutex_);
+  if (!observer_) return;
+  std::vector<StateName> states;
+  for (Family family : {Family::kStates, Family::kEdges}) {
+    for (const auto& [key, value] : changes.changes(family)) {
+      absl::string_view tenant, id;
+      if (StateOfKey(family, key, &tenant, &id)) {
+        states.push_back({std::string(tenant), std::string(id)});
+      }
+    }
+  }
+  observer_(attempted_seq_, states);
 }
 
 absl::Status CommitWriter::Classify(const absl::Status& failure) {

@@ -36,6 +36,9 @@ class CommitWriter {
   // Never blocks. `done` runs on the writer thread.
   void Enqueue(Mutation mutation, CommitDone done) ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // Called after each group that is durable, before its commits are answered.
+  void SetObserver(ChangeObserver observer) ABSL_LOCKS_EXCLUDED(observer_mutex_);
+
   uint64_t commit_seq() const ABSL_LOCKS_EXCLUDED(mutex_);
   // Empty unless the writer refuses everything.
   std::string read_only_reason() const ABSL_LOCKS_EXCLUDED(mutex_);
@@ -59,6 +62,7 @@ class CommitWriter {
   void ApplyGroup(std::vector<Pending>& group, Overlay& changes);
   void DropAnswersIfDue(Overlay& changes);
   absl::Status MakeDurable(Overlay& changes);
+  void Announce(const Overlay& changes) ABSL_LOCKS_EXCLUDED(observer_mutex_);
   absl::Status Classify(const absl::Status& failure);
 
   // Constant.
@@ -76,6 +80,9 @@ class CommitWriter {
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   uint64_t commit_seq_ ABSL_GUARDED_BY(mutex_);
   std::string read_only_reason_ ABSL_GUARDED_BY(mutex_);
+
+  absl::Mutex observer_mutex_;
+  ChangeObserver observer_ ABSL_GUARDED_BY(observer_mutex_);
 
   std::thread thread_;  // last: starts when all else is ready
 };

@@ -69,6 +69,20 @@ std::string EdgeKey(absl::string_view tenant, Edge edge, absl::string_view used,
   return absl::StrCat(EdgePrefix(tenant, edge, used), user);
 }
 
+bool StateOfKey(Family family, absl::string_view key, absl::string_view* tenant,
+                absl::string_view* id) {
+  if (family != Family::kStates && family != Family::kEdges) return false;
+  const size_t end = key.find('\0');
+  if (end == absl::string_view::npos) return false;
+  *tenant = key.substr(0, end);
+  *id = key.substr(end + 1);
+  if (family == Family::kStates) return !id->empty();
+  if (id->empty() || id->front() == static_cast<char>(Edge::kBlob)) return false;
+  id->remove_prefix(1);
+  *id = id->substr(0, id->find('\0'));
+  return !id->empty();
+}
+
 absl::string_view UserOfEdgeKey(absl::string_view edge_prefix, absl::string_view key) {
   key.remove_prefix(std::min(edge_prefix.size(), key.size()));
   return key;

@@ -34,8 +34,8 @@ std::string QueryText(absl::string_view tenant, const StateFilter& filter) {
 using IdSet = absl::flat_hash_set<std::string>;
 
 // All states below `root`, itself excluded.
-absl::StatusOr<IdSet> Descendants(const Snapshot& snapshot, absl::string_view tenant,
-                                  const std::string& root) {
+absl::StatusOr<IdSet> IdsBelow(const Snapshot& snapshot, absl::string_view tenant,
+                               const std::string& root) {
   ANABRANCH_RETURN_IF_ERROR(ReadState(snapshot, tenant, root).status());
   IdSet found;
   std::vector<std::string> open = {root};
@@ -105,7 +105,7 @@ absl::StatusOr<Page<StateRecord>> RocksStateStore::ListStates(const std::string&
   const Snapshot snapshot(*database_);
   IdSet descendants;
   if (!filter.descendant_of.empty()) {
-    ANABRANCH_ASSIGN_OR_RETURN(descendants, Descendants(snapshot, tenant, filter.descendant_of));
+    ANABRANCH_ASSIGN_OR_RETURN(descendants, IdsBelow(snapshot, tenant, filter.descendant_of));
   }
   if (from.empty()) from = TimelineKey(tenant, absl::ToUnixNanos(filter.created_after), "");
 
@@ -135,6 +135,13 @@ absl::StatusOr<Page<StateRecord>> RocksStateStore::ListStates(const std::string&
   ANABRANCH_RETURN_IF_ERROR(status);
   ANABRANCH_RETURN_IF_ERROR(scanned);
   return result;
+}
+
+absl::StatusOr<IdSet> RocksStateStore::Descendants(const std::string& tenant,
+                                                   const std::string& id) {
+  ANABRANCH_RETURN_IF_ERROR(ValidateTenant(tenant));
+  ANABRANCH_RETURN_IF_ERROR(ValidateStateId("id", id));
+  return IdsBelow(Snapshot(*database_), tenant, id);
 }
 
 absl::StatusOr<Page<StateRecord>> RocksStateStore::GetLineage(const std::string& tenant,

@@ -142,6 +142,32 @@ absl::StatusOr<std::optional<StateRecord>> RocksStateStore::FindPrefix(
   return std::optional<StateRecord>(std::move(state.record));
 }
 
+absl::StatusOr<StateUse> RocksStateStore::GetStateUse(const std::string& tenant,
+                                                      const std::string& id) {
+  ANABRANCH_RETURN_IF_ERROR(ValidateTenant(tenant));
+  ANABRANCH_RETURN_IF_ERROR(ValidateStateId("id", id));
+  const Snapshot snapshot(*database_);
+  StateUse use;
+  ANABRANCH_ASSIGN_OR_RETURN(use.child, AnyUser(snapshot, tenant, Edge::kChild, id));
+  ANABRANCH_ASSIGN_OR_RETURN(use.ref, AnyUser(snapshot, tenant, Edge::kRef, id));
+  ANABRANCH_ASSIGN_OR_RETURN(use.session, AnyUser(snapshot, tenant, Edge::kSession, id));
+  return use;
+}
+
+absl::StatusOr<std::vector<StateName>> RocksStateStore::AllStates() {
+  std::vector<StateName> states;
+  ANABRANCH_RETURN_IF_ERROR(
+      Snapshot(*database_)
+          .Scan(Family::kStates, "", "", [&](absl::string_view key, absl::string_view) {
+            absl::string_view tenant, id;
+            if (StateOfKey(Family::kStates, key, &tenant, &id)) {
+              states.push_back({std::string(tenant), std::string(id)});
+            }
+            return true;
+          }));
+  return states;
+}
+
 absl::StatusOr<RefRecord> RocksStateStore::GetRef(const std::string& tenant,
                                                   const std::string& name) {
   ANABRANCH_RETURN_IF_ERROR(ValidateTenant(tenant));

@@ -42,6 +42,14 @@ class RocksStateStore : public StateStore {
                                                         const std::string& numerics_profile,
                                                         absl::Span<const int32_t> tokens) override;
 
+  // Of one moment, like every read here.
+  absl::StatusOr<StateUse> GetStateUse(const std::string& tenant, const std::string& id) override;
+  absl::StatusOr<absl::flat_hash_set<std::string>> Descendants(const std::string& tenant,
+                                                               const std::string& id) override;
+  absl::StatusOr<std::vector<StateName>> AllStates() override;
+  // Passed on to the writer thread.
+  void SetObserver(ChangeObserver observer) override { writer_.SetObserver(std::move(observer)); }
+
   absl::StatusOr<RefRecord> GetRef(const std::string& tenant, const std::string& name) override;
   absl::StatusOr<Page<RefRecord>> ListRefs(const std::string& tenant, const std::string& prefix,
                                            const PageRequest& page) override;

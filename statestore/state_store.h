@@ -17,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
@@ -30,6 +31,21 @@ class Env;
 namespace anabranch {
 
 using CommitDone = std::function<void(absl::Status)>;
+
+struct StateName {
+  std::string tenant, id;
+};
+
+// Who needs a state: one of each kind, or empty.
+struct StateUse {
+  std::string child, ref, session;
+};
+
+// Told of every commit group once it is durable, on the writer thread and before its commits are
+// answered; must not block. `states`: those that came, changed or went, and those that a ref, a
+// session or a child came to need or stopped needing. May name a state more than once.
+using ChangeObserver =
+    std::function<void(uint64_t commit_seq, const std::vector<StateName>& states)>;
 
 struct StateFilter {
   std::string fingerprint;    // empty: any
@@ -88,6 +104,17 @@ class StateStore {
   virtual absl::StatusOr<std::optional<StateRecord>> FindPrefix(
       const std::string& tenant, const std::string& fingerprint,
       const std::string& numerics_profile, absl::Span<const int32_t> tokens) = 0;
+
+  // Of a state that is not there: nobody.
+  virtual absl::StatusOr<StateUse> GetStateUse(const std::string& tenant,
+                                               const std::string& id) = 0;
+  // Ids of all states below this one, itself excluded. NOT_FOUND.
+  virtual absl::StatusOr<absl::flat_hash_set<std::string>> Descendants(const std::string& tenant,
+                                                                       const std::string& id) = 0;
+  // Every state of every tenant. For whoever keeps something that is derived from them.
+  virtual absl::StatusOr<std::vector<StateName>> AllStates() = 0;
+  // At most one; null: none. None runs after SetObserver returned.
+  virtual void SetObserver(ChangeObserver observer) = 0;
 
   virtual absl::StatusOr<RefRecord> GetRef(const std::string& tenant, const std::string& name) = 0;
   virtual absl::StatusOr<Page<RefRecord>> ListRefs(const std::string& tenant,

@@ -14,6 +14,7 @@ void AddAppendCommand(CLI::App& app, Cli& cli);      // command_append.cc
 void AddSessionCommands(CLI::App& app, Cli& cli);    // command_session.cc
 void AddBranchCommands(CLI::App& app, Cli& cli);     // command_branch.cc
 void AddMergeCommand(CLI::App& app, Cli& cli);       // command_merge.cc
+void AddSearchCommand(CLI::App& app, Cli& cli);      // command_search.cc
 void AddStateCommands(CLI::App& app, Cli& cli);      // command_state.cc
 void AddRefCommands(CLI::App& app, Cli& cli);        // command_ref.cc
 void AddStatusCommand(CLI::App& app, Cli& cli);      // command_status.cc

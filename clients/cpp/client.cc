@@ -163,6 +163,12 @@ absl::StatusOr<v1::MergeResponse> Client::Merge(v1::MergeRequest request, Cancel
                    request);
 }
 
+absl::StatusOr<v1::SearchResponse> Client::Search(const v1::SearchRequest& request,
+                                                  Cancellation* cancel) {
+  return CallUnary(ModelLimits(options_, cancel), *stubs_->states, &v1::States::Stub::Search,
+                   request);
+}
+
 absl::StatusOr<v1::Ref> Client::GetRef(const std::string& name) {
   v1::GetRefRequest request;
   request.set_name(name);

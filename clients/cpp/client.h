@@ -51,7 +51,7 @@ struct ClientOptions {
   std::string address = "127.0.0.1:50051";
   // Deadline of calls that do not run the model.
   absl::Duration timeout = absl::Seconds(30);
-  // Deadline of CreateSession, Append, Generate, Score, Commit, Fork and Merge.
+  // Deadline of CreateSession, Append, Generate, Score, Commit, Fork, Merge and Search.
   absl::Duration model_timeout = absl::Hours(1);
   // Tries of one call, the first included.
   int max_attempts = 4;
@@ -116,6 +116,10 @@ class Client {
   absl::StatusOr<v1::GetTokensResponse> GetTokens(const v1::GetTokensRequest& request);
 
   absl::StatusOr<v1::MergeResponse> Merge(v1::MergeRequest request, Cancellation* cancel = nullptr);
+
+  // The states that know about something, best first.
+  absl::StatusOr<v1::SearchResponse> Search(const v1::SearchRequest& request,
+                                            Cancellation* cancel = nullptr);
 
   // --- Refs ---
   absl::StatusOr<v1::Ref> GetRef(const std::string& name);

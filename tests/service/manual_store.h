@@ -52,6 +52,17 @@ class ManualStore final : public StateStore {
                                                         absl::Span<const int32_t>) override {
     return absl::UnimplementedError("");
   }
+  absl::StatusOr<StateUse> GetStateUse(const std::string&, const std::string&) override {
+    return absl::UnimplementedError("");
+  }
+  absl::StatusOr<absl::flat_hash_set<std::string>> Descendants(const std::string&,
+                                                               const std::string&) override {
+    return absl::UnimplementedError("");
+  }
+  absl::StatusOr<std::vector<StateName>> AllStates() override {
+    return absl::UnimplementedError("");
+  }
+  void SetObserver(ChangeObserver) override {}
   absl::StatusOr<RefRecord> GetRef(const std::string&, const std::string&) override {
     return absl::UnimplementedError("");
   }

@@ -26,6 +26,7 @@ ONLY_IN = (
     (r"^(grpc|grpcpp)/", r"^(service|clients|tests)/", "gRPC"),
     (r"^(anabranch/v1|google/rpc)/", r"^(service|clients|tests)/", "generated protos"),
     (r"^rocksdb/", r"^(statestore/.*\.cc|tests/.*)$", "RocksDB"),
+    (r"^sqlite3", r"^statestore/sqlite\.cc$", "SQLite"),
     (r"^(ATen|torch|c10)/", r"^(runtime|tests)/", "LibTorch"),
     (r"^(cuda|cublas|cudnn)", r"^(kernels|runtime|tests)/", "CUDA"),
 )

@@ -83,6 +83,25 @@ def test_what_was_read_separately_is_merged(server):
             client.merge(["ann", "ben"], method="sum")
 
 
+def test_the_state_that_knows_is_found(server):
+    with Client(server.addr) as client:
+        for name, text in (("ann", "Ann keeps a spare key."), ("ben", "Ben sold the boat."),
+                           ("cat", "Cat paints houses.")):
+            session = client.open_session(name)
+            session.append(text)
+            session.commit(labels={"who": name})
+        found = client.search("Who sold a boat?", rerank=0)
+        assert found.hits[0].ref == "ben" and found.hits[0].lexical_rank == 1
+        assert "boat" in found.hits[0].snippet and found.states_searched == 3
+        assert [h.ref for h in client.search("boat", labels={"who": "cat"}).hits if h.lexical_rank] == []
+        resumed, usage = client.create_session("again", state=found.hits[0].state.id)
+        assert usage.tokens_read == 0 and resumed.text() == "Ben sold the boat."
+        with pytest.raises(ValueError, match="either"):
+            client.search()
+        with pytest.raises(InvalidArgument, match="limit"):
+            client.search("boat", limit=1000)
+
+
 def test_score_does_not_move_the_session(server):
     with Client(server.addr) as client:
         ada = client.open_session("ada")

@@ -15,12 +15,12 @@ from .client import Client, Generation, Session
 from .errors import (Aborted, AlreadyExists, AnabranchError, Cancelled, DataLoss, DeadlineExceeded,
                      FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted, Unavailable)
 from .types import (Append, Commit, Delta, Merge, Message, RefInfo, Reply, Rewind, Score,
-                    SessionInfo, StateInfo, Token, Usage)
+                    Search, SearchHit, SessionInfo, StateInfo, Token, Usage)
 
 __all__ = [
     "Aborted", "AlreadyExists", "AnabranchError", "Append", "AsyncClient", "AsyncGeneration",
     "AsyncSession", "Cancelled", "Client", "Commit", "DataLoss", "DeadlineExceeded", "Delta",
     "FailedPrecondition", "Generation", "InvalidArgument", "Merge", "Message", "NotFound",
-    "RefInfo", "Reply", "ResourceExhausted", "Rewind", "Score", "Session", "SessionInfo",
+    "RefInfo", "Reply", "ResourceExhausted", "Rewind", "Score", "Search", "SearchHit", "Session", "SessionInfo",
     "StateInfo", "Token", "Unavailable", "Usage",
 ]

@@ -99,12 +99,12 @@ def merge_request(inputs: Sequence[str] | Mapping[str, float], method: str, norm
     weights = inputs if isinstance(inputs, Mapping) else {}
     return states.MergeRequest(
         inputs=[states.MergeInput(id=each, weight=weights.get(each, 1.0)) for each in inputs],
-        method=_enum(states.MergeMethod, "MERGE_METHOD_", method),
-        norm=_enum(states.MergeNorm, "MERGE_NORM_", norm), ancestor_id=ancestor, ref=ref,
+        method=enum(states.MergeMethod, "MERGE_METHOD_", method),
+        norm=enum(states.MergeNorm, "MERGE_NORM_", norm), ancestor_id=ancestor, ref=ref,
         expected_ref_state_id=expected_ref, labels=dict(labels), request_id=new_request_id())
 
 
-def _enum(kind: Any, prefix: str, name: str) -> int:
+def enum(kind: Any, prefix: str, name: str) -> int:
     names = {each.removeprefix(prefix).lower(): value for each, value in kind.items()}
     names[""] = names.pop("unspecified")
     if name not in names:

@@ -1,6 +1,7 @@
 """The asyncio client: the methods of client.py as coroutines and asynchronous iterators."""
 from __future__ import annotations
 
+import datetime
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
@@ -8,10 +9,11 @@ import grpc
 import grpc.aio
 
 from . import _protocol as p
+from . import _search
 from .errors import AlreadyExists, NotFound, from_rpc_error
 from .types import (Append, Commit, Delta, Merge, Message, RefInfo, Reply, Rewind, Score,
-                    SessionInfo, StateInfo, Usage)
-from .v1 import admin_pb2, sessions_pb2, states_pb2
+                    Search, SessionInfo, StateInfo, Usage)
+from .v1 import admin_pb2, search_pb2, sessions_pb2, states_pb2
 
 
 class AsyncGeneration:
@@ -193,6 +195,16 @@ class AsyncClient:
                     labels: Mapping[str, str] | None = None) -> Merge:
         request = p.merge_request(inputs, method, norm, ancestor, ref, expected_ref, labels or {})
         return p.merge(await self._unary("States", "Merge", request, states_pb2.MergeResponse))
+
+    async def search(self, text: str = "", *, like: str = "",
+                     labels: Mapping[str, str] | None = None, model: str = "",
+                     descendant_of: str = "", created_after: datetime.datetime | None = None,
+                     created_before: datetime.datetime | None = None, limit: int = 0,
+                     method: str = "", rerank: int | None = None) -> Search:
+        request = _search.request(text, like, labels, model, descendant_of, created_after,
+                                  created_before, limit, method, rerank)
+        return _search.answer(await self._unary("States", "Search", request,
+                                                search_pb2.SearchResponse))
 
     async def ref(self, name: str) -> RefInfo:
         return p.ref_info(await self._unary("States", "GetRef", states_pb2.GetRefRequest(name=name),

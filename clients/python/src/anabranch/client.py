@@ -1,16 +1,18 @@
 """The synchronous client. One Client is one connection; it may be shared by threads."""
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import grpc
 
 from . import _protocol as p
+from . import _search
 from .errors import AlreadyExists, NotFound, from_rpc_error
 from .types import (Append, Commit, Delta, Merge, Message, RefInfo, Reply, Rewind, Score,
-                    SessionInfo, StateInfo, Usage)
-from .v1 import admin_pb2, sessions_pb2, states_pb2
+                    Search, SessionInfo, StateInfo, Usage)
+from .v1 import admin_pb2, search_pb2, sessions_pb2, states_pb2
 
 
 class Generation(Iterator[Delta]):
@@ -202,6 +204,18 @@ class Client:
         all go on from ("": the nearest known, "-": none)."""
         request = p.merge_request(inputs, method, norm, ancestor, ref, expected_ref, labels or {})
         return p.merge(self._unary("States", "Merge", request, states_pb2.MergeResponse))
+
+    def search(self, text: str = "", *, like: str = "", labels: Mapping[str, str] | None = None,
+               model: str = "", descendant_of: str = "",
+               created_after: datetime.datetime | None = None,
+               created_before: datetime.datetime | None = None, limit: int = 0, method: str = "",
+               rerank: int | None = None) -> Search:
+        """The states that know about `text`, a question or words; or those that are `like` a state
+        or ref. method: lexical, embedding or both. rerank: how many of the best candidates the model
+        itself judges (None: the server chooses; 0: none)."""
+        request = _search.request(text, like, labels, model, descendant_of, created_after,
+                                  created_before, limit, method, rerank)
+        return _search.answer(self._unary("States", "Search", request, search_pb2.SearchResponse))
 
     def ref(self, name: str) -> RefInfo:
         return p.ref_info(self._unary("States", "GetRef", states_pb2.GetRefRequest(name=name),

@@ -122,6 +122,38 @@ class Rewind:
 
 
 @dataclass(frozen=True)
+class SearchHit:
+    """A state that was found, and why. Ranks count from 1; 0: not among the candidates of that
+    kind. pmi, answer_gain and entropy are set if the model judged the state (`reranked`)."""
+    state: StateInfo
+    ref: str
+    session_id: str
+    snippet: str
+    score: float
+    lexical_score: float
+    lexical_rank: int
+    embedding_cosine: float
+    embedding_rank: int
+    fused: float
+    reranked: bool
+    pmi: float
+    answer_gain: float
+    entropy: float
+
+
+@dataclass(frozen=True)
+class Search:
+    """`hits` best first, out of `states_searched`. `states_pending` is not 0 only while the server
+    builds its index anew."""
+    hits: tuple[SearchHit, ...]
+    states_searched: int
+    states_pending: int
+    candidates_ms: float
+    rerank_ms: float
+    usage: Usage
+
+
+@dataclass(frozen=True)
 class Merge:
     """`ancestor_id` was counted once ("": none)."""
     state: StateInfo
