@@ -31,7 +31,6 @@ absl::Status Adapter::Run(const StepContext& step, const float* x, int64_t x_str
   add.x = y;
   add.x_stride = y_stride;
   add.y = all;
-  add.round_to_bf16 = step.bf16;
   return kernels::AddScaled(add, step.launch);
 }
 

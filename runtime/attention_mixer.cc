@@ -86,7 +86,6 @@ absl::Status AttentionMixer::Rotate(const StepContext& step, float* qkv) const {
   params.rotary_dim = spec_.rotary_dim;
   params.theta = spec_.rope_theta;
   params.x_stride = qkv_width();
-  params.round_to_bf16 = step.bf16;
   params.heads = static_cast<int32_t>(spec_.heads);
   params.x = qkv;
   ANABRANCH_RETURN_IF_ERROR(kernels::Rope(params, step.launch));
@@ -116,7 +115,6 @@ absl::Status AttentionMixer::Attend(const StepContext& step, const float* qkv, f
   params.kv.page_start = step.page_start;
   params.y = y;
   params.y_stride = q_width();
-  params.round_to_bf16 = step.bf16;
   const int64_t scratch = kernels::AttentionScratch(params, step.max_context);
   ANABRANCH_ASSIGN_OR_RETURN(params.scratch, step.workspace->Take(scratch));
   return kernels::Attention(params, step.launch);

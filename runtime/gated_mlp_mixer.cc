@@ -50,7 +50,6 @@ class GatedMlpMixer : public Mixer {
     params.in_stride = 2 * width;
     params.y = product;
     params.y_stride = width;
-    params.round_to_bf16 = step.bf16;
     ANABRANCH_RETURN_IF_ERROR(kernels::GatedMul(params, step.launch));
     return out_.Run(rows, product, width, y, hidden, step.launch);
   }

@@ -104,7 +104,6 @@ absl::Status Mamba1Mixer::Convolve(const StepContext& step, const float* project
   params.window_slot_stride = step.state->stride[entry_];
   params.out = u;
   params.out_stride = spec_.inner;
-  params.round_to_bf16 = step.bf16;
   return kernels::CausalConv1d(params, step.launch);
 }
 
@@ -120,7 +119,6 @@ absl::Status Mamba1Mixer::NormaliseSections(const StepContext& step, float* valu
     params.x_stride = params.y_stride = sections();
     params.weight = section_norms_[i].floats();
     params.eps = spec_.inner_norm_eps;
-    params.round_to_bf16 = step.bf16;
     ANABRANCH_RETURN_IF_ERROR(kernels::RmsNorm(params, step.launch));
     offset += width;
   }
@@ -152,7 +150,6 @@ absl::Status Mamba1Mixer::Scan(const StepContext& step, int64_t head, const floa
   params.t_sum = static_cast<double*>(step.state->base[entry_ + 2]) + first;
   params.t_slot_stride = step.state->stride[entry_ + 2];
   params.y = y + first;
-  params.round_to_bf16 = step.bf16;
   return kernels::SelectiveScan(params, step.launch);
 }
 
@@ -166,6 +163,7 @@ absl::Status Mamba1Mixer::Run(const StepContext& step, const float* x, float* y)
   ANABRANCH_ASSIGN_OR_RETURN(float* scanned, step.workspace->Take(rows * inner));
   const int64_t hidden = out_proj_.out_features();
   ANABRANCH_RETURN_IF_ERROR(in_proj_.Run(rows, x, hidden, projected, 2 * inner, step.launch));
+  ANABRANCH_RETURN_IF_ERROR(RoundForWindow(step, dtype_, inner, projected, 2 * inner));
   ANABRANCH_RETURN_IF_ERROR(Convolve(step, projected, u));
   for (int64_t head = 0; head < spec_.heads; ++head) {
     ANABRANCH_RETURN_IF_ERROR(

@@ -3,7 +3,6 @@
 #include "kernels/causal_conv1d.h"
 #include "kernels/norm.h"
 #include "kernels/ssd_scan.h"
-#include "runtime/float_convert.h"
 #include "runtime/mixer.h"
 #include "statestore/base/status_macros.h"
 
@@ -37,9 +36,7 @@ absl::Status Mamba2Mixer::Load(const std::string& prefix, WeightReader& weights)
   dtype_ = weights.dtype();
   ANABRANCH_ASSIGN_OR_RETURN(in_proj_, weights.ReadLinear({prefix + "in_proj"}, spec_.in_bias));
   const int64_t shared = spec_.groups * spec_.state_dim;
-  // The reference keeps these factors in the model's dtype.
-  std::array<float, 5> scale = spec_.section_scale;
-  if (dtype_ == kernels::DType::kBFloat16) RoundToBFloat16(scale.data(), scale.size());
+  const std::array<float, 5>& scale = spec_.section_scale;
   ANABRANCH_RETURN_IF_ERROR(in_proj_.ScaleSections({{spec_.inner, scale[0]},
                                                     {spec_.inner, scale[1]},
                                                     {shared, scale[2]},
@@ -87,7 +84,6 @@ absl::Status Mamba2Mixer::Convolve(const StepContext& step, const float* project
   params.window_slot_stride = step.state->stride[entry_];
   params.out = xbc;
   params.out_stride = conv_channels();
-  params.round_to_bf16 = step.bf16;
   return kernels::CausalConv1d(params, step.launch);
 }
 
@@ -116,7 +112,6 @@ absl::Status Mamba2Mixer::Scan(const StepContext& step, const float* xbc, const 
   params.t_slot_stride = step.state->stride[entry_ + 2];
   params.y = y;
   params.y_stride = spec_.inner;
-  params.round_to_bf16 = step.bf16;
   return kernels::SsdScan(params, step.launch);
 }
 
@@ -129,7 +124,6 @@ absl::Status Mamba2Mixer::Gate(const StepContext& step, const float* projected, 
   params.norm.x_stride = params.norm.y_stride = spec_.inner;
   params.norm.weight = norm_.floats();
   params.norm.eps = spec_.norm_eps;
-  params.norm.round_to_bf16 = step.bf16;
   params.z = projected;
   params.z_stride = projected_width();
   params.order = spec_.gate;
@@ -144,6 +138,8 @@ absl::Status Mamba2Mixer::Run(const StepContext& step, const float* x, float* y)
   ANABRANCH_ASSIGN_OR_RETURN(float* scanned, step.workspace->Take(rows * spec_.inner));
   ANABRANCH_RETURN_IF_ERROR(
       in_proj_.Run(rows, x, hidden, projected, projected_width(), step.launch));
+  ANABRANCH_RETURN_IF_ERROR(
+      RoundForWindow(step, dtype_, conv_channels(), projected + spec_.inner, projected_width()));
   ANABRANCH_RETURN_IF_ERROR(Convolve(step, projected, xbc));
   ANABRANCH_RETURN_IF_ERROR(Scan(step, xbc, projected, scanned));
   ANABRANCH_RETURN_IF_ERROR(Gate(step, projected, scanned));

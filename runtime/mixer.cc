@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "kernels/elementwise.h"
 #include "statestore/base/status_macros.h"
 
 namespace anabranch {
@@ -26,6 +27,18 @@ StateEntry WindowEntry(int32_t layer, int32_t conv_width, int64_t channels, kern
           StateDType::kFloat32,
           {conv_width - 1, channels},
           bf16 ? StateDType::kBFloat16 : StateDType::kFloat32};
+}
+
+absl::Status RoundForWindow(const StepContext& step, kernels::DType dtype, int64_t channels,
+                            float* x, int64_t x_stride) {
+  if (dtype != kernels::DType::kBFloat16) return absl::OkStatus();
+  kernels::ScaleParams params;
+  params.rows = step.rows.num_rows();
+  params.width = channels;
+  params.x = params.y = x;
+  params.x_stride = params.y_stride = x_stride;
+  params.round_to_bf16 = true;
+  return kernels::Scale(params, step.launch);
 }
 
 absl::StatusOr<Buffer> ReadDecay(const std::string& name, WeightReader& weights) {

@@ -24,7 +24,6 @@ struct StepContext {
   const int32_t* page_start = nullptr;  // [seqs + 1]
   int64_t max_context = 0;              // longest sequence, rows of this step included
   const StateArrays* state = nullptr;
-  bool bf16 = false;  // activations are rounded to bfloat16 (and kept as float32)
   kernels::Launch launch;
   Workspace* workspace = nullptr;  // what Run takes from it is freed by the caller
 };
@@ -67,8 +66,11 @@ MixerOr MakeMixer(const MlpSpec& spec, const std::string& prefix, WeightReader& 
 MixerOr MakeMixer(const MoeSpec& spec, const std::string& prefix, WeightReader& weights);
 MixerOr MakeMixer(const LinearSpec& spec, const std::string& prefix, WeightReader& weights);
 
-// Windows: float32 in slots, stored losslessly in the compute dtype.
+// Windows: float32 in slots, stored in the compute dtype. RoundForWindow makes that lossless: it
+// rounds what a convolution reads, x [rows of the step, channels], in place.
 StateEntry WindowEntry(int32_t layer, int32_t conv_width, int64_t channels, kernels::DType dtype);
+absl::Status RoundForWindow(const StepContext& step, kernels::DType dtype, int64_t channels,
+                            float* x, int64_t x_stride);
 // A = -exp(A_log), in float32.
 absl::StatusOr<Buffer> ReadDecay(const std::string& name, WeightReader& weights);
 

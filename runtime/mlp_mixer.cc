@@ -28,7 +28,6 @@ class MlpMixer : public Mixer {
     params.rows = rows;
     params.width = params.in_stride = params.y_stride = width;
     params.gate = params.y = inside;
-    params.round_to_bf16 = step.bf16;
     ANABRANCH_RETURN_IF_ERROR(kernels::GatedMul(params, step.launch));
     return down_.Run(rows, inside, width, y, hidden, step.launch);
   }

@@ -82,8 +82,7 @@ absl::Status LoadedModel::LoadWeights(const TensorFile& file, const LoadOptions&
   ANABRANCH_ASSIGN_OR_RETURN(weights.head, reader.ReadLinear({head}, false));
   weights.bytes = reader.bytes_read();
   weights.files = file.files();
-  forward_ = std::make_unique<ForwardPass>(description_, std::move(weights), options.dtype,
-                                           options.num_threads);
+  forward_ = std::make_unique<ForwardPass>(description_, std::move(weights), options.num_threads);
   return absl::OkStatus();
 }
 
@@ -151,7 +150,7 @@ absl::StatusOr<std::unique_ptr<Model>> Model::Load(const std::string& dir,
   }
   ANABRANCH_ASSIGN_OR_RETURN(TensorFile tensors, TensorFile::OpenModel(dir));
   const std::string profile =
-      options.dtype == kernels::DType::kBFloat16 ? "cpu-bfloat16" : "cpu-float32";
+      options.dtype == kernels::DType::kBFloat16 ? "cpu-bfloat16-wide" : "cpu-float32";
   absl::Status status = CheckTensors(tensors, *description);
   auto model = std::make_unique<LoadedModel>(*std::move(description), profile);
   if (status.ok()) status = CheckWeightsFit(tensors, model->description(), options);

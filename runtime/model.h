@@ -17,7 +17,8 @@
 namespace anabranch {
 
 struct LoadOptions {
-  // Compute precision; kFloat32 converts bfloat16 weights exactly. Part of the fingerprint.
+  // kBFloat16: matrices, keys, values and convolution windows are bfloat16, arithmetic is float32.
+  // kFloat32 converts bfloat16 weights exactly. Part of the fingerprint.
   kernels::DType dtype = kernels::DType::kFloat32;
   int num_threads = 0;      // 0: one per hardware thread
   LoadProgressFn progress;  // called often while loading; may be null
@@ -54,7 +55,7 @@ class Model {
   virtual const StateLayout& state_layout() const = 0;
   // Hex SHA-256 over weights, config, tokenizer and the numerics profile.
   virtual const std::string& fingerprint() const = 0;
-  // "cpu-float32" or "cpu-bfloat16": states of different profiles are never mixed.
+  // "cpu-float32" or "cpu-bfloat16-wide": states of different profiles are never mixed.
   virtual const std::string& numerics_profile() const = 0;
   // Without the embedding where it is used in the file's mapping.
   virtual size_t weight_bytes() const = 0;

@@ -24,7 +24,6 @@ void DescribeMamba(ConfigReader& config, ModelDescription& model) {
   }
 
   model.norm_eps = ReadEps(config, "layer_norm_epsilon", 1e-5);
-  model.residual_in_fp32 = config.Bool("residual_in_fp32", true);
   model.embedding_name = "backbone.embeddings.weight";
   model.aliases = {{"backbone.embeddings.", {"backbone.embedding."}}};
   model.final_norm_name = "backbone.norm_f.weight";

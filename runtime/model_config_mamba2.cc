@@ -24,7 +24,6 @@ void DescribeMamba2(ConfigReader& config, ModelDescription& model) {
   mixer.norm_groups = static_cast<int32_t>(mixer.groups);
 
   model.norm_eps = mixer.norm_eps = ReadEps(config, "layer_norm_epsilon", 1e-5);
-  model.residual_in_fp32 = config.Bool("residual_in_fp32", true);
   model.embedding_name = "backbone.embeddings.weight";
   model.aliases = {{"backbone.embeddings.", {"backbone.embedding."}}};
   model.final_norm_name = "backbone.norm_f.weight";

@@ -133,7 +133,6 @@ void DescribeNemotronH(ConfigReader& config, ModelDescription& model) {
   const std::string pattern = ReadPattern(config);
   const auto has = [&](char kind) { return pattern.find(kind) != std::string::npos; };
   model.norm_eps = ReadEps(config, "layer_norm_epsilon", 1e-5);
-  model.residual_in_fp32 = config.Bool("residual_in_fp32", false);
   CheckActivation(config, "mlp_hidden_act", "relu2");
   const Mamba2Spec mamba = has('M') ? ReadMamba(config, model) : Mamba2Spec();
   const AttentionSpec attention = has('*') ? ReadNemotronAttention(config, model) : AttentionSpec();

@@ -146,7 +146,6 @@ struct ModelDescription {
   std::string model_type;  // as in config.json
   int64_t hidden = 0, vocab = 0;
   float norm_eps = 1e-5f;
-  bool residual_in_fp32 = false;  // matters in bfloat16 only
   float embedding_scale = 1, residual_scale = 1;
   float logits_scale = 1;  // logits are multiplied by it
   std::string embedding_name, final_norm_name, head_name;

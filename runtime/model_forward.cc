@@ -45,27 +45,24 @@ absl::Status CheckPages(const StepBatch& batch) {
 
 // y = scale * x, dense [rows, width]; y may be x.
 absl::Status Multiply(const StepContext& step, int64_t rows, int64_t width, const float* x,
-                      float scale, bool round, float* y) {
+                      float scale, float* y) {
   kernels::ScaleParams params;
   params.rows = rows;
   params.width = params.x_stride = params.y_stride = width;
   params.x = x;
   params.scale = scale;
   params.y = y;
-  params.round_to_bf16 = round;
   return kernels::Scale(params, step.launch);
 }
 
 // x += scale * y, dense [rows of the step, width].
-absl::Status Add(const StepContext& step, int64_t width, const float* y, float scale, bool round,
-                 float* x) {
+absl::Status Add(const StepContext& step, int64_t width, const float* y, float scale, float* x) {
   kernels::AddScaledParams params;
   params.rows = step.rows.num_rows();
   params.width = params.x_stride = params.y_stride = width;
   params.x = x;
   params.y = y;
   params.scale = scale;
-  params.round_to_bf16 = round;
   return kernels::AddScaled(params, step.launch);
 }
 
@@ -102,9 +99,8 @@ absl::Status CheckBatch(const StepBatch& batch, const StateArrays& state, const 
   return layout.has_kv() ? CheckPages(batch) : absl::OkStatus();
 }
 
-ForwardPass::ForwardPass(const ModelDescription& model, ModelWeights weights, kernels::DType dtype,
-                         int num_threads)
-    : model_(model), weights_(std::move(weights)), dtype_(dtype), parallel_(num_threads) {
+ForwardPass::ForwardPass(const ModelDescription& model, ModelWeights weights, int num_threads)
+    : model_(model), weights_(std::move(weights)), parallel_(num_threads) {
   for (const ModelWeights::Step& step : weights_.steps) {
     has_side_chains_ = has_side_chains_ || !step.side_chain.empty();
   }
@@ -123,7 +119,6 @@ StepContext ForwardPass::MakeContext(const StepBatch& batch, const StateArrays& 
     step.max_context = std::max(step.max_context, tokens);
   }
   step.state = &state;
-  step.bf16 = dtype_ == kernels::DType::kBFloat16;
   step.launch.parallel = &parallel_;
   step.workspace = &workspace_;
   return step;
@@ -138,12 +133,9 @@ absl::Status ForwardPass::Embed(const StepContext& step, const int32_t* ids, flo
   params.dtype = weights_.embedding.dtype();
   params.scale = model_.embedding_scale;
   params.y = x;
-  params.round_to_bf16 = step.bf16;
   return kernels::Embed(params, step.launch);
 }
 
-// A residual held in float32 is normalised as it is, without rounding it to bfloat16 first: the
-// order of the code the models were trained with.
 absl::Status ForwardPass::Norm(const StepContext& step, int64_t rows, int64_t width, const float* x,
                                const Buffer& weight, float* y) const {
   kernels::RmsNormParams params;
@@ -153,7 +145,6 @@ absl::Status ForwardPass::Norm(const StepContext& step, int64_t rows, int64_t wi
   params.y = y;
   params.weight = weight.floats();
   params.eps = model_.norm_eps;
-  params.round_to_bf16 = step.bf16;
   return kernels::RmsNorm(params, step.launch);
 }
 
@@ -167,17 +158,16 @@ absl::Status ForwardPass::RunBranches(const StepContext& step,
     float *scaled = nullptr, *out = y;
     if (branch.in_scale != 1) {
       ANABRANCH_ASSIGN_OR_RETURN(scaled, step.workspace->Take(rows * hidden));
-      ANABRANCH_RETURN_IF_ERROR(
-          Multiply(step, rows, hidden, x, branch.in_scale, step.bf16, scaled));
+      ANABRANCH_RETURN_IF_ERROR(Multiply(step, rows, hidden, x, branch.in_scale, scaled));
     }
     if (!first) {
       ANABRANCH_ASSIGN_OR_RETURN(out, step.workspace->Take(rows * hidden));
     }
     ANABRANCH_RETURN_IF_ERROR(branch.mixer->Run(step, scaled == nullptr ? x : scaled, out));
     if (!first) {
-      ANABRANCH_RETURN_IF_ERROR(Add(step, hidden, out, branch.out_scale, step.bf16, y));
+      ANABRANCH_RETURN_IF_ERROR(Add(step, hidden, out, branch.out_scale, y));
     } else if (branch.out_scale != 1) {
-      ANABRANCH_RETURN_IF_ERROR(Multiply(step, rows, hidden, y, branch.out_scale, step.bf16, y));
+      ANABRANCH_RETURN_IF_ERROR(Multiply(step, rows, hidden, y, branch.out_scale, y));
     }
     step.workspace->Rewind(mark);
   }
@@ -205,7 +195,7 @@ absl::Status ForwardPass::RunSideChain(const StepContext& step,
     width = hidden;
   }
   std::copy_n(x, rows * hidden, y);
-  ANABRANCH_RETURN_IF_ERROR(Add(step, hidden, in, 1, step.bf16, y));
+  ANABRANCH_RETURN_IF_ERROR(Add(step, hidden, in, 1, y));
   step.workspace->Rewind(mark);
   return absl::OkStatus();
 }
@@ -214,7 +204,6 @@ absl::Status ForwardPass::RunSteps(const StepContext& step, float* x) const {
   const int64_t rows = step.rows.num_rows();
   ANABRANCH_ASSIGN_OR_RETURN(float* normed, step.workspace->Take(rows * model_.hidden));
   ANABRANCH_ASSIGN_OR_RETURN(float* mixed, step.workspace->Take(rows * model_.hidden));
-  const bool round = step.bf16 && !model_.residual_in_fp32;
   float* embedded = nullptr;
   if (has_side_chains_) {
     ANABRANCH_ASSIGN_OR_RETURN(embedded, step.workspace->Take(rows * model_.hidden));
@@ -228,7 +217,7 @@ absl::Status ForwardPass::RunSteps(const StepContext& step, float* x) const {
     }
     ANABRANCH_RETURN_IF_ERROR(Norm(step, rows, model_.hidden, in, weights.norm, normed));
     ANABRANCH_RETURN_IF_ERROR(RunBranches(step, weights.branches, normed, mixed));
-    ANABRANCH_RETURN_IF_ERROR(Add(step, model_.hidden, mixed, model_.residual_scale, round, x));
+    ANABRANCH_RETURN_IF_ERROR(Add(step, model_.hidden, mixed, model_.residual_scale, x));
   }
   return absl::OkStatus();
 }
@@ -246,8 +235,7 @@ absl::Status ForwardPass::Head(const StepContext& step, absl::Span<const int32_t
   ANABRANCH_RETURN_IF_ERROR(
       weights_.head.Run(count, gathered, hidden, logits.data(), model_.vocab, step.launch));
   if (model_.logits_scale == 1) return absl::OkStatus();
-  return Multiply(step, count, model_.vocab, logits.data(), model_.logits_scale, false,
-                  logits.data());
+  return Multiply(step, count, model_.vocab, logits.data(), model_.logits_scale, logits.data());
 }
 
 absl::Status ForwardPass::Run(const StepBatch& batch, const StateArrays& state,

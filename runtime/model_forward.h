@@ -41,8 +41,7 @@ absl::Status CheckBatch(const StepBatch& batch, const StateArrays& state, const 
 
 class ForwardPass {
  public:
-  ForwardPass(const ModelDescription& model, ModelWeights weights, kernels::DType dtype,
-              int num_threads);
+  ForwardPass(const ModelDescription& model, ModelWeights weights, int num_threads);
 
   // The batch has passed CheckBatch.
   absl::Status Run(const StepBatch& batch, const StateArrays& state, absl::Span<float> logits);
@@ -67,7 +66,6 @@ class ForwardPass {
 
   const ModelDescription& model_;  // outlives this
   ModelWeights weights_;
-  kernels::DType dtype_;
   bool has_side_chains_ = false;
   TorchParallel parallel_;
   Workspace workspace_;

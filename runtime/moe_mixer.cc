@@ -59,9 +59,8 @@ absl::Status MoeMixer::LoadExperts(const std::string& prefix, WeightReader& weig
 
 absl::Status MoeMixer::Load(const std::string& prefix, WeightReader& weights) {
   ANABRANCH_ASSIGN_OR_RETURN(router_, weights.ReadLinear({prefix + spec_.router_name}, false));
-  // A difference in the bias decides between experts: the reference keeps it in float32, too.
   if (spec_.choice_bias) {
-    ANABRANCH_ASSIGN_OR_RETURN(choice_bias_, weights.ReadFloats(ChoiceBias(spec_, prefix), true));
+    ANABRANCH_ASSIGN_OR_RETURN(choice_bias_, weights.ReadFloats(ChoiceBias(spec_, prefix)));
   }
   if (spec_.latent != 0) {
     ANABRANCH_ASSIGN_OR_RETURN(latent_in_, weights.ReadLinear({prefix + kLatentIn}, false));
@@ -70,12 +69,9 @@ absl::Status MoeMixer::Load(const std::string& prefix, WeightReader& weights) {
   return LoadExperts(prefix, weights);
 }
 
-// As the reference in bfloat16: a sigmoid router's logits and weights are float32, a softmax
-// router's are rounded.
 absl::Status MoeMixer::Route(const StepContext& step, const float* x, int32_t* expert,
                              float* weight) const {
   const int64_t rows = step.rows.num_rows();
-  const bool round = step.bf16 && spec_.router != kernels::RouterKind::kSigmoid;
   ANABRANCH_ASSIGN_OR_RETURN(float* logits, step.workspace->Take(rows * spec_.experts));
   ANABRANCH_ASSIGN_OR_RETURN(float* scores, step.workspace->Take(rows * spec_.experts));
   kernels::GemmParams gemm;
@@ -85,7 +81,6 @@ absl::Status MoeMixer::Route(const StepContext& step, const float* x, int32_t* e
   gemm.w = router_.matrix();
   gemm.y = logits;
   gemm.y_stride = spec_.experts;
-  gemm.round_to_bf16 = round;
   ANABRANCH_RETURN_IF_ERROR(kernels::Gemm(gemm, step.launch));
   kernels::RouteParams params;
   params.kind = spec_.router;
@@ -99,7 +94,6 @@ absl::Status MoeMixer::Route(const StepContext& step, const float* x, int32_t* e
   params.top_groups = spec_.top_groups;
   params.normalize = spec_.normalize;
   params.scale = spec_.scale;
-  params.round_to_bf16 = round;
   params.expert = expert;
   params.weight = weight;
   return kernels::Route(params, step.launch);
@@ -127,7 +121,6 @@ absl::Status MoeMixer::RunExperts(const StepContext& step, const float* x, const
   ANABRANCH_ASSIGN_OR_RETURN(params.slot, step.workspace->TakeInts(choices));
   ANABRANCH_ASSIGN_OR_RETURN(params.end, step.workspace->TakeInts(spec_.experts + 1));
   params.y = y;
-  params.round_to_bf16 = step.bf16;
   return kernels::Experts(params, step.launch);
 }
 

@@ -40,7 +40,6 @@ absl::Status Linear::Run(int64_t rows, const float* x, int64_t x_stride, float* 
   params.bias = bias_.floats();
   params.y = y;
   params.y_stride = y_stride;
-  params.round_to_bf16 = weight_.dtype == kernels::DType::kBFloat16;
   ANABRANCH_RETURN_IF_ERROR(kernels::Gemm(params, launch));
   if (scale_.size() == 0) return absl::OkStatus();
   kernels::ScaleParams scale;
@@ -49,7 +48,6 @@ absl::Status Linear::Run(int64_t rows, const float* x, int64_t x_stride, float* 
   scale.x = scale.y = y;
   scale.x_stride = scale.y_stride = y_stride;
   scale.columns = scale_.floats();
-  scale.round_to_bf16 = params.round_to_bf16;
   return kernels::Scale(scale, launch);
 }
 
@@ -96,17 +94,16 @@ void WeightReader::Report(int64_t bytes) {
   progress_(done_);
 }
 
-absl::Status WeightReader::Convert(const std::string& name, float* out, bool exact) {
+absl::Status WeightReader::Convert(const std::string& name, float* out) {
   ANABRANCH_ASSIGN_OR_RETURN(const TensorView* tensor, Checked(name));
   Report(static_cast<int64_t>(tensor->bytes.size()));
-  return ReadElements(name, *tensor, 0, tensor->num_elements(),
-                      exact ? kernels::DType::kFloat32 : dtype_, out);
+  return ReadElements(name, *tensor, 0, tensor->num_elements(), kernels::DType::kFloat32, out);
 }
 
-absl::StatusOr<Buffer> WeightReader::ReadFloats(const std::string& name, bool exact) {
+absl::StatusOr<Buffer> WeightReader::ReadFloats(const std::string& name) {
   ANABRANCH_ASSIGN_OR_RETURN(const TensorView* tensor, Checked(name));
   ANABRANCH_ASSIGN_OR_RETURN(Buffer values, Keep(tensor->num_elements() * sizeof(float)));
-  ANABRANCH_RETURN_IF_ERROR(Convert(name, values.floats(), exact));
+  ANABRANCH_RETURN_IF_ERROR(Convert(name, values.floats()));
   return values;
 }
 

@@ -1,6 +1,7 @@
 // From tensors in files to what kernels use: packed matrices for linear layers, float32 arrays for
-// everything small. In bfloat16 models every value is rounded to bfloat16 first, as the reference
-// does when it loads a model.
+// everything small. A bfloat16 model rounds matrices and the embedding to bfloat16; small tensors
+// stay as they are in the file, because they cost nothing and their rounding is the easiest to see
+// in logits.
 #pragma once
 
 #include <cstdint>
@@ -83,8 +84,8 @@ class WeightReader {
   absl::StatusOr<Linear> ReadAlternating(const std::string& name, bool bias);
   // A tensor [n, rows, columns] as n layers.
   absl::StatusOr<std::vector<Linear>> ReadLinears(const std::string& name);
-  // The values as float32, rounded to the compute dtype or, `exact`, as they are in the file.
-  absl::StatusOr<Buffer> ReadFloats(const std::string& name, bool exact = false);
+  // The values as float32, as they are in the file.
+  absl::StatusOr<Buffer> ReadFloats(const std::string& name);
   // [channels, 1, width] -> [width, channels].
   absl::StatusOr<Buffer> ReadConvolution(const std::string& name);
   absl::StatusOr<Table> ReadTable(const std::string& name);
@@ -94,7 +95,7 @@ class WeightReader {
 
  private:
   absl::StatusOr<const TensorView*> Checked(const std::string& name, size_t rank = 0);
-  absl::Status Convert(const std::string& name, float* out, bool exact = false);
+  absl::Status Convert(const std::string& name, float* out);
   absl::StatusOr<Buffer> Keep(size_t bytes);
   void Report(int64_t bytes);
   // The rows of all parts in one layer without bias.

@@ -41,7 +41,6 @@ TEST(ModelConfig, ReadsEachFamily) {
   const ModelDescription mamba = Parsed(Golden("mamba").dump());
   EXPECT_EQ(mamba.layers.size(), 3);
   EXPECT_TRUE(mamba.tied_head);
-  EXPECT_TRUE(mamba.residual_in_fp32);
   const auto& mamba1 = std::get<Mamba1Spec>(mamba.layers[2].steps[0].branches[0].mixer);
   EXPECT_EQ(mamba1.inner, 128);
   EXPECT_EQ(mamba1.dt_rank, 4);
@@ -59,7 +58,6 @@ TEST(ModelConfig, ReadsEachFamily) {
   EXPECT_FLOAT_EQ(attention.scale, 0.2f);
   EXPECT_EQ(attention.rotary_dim, 0);
   EXPECT_FLOAT_EQ(granite.logits_scale, 1 / 1.5f);
-  EXPECT_FALSE(granite.residual_in_fp32);
 }
 
 TEST(ModelConfig, RotatesAPartOfBambasHeads) {

@@ -416,7 +416,7 @@ TEST(ModelDescriptionOfFolder, StateLayoutMatchesTheMixers) {
   // 3 Mamba-2 layers: window [3,160], state [8,16,16], T [8]; 1 attention layer of 2 heads of 16.
   EXPECT_EQ((*hybrid)->state_layout().slot_bytes(), 3 * (3 * 160 * 4 + 8 * 16 * 16 * 4 + 8 * 8));
   EXPECT_EQ((*hybrid)->state_layout().kv_page_bytes(), 2 * 256 * 2 * 16 * 2);
-  EXPECT_EQ((*hybrid)->numerics_profile(), "cpu-bfloat16");
+  EXPECT_EQ((*hybrid)->numerics_profile(), "cpu-bfloat16-wide");
 }
 
 }  // namespace
