@@ -3,6 +3,7 @@
 #include <string>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "service/error_info.h"
@@ -24,6 +25,7 @@ struct Commit {
   HandlerDone done;
   Labels labels;
   SessionRecord record;  // of the session, when the call began
+  std::string ref;       // to move; empty: none
 };
 
 absl::Status RefMismatch(const std::string& name, const std::string& expected) {
@@ -37,7 +39,7 @@ absl::Status RefMismatch(const std::string& name, const std::string& expected) {
 absl::Status CheckRef(const Commit& commit) {
   const auto expected = ExpectedRefState(commit.request->expected_ref_state_id());
   if (!expected) return absl::OkStatus();
-  const std::string& name = commit.record.ref;
+  const std::string& name = commit.ref;
   if (name.empty()) return InvalidField("expected_ref_state_id", "the session has no ref");
   const auto ref = commit.service->store->GetRef(commit.record.tenant, name);
   if (!ref.ok() && !absl::IsNotFound(ref.status())) return ref.status();
@@ -62,7 +64,8 @@ absl::Status StageLabels(const Commit& commit, StateRecord* state, Mutation* mut
 }
 
 absl::StatusOr<StateRecord> StageState(const Commit& commit, Mutation* mutation) {
-  ANABRANCH_ASSIGN_OR_RETURN(auto captured, commit.session->StageCapture(commit.labels, mutation));
+  ANABRANCH_ASSIGN_OR_RETURN(
+      auto captured, commit.session->StageCapture(commit.labels, mutation, CaptureReason::kMark));
   if (captured) return *std::move(captured);
   ANABRANCH_ASSIGN_OR_RETURN(
       StateRecord state,
@@ -78,8 +81,8 @@ void RefreshEtags(const Commit& commit) {
   if (const auto state = store.GetState(tenant, commit.response->state().id()); state.ok()) {
     *commit.response->mutable_state() = ToProto(*state);
   }
-  if (commit.record.ref.empty()) return;
-  if (const auto ref = store.GetRef(tenant, commit.record.ref); ref.ok()) {
+  if (commit.ref.empty()) return;
+  if (const auto ref = store.GetRef(tenant, commit.ref); ref.ok()) {
     *commit.response->mutable_ref() = ToProto(*ref);
   }
 }
@@ -89,7 +92,7 @@ void Write(const std::shared_ptr<Commit>& commit) {
   Mutation mutation;
   auto state = StageState(*commit, &mutation);
   if (!state.ok()) return commit->done(state.status());
-  RefRecord ref{commit->record.tenant, commit->record.ref, state->id, absl::Now(), 0};
+  RefRecord ref{commit->record.tenant, commit->ref, state->id, absl::Now(), 0};
   if (!ref.name.empty()) {
     mutation.operations.push_back(
         SetRef{ref.tenant, ref.name, ref.state_id,
@@ -106,12 +109,25 @@ void Write(const std::shared_ptr<Commit>& commit) {
       },
       [commit](absl::Status status) {
         if (absl::IsAborted(status)) {
-          status = RefMismatch(commit->record.ref, commit->request->expected_ref_state_id());
+          status = RefMismatch(commit->ref, commit->request->expected_ref_state_id());
         }
         if (status.ok()) RefreshEtags(*commit);
         commit->session->Release();
         commit->done(status);
       });
+}
+
+// A mark is a ref below the session's name, so that whoever lists refs finds it.
+absl::StatusOr<std::string> RefToMove(const v1::CommitRequest& request,
+                                      const SessionRecord& session) {
+  if (request.mark().empty()) return session.ref;
+  if (absl::StrContains(request.mark(), '/')) {
+    return InvalidField("mark", "must be one segment of a name, without '/'");
+  }
+  ANABRANCH_RETURN_IF_ERROR(CheckName("mark", request.mark()));
+  std::string name = absl::StrCat(session.id, "/marks/", request.mark());
+  ANABRANCH_RETURN_IF_ERROR(CheckName("mark", name));
+  return name;
 }
 
 absl::StatusOr<bool> Begin(Commit& commit) {
@@ -122,6 +138,7 @@ absl::StatusOr<bool> Begin(Commit& commit) {
   ANABRANCH_RETURN_IF_ERROR(commit.session->Open(commit.request->session_id(), 0));
   const SessionView view = commit.session->lease().journal().view();
   commit.record = view.record;
+  ANABRANCH_ASSIGN_OR_RETURN(commit.ref, RefToMove(*commit.request, view.record));
   if (view.token_count == 0) {
     return ErrorWithReason(absl::StatusCode::kFailedPrecondition, "EMPTY_CONTEXT",
                            "the session has read nothing yet: there is no state to commit");

@@ -24,6 +24,7 @@ absl::Status StartFrom(const ServiceContext& service, const StateRecord& state, 
   ANABRANCH_RETURN_IF_ERROR(CheckModel(state, *service.model->model()));
   plan->record.head_state = state.id;
   plan->record.head_position = state.token_count;
+  plan->record.thin_from = state.token_count + 1;
   return absl::OkStatus();
 }
 
@@ -60,6 +61,7 @@ absl::StatusOr<Plan> MakePlan(const ServiceContext& service, Call& call,
     ANABRANCH_RETURN_IF_ERROR(CheckName("ref", record.ref));
   }
   ANABRANCH_ASSIGN_OR_RETURN(record.labels, ParseLabels(request.labels()));
+  ANABRANCH_ASSIGN_OR_RETURN(record.checkpoints, ParseCheckpointPolicy(request.checkpoints()));
   record.fingerprint = service.model->model()->fingerprint();
   record.created = record.updated = absl::Now();
   switch (request.from_case()) {

@@ -89,6 +89,7 @@ absl::Status OpenLeader(Fork& fork, const Call& call) {
   for (SessionRecord& record : fork.records) {
     record.head_state = state.id;
     record.head_position = state.token_count;
+    record.thin_from = state.token_count + 1;
   }
   fork.leader_is_new = true;
   return fork.leader->OpenNew(fork.records.front());
@@ -118,12 +119,14 @@ void FillAnswer(Fork& fork) {
 }
 
 absl::Status Stage(Fork& fork, Mutation* mutation) {
-  ANABRANCH_RETURN_IF_ERROR(fork.leader->StageCapture({}, mutation).status());
+  ANABRANCH_RETURN_IF_ERROR(fork.leader->StageCapture({}, mutation, CaptureReason::kFork).status());
   if (!fork.leader_is_new) {
     const SessionRecord source = fork.leader->lease().journal().view().record;
     for (SessionRecord& record : fork.records) {
       record.head_state = source.head_state;
       record.head_position = source.head_position;
+      record.thin_from = source.head_position + 1;
+      record.checkpoints = source.checkpoints;
     }
   }
   ANABRANCH_RETURN_IF_ERROR(OpenOthers(fork));

@@ -25,6 +25,9 @@ absl::Status HandleDeleteState(const ServiceContext& service, const Call& call,
 absl::Status HandleGetLineage(const ServiceContext& service, const Call& call,
                               const v1::GetLineageRequest& request,
                               v1::GetLineageResponse* response);
+// The positions with a state (state_log.cc).
+absl::Status HandleGetLog(const ServiceContext& service, const Call& call,
+                          const v1::GetLogRequest& request, v1::GetLogResponse* response);
 // Of a session: what is durable.
 absl::Status HandleGetTokens(const ServiceContext& service, const Call& call,
                              const v1::GetTokensRequest& request, v1::GetTokensResponse* response);

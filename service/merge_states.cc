@@ -66,7 +66,7 @@ absl::StatusOr<std::vector<std::string>> Ancestors(StateStore& store, const Stat
   std::vector<std::string> ids;
   ANABRANCH_RETURN_IF_ERROR(
       VisitLineage(store, state.tenant, state.id, [&](const StateRecord& each) {
-        ids.push_back(each.id);
+        if (!each.thinned) ids.push_back(each.id);
         return each.operation != StateOperation::kMerge;
       }));
   return ids;

@@ -1,6 +1,7 @@
 #include "service/proto_conversion.h"
 
 #include "absl/strings/str_cat.h"
+#include "service/checkpoint_policy.h"
 
 namespace anabranch {
 namespace {
@@ -37,6 +38,7 @@ v1::Session ToProto(const SessionView& view) {
   *session.mutable_update_time() = ToProto(view.record.updated);
   session.set_loaded(view.loaded);
   session.set_busy(view.busy);
+  *session.mutable_checkpoints() = ToProto(view.record.checkpoints);
   return session;
 }
 
@@ -57,6 +59,8 @@ v1::State ToProto(const StateRecord& record) {
   }
   state.set_pinned(record.pinned);
   state.set_etag(absl::StrCat(record.etag));
+  state.set_kind(KindName(record));
+  state.set_thinned(record.thinned);
   return state;
 }
 

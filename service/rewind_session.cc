@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <string>
 #include <utility>
 #include <vector>
@@ -27,7 +28,7 @@ absl::Status FindState(StateStore& store, const SessionRecord& record, int64_t t
   absl::Status found;
   ANABRANCH_RETURN_IF_ERROR(
       VisitLineage(store, record.tenant, record.head_state, [&](const StateRecord& state) {
-        if (state.token_count <= target) {
+        if (state.token_count <= target && !state.thinned) {
           base->state_id = state.id;
           base->position = state.token_count;
           return false;
@@ -103,6 +104,7 @@ absl::Status HandleRewind(ServiceContext* service, const Call& call,
   }
   view.record.head_state = base.state_id;
   view.record.head_position = base.position;
+  view.record.thin_from = std::min(view.record.thin_from, target + 1);
   view.record.updated = absl::Now();
   view.token_count = view.durable_token_count = target;
   *response->mutable_session() = ToProto(view);

@@ -108,7 +108,7 @@ void SessionCall::Read(std::vector<int32_t> tokens, const Done& done) {
   work.sequence = lease_->sequence();
   work.tokens = std::move(tokens);
   work.options = call_->work_options();
-  work.checkpoint_every = service_->checkpoint_every;
+  work.checkpoint_every = journal->Grid(service_->checkpoint_every);
   work.on_progress = LogInto(journal);
   work.on_checkpoint = CheckpointInto(journal);
   work.on_done = [self = shared_from_this(), done](const absl::Status& status,
@@ -127,7 +127,7 @@ void SessionCall::Generate(GenerateWork work, FinishReason* reason, const Done& 
   const std::shared_ptr<SessionJournal> journal = lease_->shared_journal();
   work.sequence = lease_->sequence();
   work.options = call_->work_options();
-  work.checkpoint_every = service_->checkpoint_every;
+  work.checkpoint_every = journal->Grid(service_->checkpoint_every);
   work.on_progress = LogInto(journal);
   work.on_checkpoint = CheckpointInto(journal);
   work.on_done = [self = shared_from_this(), reason, done](
@@ -143,7 +143,8 @@ void SessionCall::Generate(GenerateWork work, FinishReason* reason, const Done& 
 }
 
 absl::StatusOr<std::optional<StateRecord>> SessionCall::StageCapture(const Labels& labels,
-                                                                     Mutation* mutation) {
+                                                                     Mutation* mutation,
+                                                                     CaptureReason kind) {
   SessionJournal& journal = lease_->journal();
   const SessionView view = journal.view();
   if (view.token_count == view.record.head_position || lease_->sequence() == nullptr) {
@@ -152,7 +153,7 @@ absl::StatusOr<std::optional<StateRecord>> SessionCall::StageCapture(const Label
   const int64_t stored = journal.bytes_stored();
   ANABRANCH_ASSIGN_OR_RETURN(StateImage image, service_->engine->Capture(lease_->sequence()));
   ANABRANCH_ASSIGN_OR_RETURN(StateRecord record,
-                             journal.StageCapture(std::move(image), labels, mutation));
+                             journal.StageCapture(std::move(image), labels, mutation, kind));
   call_->usage.set_state_bytes_stored(call_->usage.state_bytes_stored() + journal.bytes_stored() -
                                       stored);
   return std::optional<StateRecord>(std::move(record));
@@ -160,7 +161,7 @@ absl::StatusOr<std::optional<StateRecord>> SessionCall::StageCapture(const Label
 
 void SessionCall::Complete(bool checkpoint, const MakeAnswer& make_answer, const Done& done) {
   Mutation mutation;
-  if (checkpoint) {
+  if (checkpoint && lease_->journal().view().record.checkpoints.turn_ends) {
     const auto staged = StageCapture({}, &mutation);
     if (!staged.ok()) return done(staged.status());
   }

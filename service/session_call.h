@@ -41,10 +41,12 @@ class SessionCall : public std::enable_shared_from_this<SessionCall> {
   void Generate(GenerateWork work, FinishReason* reason, const Done& done);
 
   // Adds a state at the end to `mutation`, if tokens follow the head, and returns its record.
-  absl::StatusOr<std::optional<StateRecord>> StageCapture(const Labels& labels, Mutation* mutation);
-  // Ends the call's effect: with `checkpoint` captures a state, writes session and answer, and
-  // waits until they and all tokens are durable. `make_answer` runs just before, when session() and
-  // usage() are final; the answer it returns is kept under the request id.
+  absl::StatusOr<std::optional<StateRecord>> StageCapture(
+      const Labels& labels, Mutation* mutation, CaptureReason kind = CaptureReason::kTurn);
+  // Ends the call's effect: with `checkpoint` captures a state if the session's policy wants one,
+  // writes session and answer, and waits until they and all tokens are durable. `make_answer` runs
+  // just before, when session() and usage() are final; the answer it returns is kept under the
+  // request id.
   using MakeAnswer = std::function<const google::protobuf::Message*()>;
   void Complete(bool checkpoint, const MakeAnswer& make_answer, const Done& done);
   void Complete(Mutation mutation, const MakeAnswer& make_answer, const Done& done);

@@ -35,6 +35,10 @@ void HandleFork(ServiceContext* service, const CallPtr& call, const v1::ForkRequ
 absl::Status HandleRewind(ServiceContext* service, const Call& call,
                           const v1::RewindRequest& request, v1::RewindResponse* response);
 
+// Changes a session's checkpoint policy.
+absl::Status HandleUpdateSession(ServiceContext* service, const Call& call,
+                                 const v1::UpdateSessionRequest& request, v1::Session* response);
+
 absl::Status HandleCloseSession(ServiceContext* service, const Call& call,
                                 const v1::CloseSessionRequest& request,
                                 v1::CloseSessionResponse* response);

@@ -55,6 +55,23 @@ void SessionJournal::SetStoredBlobs(const std::vector<std::string>& hashes) {
   stored_blobs_ = absl::flat_hash_set<std::string>(hashes.begin(), hashes.end());
 }
 
+void SessionJournal::SetLine(std::vector<LineState> line) {
+  absl::MutexLock lock(&mutex_);
+  line_ = std::move(line);
+}
+
+int64_t SessionJournal::Grid(int64_t server_default) {
+  absl::MutexLock lock(&mutex_);
+  const int64_t every = record_.checkpoints.every;
+  grid_ = every == 0 ? server_default : std::max<int64_t>(every, 0);
+  return grid_;
+}
+
+void SessionJournal::SetPolicy(const CheckpointPolicy& policy) {
+  absl::MutexLock lock(&mutex_);
+  record_.checkpoints = policy;
+}
+
 void SessionJournal::SetObserver(std::function<void()> observer) {
   absl::MutexLock lock(&observer_mutex_);
   observer_ = std::move(observer);
@@ -80,7 +97,8 @@ void SessionJournal::Checkpoint(int64_t position, StateImage image) {
   Mutation mutation;
   {
     absl::MutexLock lock(&mutex_);
-    auto staged = StageCaptureLocked(position, std::move(image), {}, &mutation);
+    auto staged =
+        StageCaptureLocked(position, std::move(image), {}, CaptureReason::kGrid, &mutation);
     if (!staged.ok()) {
       error_.Update(staged.status());
       return;
@@ -90,9 +108,9 @@ void SessionJournal::Checkpoint(int64_t position, StateImage image) {
 }
 
 absl::StatusOr<StateRecord> SessionJournal::StageCapture(StateImage image, const Labels& labels,
-                                                         Mutation* mutation) {
+                                                         Mutation* mutation, CaptureReason kind) {
   absl::MutexLock lock(&mutex_);
-  return StageCaptureLocked(record_.head_position + tail_.size(), std::move(image), labels,
+  return StageCaptureLocked(record_.head_position + tail_.size(), std::move(image), labels, kind,
                             mutation);
 }
 
@@ -101,6 +119,7 @@ absl::StatusOr<StateRecord> SessionJournal::StageCapture(StateImage image, const
 // the manager drop this object.
 absl::StatusOr<StateRecord> SessionJournal::StageCaptureLocked(int64_t position, StateImage image,
                                                                const Labels& labels,
+                                                               CaptureReason kind,
                                                                Mutation* mutation) {
   const int64_t span = position - record_.head_position;
   if (span < 0 || span > static_cast<int64_t>(tail_.size()) ||
@@ -119,6 +138,7 @@ absl::StatusOr<StateRecord> SessionJournal::StageCaptureLocked(int64_t position,
   state.span_tokens.assign(tail_.begin(), tail_.begin() + span);
   state.created = absl::Now();
   state.labels = labels;
+  state.kind = kind;
   state.id = StateId(state);
   StateRecord staged = state;
   record_.head_state = state.id;
@@ -130,7 +150,17 @@ absl::StatusOr<StateRecord> SessionJournal::StageCaptureLocked(int64_t position,
     mutation->operations.push_back(PutSession{record_});
     mutation->operations.push_back(TrimLog{record_.tenant, record_.id, position});
   }
+  line_.push_back({staged.id, position, kind, static_cast<int64_t>(staged.payload_bytes)});
+  StageThinningLocked(mutation);
   return staged;
+}
+
+// In the mutation that moves the head, and after it: the library refuses to thin a head. What it
+// keeps for another reason is not looked at again before the session is loaded anew.
+void SessionJournal::StageThinningLocked(Mutation* mutation) {
+  for (std::string& id : ThinLine(record_.checkpoints, grid_, record_.head_position, &line_)) {
+    mutation->operations.push_back(ThinState{record_.tenant, std::move(id)});
+  }
 }
 
 void SessionJournal::StageRecord(Mutation* mutation) {

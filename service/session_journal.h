@@ -16,6 +16,7 @@
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "runtime/state_image.h"
+#include "service/checkpoint_policy.h"
 #include "service/metrics.h"
 #include "statestore/state_store.h"
 
@@ -45,6 +46,13 @@ class SessionJournal : public std::enable_shared_from_this<SessionJournal> {
 
   // Blobs that the head state needs, and so are stored: captures do not send them again.
   void SetStoredBlobs(const std::vector<std::string>& hashes);
+  // The states of the session's own line that it may thin, in the order of positions.
+  void SetLine(std::vector<LineState> line);
+  // The grid to capture on: the policy's, or else the server's. 0: none.
+  int64_t Grid(int64_t server_default);
+  // Takes effect with the next capture; StageRecord writes it.
+  void SetPolicy(const CheckpointPolicy& policy);
+
   // Called after every change of the durable position or of error(), on the library's writer
   // thread; must not block. Null to stop: none runs after SetObserver returned.
   void SetObserver(std::function<void()> observer);
@@ -57,7 +65,8 @@ class SessionJournal : public std::enable_shared_from_this<SessionJournal> {
   // Adds to `mutation` the state at the end and the moved head; returns the state's record (its id
   // is set). INTERNAL if the image does not stand at the end of the tokens.
   absl::StatusOr<StateRecord> StageCapture(StateImage image, const Labels& labels,
-                                           Mutation* mutation);
+                                           Mutation* mutation,
+                                           CaptureReason kind = CaptureReason::kTurn);
   // Adds the session's record itself, with a new time of update; creates the session if it is new.
   void StageRecord(Mutation* mutation);
   // Commits, and calls back with the first error of this and all earlier writes.
@@ -65,8 +74,10 @@ class SessionJournal : public std::enable_shared_from_this<SessionJournal> {
 
  private:
   absl::StatusOr<StateRecord> StageCaptureLocked(int64_t position, StateImage image,
-                                                 const Labels& labels, Mutation* mutation)
+                                                 const Labels& labels, CaptureReason kind,
+                                                 Mutation* mutation)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void StageThinningLocked(Mutation* mutation) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Submit(Mutation mutation, int64_t end, CommitDone done);
   void Finished(const absl::Status& status, int64_t end);
 
@@ -80,6 +91,8 @@ class SessionJournal : public std::enable_shared_from_this<SessionJournal> {
   int64_t bytes_stored_ ABSL_GUARDED_BY(mutex_) = 0;
   bool created_ ABSL_GUARDED_BY(mutex_);
   absl::Status error_ ABSL_GUARDED_BY(mutex_);
+  std::vector<LineState> line_ ABSL_GUARDED_BY(mutex_);
+  int64_t grid_ ABSL_GUARDED_BY(mutex_) = 0;
   absl::flat_hash_set<std::string> stored_blobs_ ABSL_GUARDED_BY(mutex_);
 
   absl::Mutex observer_mutex_ ABSL_ACQUIRED_BEFORE(mutex_);

@@ -1,5 +1,6 @@
 #include "service/session_manager.h"
 
+#include <algorithm>
 #include <utility>
 #include <vector>
 
@@ -17,6 +18,23 @@ absl::Status Busy(const std::string& id) {
   return ErrorWithReason(absl::StatusCode::kAborted, "SESSION_BUSY",
                          absl::StrCat("session ", id, " is used by another call: retry later"),
                          {{"session_id", id}});
+}
+
+// The states that the session has captured and may thin, in the order of positions.
+absl::StatusOr<std::vector<LineState>> OwnLine(StateStore& store, const SessionRecord& record) {
+  std::vector<LineState> line;
+  if (record.head_position < record.thin_from) return line;
+  ANABRANCH_RETURN_IF_ERROR(
+      VisitLineage(store, record.tenant, record.head_state, [&](const StateRecord& state) {
+        if (state.token_count < record.thin_from) return false;
+        if (!state.thinned) {
+          line.push_back(
+              {state.id, state.token_count, state.kind, static_cast<int64_t>(state.payload_bytes)});
+        }
+        return state.operation != StateOperation::kMerge;
+      }));
+  std::reverse(line.begin(), line.end());
+  return line;
 }
 
 double Milliseconds(absl::Duration duration) { return absl::ToDoubleMilliseconds(duration); }
@@ -184,6 +202,8 @@ absl::StatusOr<SequencePtr> SessionManager::RestoreHead(SessionLease& lease, v1:
   ANABRANCH_ASSIGN_OR_RETURN(
       LoadedState state, LoadState(*store_, engine_->model(), record.tenant, record.head_state));
   lease.journal().SetStoredBlobs(state.record.blob_hashes);
+  ANABRANCH_ASSIGN_OR_RETURN(std::vector<LineState> line, OwnLine(*store_, record));
+  lease.journal().SetLine(std::move(line));
   usage->set_tokens_reused(state.record.token_count);
   usage->set_state_bytes_loaded(usage->state_bytes_loaded() + state.bytes);
   return WithRoom([&] { return engine_->Restore(state.image, state.tokens); });
@@ -272,7 +292,8 @@ bool SessionManager::UnloadOne() {
     auto image = engine_->Capture(lease.sequence());
     status.Update(image.status());
     if (status.ok()) {
-      status.Update(journal.StageCapture(*std::move(image), {}, &mutation).status());
+      status.Update(
+          journal.StageCapture(*std::move(image), {}, &mutation, CaptureReason::kIdle).status());
     }
     if (status.ok()) status.Update(store_->CommitAndWait(std::move(mutation)));
     if (!status.ok()) {

@@ -68,6 +68,15 @@ grpc::ServerUnaryReactor* SessionsService::ListSessions(grpc::CallbackServerCont
   });
 }
 
+grpc::ServerUnaryReactor* SessionsService::UpdateSession(grpc::CallbackServerContext* context,
+                                                         const v1::UpdateSessionRequest* request,
+                                                         v1::Session* response) {
+  const MethodTraits method = {"UpdateSession", service_->limits.quick_deadline, true};
+  return RunBlocking(service_, context, method, response, [=, this](const Call& call) {
+    return HandleUpdateSession(service_, call, *request, response);
+  });
+}
+
 grpc::ServerUnaryReactor* SessionsService::CloseSession(grpc::CallbackServerContext* context,
                                                         const v1::CloseSessionRequest* request,
                                                         v1::CloseSessionResponse* response) {

@@ -10,6 +10,14 @@
 namespace anabranch {
 
 absl::Status CheckModel(const StateRecord& record, const Model& model) {
+  if (record.thinned) {
+    return ErrorWithReason(
+        absl::StatusCode::kFailedPrecondition, "STATE_THINNED",
+        absl::StrCat("state ", record.id, " was thinned, only its tokens stay: start from an ",
+                     "ancestor, or rewind a session that went on from it to token ",
+                     record.token_count),
+        {{"state_id", record.id}});
+  }
   if (record.fingerprint == model.fingerprint() &&
       record.numerics_profile == model.numerics_profile()) {
     return absl::OkStatus();

@@ -20,7 +20,8 @@ struct LoadedState {
   int64_t bytes = 0;            // read from the library
 };
 
-// FAILED_PRECONDITION (MODEL_MISMATCH, names both) unless this model made the state.
+// FAILED_PRECONDITION unless the state can be resumed: by the model that made it (MODEL_MISMATCH,
+// names both), and with its content (STATE_THINNED).
 absl::Status CheckModel(const StateRecord& record, const Model& model);
 
 // NOT_FOUND; DATA_LOSS names what is damaged. Blocks on the library.

@@ -52,6 +52,12 @@ grpc::ServerUnaryReactor* StatesService::GetLineage(grpc::CallbackServerContext*
   return Run(service_, context, "GetLineage", kReads, request, response, HandleGetLineage);
 }
 
+grpc::ServerUnaryReactor* StatesService::GetLog(grpc::CallbackServerContext* context,
+                                                const v1::GetLogRequest* request,
+                                                v1::GetLogResponse* response) {
+  return Run(service_, context, "GetLog", kReads, request, response, HandleGetLog);
+}
+
 grpc::ServerUnaryReactor* StatesService::GetTokens(grpc::CallbackServerContext* context,
                                                    const v1::GetTokensRequest* request,
                                                    v1::GetTokensResponse* response) {

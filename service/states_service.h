@@ -31,6 +31,9 @@ class StatesService final : public v1::States::CallbackService {
   grpc::ServerUnaryReactor* GetLineage(grpc::CallbackServerContext* context,
                                        const v1::GetLineageRequest* request,
                                        v1::GetLineageResponse* response) override;
+  grpc::ServerUnaryReactor* GetLog(grpc::CallbackServerContext* context,
+                                   const v1::GetLogRequest* request,
+                                   v1::GetLogResponse* response) override;
   grpc::ServerUnaryReactor* GetTokens(grpc::CallbackServerContext* context,
                                       const v1::GetTokensRequest* request,
                                       v1::GetTokensResponse* response) override;

@@ -93,6 +93,11 @@ absl::Status Prepare(DeleteState& operation) {
   return ValidateStateId("id", operation.id);
 }
 
+absl::Status Prepare(ThinState& operation) {
+  ANABRANCH_RETURN_IF_ERROR(ValidateTenant(operation.tenant));
+  return ValidateStateId("id", operation.id);
+}
+
 absl::Status Prepare(SetRef& operation) {
   ANABRANCH_RETURN_IF_ERROR(ValidateTenant(operation.tenant));
   ANABRANCH_RETURN_IF_ERROR(ValidateName("name", operation.name));

@@ -6,6 +6,7 @@
 #include "absl/time/time.h"
 #include "statestore/overlay.h"
 #include "statestore/prefix_index.h"
+#include "statestore/record_codec.h"
 #include "statestore/state_store.h"
 
 namespace anabranch {
@@ -43,10 +44,18 @@ absl::Status ApplyMutation(Mutation& mutation, ApplyContext& context);
 // Deletes answers older than their lifetime, at most `limit`.
 absl::Status DropOldAnswers(ApplyContext& context, int limit);
 
-// One per operation, in apply_state.cc and apply_session.cc.
+// Calls `visit` with the family and key of everything kept of a state beside record, payload and
+// blobs.
+void ForEachIndexKey(const StoredState& state, const PrefixHasher& hasher,
+                     absl::FunctionRef<void(Family, std::string)> visit);
+// Removes what a state keeps of its blobs, and blobs that nothing needs any more.
+absl::Status DropBlobs(const StateRecord& record, ApplyContext& context);
+
+// One per operation, in apply_state.cc, apply_thinning.cc and apply_session.cc.
 absl::Status Apply(PutState& operation, ApplyContext& context);  // takes the payload
 absl::Status Apply(const UpdateState& operation, ApplyContext& context);
 absl::Status Apply(const DeleteState& operation, ApplyContext& context);
+absl::Status Apply(const ThinState& operation, ApplyContext& context);  // in apply_thinning.cc
 absl::Status Apply(const SetRef& operation, ApplyContext& context);
 absl::Status Apply(const DeleteRef& operation, ApplyContext& context);
 absl::Status Apply(const PutSession& operation, ApplyContext& context);

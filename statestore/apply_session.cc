@@ -67,6 +67,7 @@ absl::Status CheckHead(const SessionRecord& record, const ApplyContext& context)
   if (record.head_state.empty()) return absl::OkStatus();
   ANABRANCH_ASSIGN_OR_RETURN(const StoredState head,
                              ReadState(context.changes, record.tenant, record.head_state));
+  ANABRANCH_RETURN_IF_ERROR(CheckUsable(head.record));
   if (head.record.token_count == record.head_position) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat("record.head_position is ", record.head_position,
                                                  "; state ", record.head_state, " has ",
@@ -83,8 +84,9 @@ absl::Status Apply(const SetRef& operation, ApplyContext& context) {
   ANABRANCH_ASSIGN_OR_RETURN(const std::optional<RefRecord> stored,
                              IfExists(ReadRef(context.changes, operation.tenant, operation.name)));
   ANABRANCH_RETURN_IF_ERROR(CheckExpected(operation, stored));
-  ANABRANCH_RETURN_IF_ERROR(
-      ReadState(context.changes, operation.tenant, operation.state_id).status());
+  ANABRANCH_ASSIGN_OR_RETURN(const StoredState state,
+                             ReadState(context.changes, operation.tenant, operation.state_id));
+  ANABRANCH_RETURN_IF_ERROR(CheckUsable(state.record));
   if (stored.has_value()) {
     context.changes.Delete(Family::kEdges,
                            EdgeKey(operation.tenant, Edge::kRef, stored->state_id, operation.name));

@@ -1,7 +1,6 @@
 // States: put, update, delete, with their edges, indexes and blobs.
 #include <algorithm>
 
-#include "absl/container/btree_set.h"
 #include "absl/strings/str_cat.h"
 #include "statestore/apply_mutation.h"
 #include "statestore/base/status_macros.h"
@@ -9,10 +8,6 @@
 
 namespace anabranch {
 namespace {
-
-absl::btree_set<std::string> Unique(const std::vector<std::string>& strings) {
-  return {strings.begin(), strings.end()};
-}
 
 absl::Status CheckContinuesParent(const StateRecord& record, const StateRecord& parent) {
   if (parent.fingerprint != record.fingerprint ||
@@ -69,23 +64,15 @@ absl::Status PutBlobs(const PutState& operation, ApplyContext& context) {
   return absl::OkStatus();
 }
 
-// The keys of a state beside its record, payload and blobs.
-template <typename Visit>
-void ForEachIndexKey(const StoredState& state, const PrefixHasher& hasher, Visit visit) {
-  const StateRecord& record = state.record;
-  visit(Family::kTimeline,
-        TimelineKey(record.tenant, absl::ToUnixNanos(record.created), record.id));
-  for (const std::string& parent : record.parents) {
-    visit(Family::kEdges, EdgeKey(record.tenant, Edge::kChild, parent, record.id));
-  }
-  if (state.prefix_hash.empty()) return;
-  const std::string scope = hasher.Scope(record.fingerprint, record.numerics_profile);
-  visit(Family::kPrefixes, PrefixEntryKey(PrefixScopeKey(record.tenant, scope), record.token_count,
-                                          state.prefix_hash, record.id));
-}
-
-// A stored state stays as it is; only damaged parts are replaced.
+// A stored state stays as it is but for the reason to keep it; only damaged parts are replaced.
 absl::Status HealState(PutState& operation, const StateRecord& stored, ApplyContext& context) {
+  if (operation.record.kind > stored.kind) {
+    StoredState kept;
+    ANABRANCH_ASSIGN_OR_RETURN(kept, ReadState(context.changes, stored.tenant, stored.id));
+    kept.record.kind = operation.record.kind;
+    const std::string key = NamedKey(stored.tenant, stored.id);
+    context.changes.Put(Family::kStates, key, EncodeState(key, kept));
+  }
   if (!ReadPayload(context.changes, stored).ok()) {
     StoredState healed;
     ANABRANCH_ASSIGN_OR_RETURN(healed, ReadState(context.changes, stored.tenant, stored.id));
@@ -104,6 +91,20 @@ absl::Status HealState(PutState& operation, const StateRecord& stored, ApplyCont
     const std::string key = NamedKey(stored.tenant, hash);
     context.changes.Put(Family::kBlobs, key,
                         EncodeBlob(key, operation.blobs[found - sent.begin()]));
+  }
+  return absl::OkStatus();
+}
+
+// A thinned state is kept for what goes on from it alone.
+absl::Status DropThinnedParents(const StateRecord& record, ApplyContext& context) {
+  for (const std::string& id : record.parents) {
+    const absl::StatusOr<StoredState> parent = ReadState(context.changes, record.tenant, id);
+    if (!parent.ok() || !parent->record.thinned) continue;
+    ANABRANCH_ASSIGN_OR_RETURN(const std::string child,
+                               AnyUser(context.changes, record.tenant, Edge::kChild, id));
+    if (child.empty()) {
+      ANABRANCH_RETURN_IF_ERROR(Apply(DeleteState{record.tenant, id}, context));
+    }
   }
   return absl::OkStatus();
 }
@@ -127,15 +128,36 @@ absl::Status CheckUnneeded(const DeleteState& operation, const ApplyContext& con
 
 }  // namespace
 
+void ForEachIndexKey(const StoredState& state, const PrefixHasher& hasher,
+                     absl::FunctionRef<void(Family, std::string)> visit) {
+  const StateRecord& record = state.record;
+  visit(Family::kTimeline,
+        TimelineKey(record.tenant, absl::ToUnixNanos(record.created), record.id));
+  for (const std::string& parent : record.parents) {
+    visit(Family::kEdges, EdgeKey(record.tenant, Edge::kChild, parent, record.id));
+  }
+  if (state.prefix_hash.empty()) return;
+  const std::string scope = hasher.Scope(record.fingerprint, record.numerics_profile);
+  visit(Family::kPrefixes, PrefixEntryKey(PrefixScopeKey(record.tenant, scope), record.token_count,
+                                          state.prefix_hash, record.id));
+}
+
 absl::Status Apply(PutState& operation, ApplyContext& context) {
   const StateRecord& record = operation.record;
   const absl::StatusOr<StoredState> stored = ReadState(context.changes, record.tenant, record.id);
-  if (stored.ok()) return HealState(operation, stored->record, context);
-  // A damaged record is written anew from what was sent.
-  if (!absl::IsNotFound(stored.status()) && !absl::IsDataLoss(stored.status())) {
+  if (stored.ok() && !stored->record.thinned) {
+    return HealState(operation, stored->record, context);
+  }
+  // A damaged or thinned record is written anew from what was sent.
+  if (!stored.ok() && !absl::IsNotFound(stored.status()) && !absl::IsDataLoss(stored.status())) {
     return stored.status();
   }
   StoredState state{record, ""};
+  if (stored.ok()) {
+    state.record.created = stored->record.created;
+    state.record.expires = stored->record.expires;
+    state.record.kind = std::max(record.kind, stored->record.kind);
+  }
   ANABRANCH_ASSIGN_OR_RETURN(state.prefix_hash, CheckParents(record, context));
   ANABRANCH_RETURN_IF_ERROR(PutBlobs(operation, context));
   if (state.record.created == absl::UnixEpoch()) state.record.created = context.now;
@@ -176,14 +198,8 @@ absl::Status Apply(const DeleteState& operation, ApplyContext& context) {
   ForEachIndexKey(state, context.hasher, [&](Family family, std::string index_key) {
     context.changes.Delete(family, std::move(index_key));
   });
-  for (const std::string& hash : Unique(state.record.blob_hashes)) {
-    context.changes.Delete(Family::kEdges,
-                           EdgeKey(operation.tenant, Edge::kBlob, hash, operation.id));
-    ANABRANCH_ASSIGN_OR_RETURN(const std::string user,
-                               AnyUser(context.changes, operation.tenant, Edge::kBlob, hash));
-    if (user.empty()) context.changes.Delete(Family::kBlobs, NamedKey(operation.tenant, hash));
-  }
-  return absl::OkStatus();
+  ANABRANCH_RETURN_IF_ERROR(DropBlobs(state.record, context));
+  return DropThinnedParents(state.record, context);
 }
 
 }  // namespace anabranch

@@ -117,7 +117,7 @@ absl::StatusOr<Page<StateRecord>> RocksStateStore::ListStates(const std::string&
     ANABRANCH_ASSIGN_OR_RETURN(StoredState state, ReadState(snapshot, tenant, entry.state));
     // An entry that a damaged and rewritten record left behind.
     if (absl::ToUnixNanos(state.record.created) != entry.created_unix_nanos) return true;
-    if (!Matches(state.record, filter)) return true;
+    if (state.record.thinned || !Matches(state.record, filter)) return true;
     if (result.items.size() == size) {
       result.next = page_tokens_.Encode(query, key);
       return false;
@@ -164,6 +164,26 @@ absl::StatusOr<Page<StateRecord>> RocksStateStore::GetLineage(const std::string&
                                           return true;
                                         }));
   return result;
+}
+
+absl::StatusOr<StateUsers> RocksStateStore::GetUsers(const std::string& tenant,
+                                                     const std::string& id) {
+  ANABRANCH_RETURN_IF_ERROR(ValidateTenant(tenant));
+  ANABRANCH_RETURN_IF_ERROR(ValidateStateId("id", id));
+  const Snapshot snapshot(*database_);
+  StateUsers users;
+  const std::pair<Edge, std::vector<std::string>*> kinds[] = {{Edge::kChild, &users.children},
+                                                              {Edge::kRef, &users.refs},
+                                                              {Edge::kSession, &users.sessions}};
+  for (const auto& [edge, names] : kinds) {
+    const std::string prefix = EdgePrefix(tenant, edge, id);
+    ANABRANCH_RETURN_IF_ERROR(snapshot.Scan(
+        Family::kEdges, prefix, "", [&, names = names](absl::string_view key, absl::string_view) {
+          names->emplace_back(UserOfEdgeKey(prefix, key));
+          return true;
+        }));
+  }
+  return users;
 }
 
 absl::StatusOr<Page<RefRecord>> RocksStateStore::ListRefs(const std::string& tenant,

@@ -39,7 +39,14 @@ absl::StatusOr<StoredState> ReadState(const KeyValueReader& reader, absl::string
   return state;
 }
 
+absl::Status CheckUsable(const StateRecord& state) {
+  if (!state.thinned) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat("state ", state.id, " was thinned: its content is gone, only its tokens stay"));
+}
+
 absl::StatusOr<std::string> ReadPayload(const KeyValueReader& reader, const StateRecord& state) {
+  ANABRANCH_RETURN_IF_ERROR(CheckUsable(state));
   absl::StatusOr<std::optional<std::string>> value =
       reader.Get(Family::kPayloads, NamedKey(state.tenant, state.id));
   if (!value.ok()) return Named("payload of state", state.id, value.status());

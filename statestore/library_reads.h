@@ -12,6 +12,8 @@ namespace anabranch {
 
 absl::StatusOr<StoredState> ReadState(const KeyValueReader& reader, absl::string_view tenant,
                                       absl::string_view id);
+// FAILED_PRECONDITION if the state is thinned: nothing can start there.
+absl::Status CheckUsable(const StateRecord& state);
 // `state` is the payload's record.
 absl::StatusOr<std::string> ReadPayload(const KeyValueReader& reader, const StateRecord& state);
 absl::StatusOr<std::string> ReadBlob(const KeyValueReader& reader, absl::string_view tenant,

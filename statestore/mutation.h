@@ -30,7 +30,15 @@ struct UpdateState {  // NOT_FOUND; ABORTED if etag is set and differs
 struct DeleteState {  // NOT_FOUND; FAILED_PRECONDITION while a ref, session or child needs it
   std::string tenant, id;
 };
-struct SetRef {  // NOT_FOUND if the state does not exist; ABORTED if expected differs
+// Gives up the content of a state and keeps its place in the lineage, with its tokens. Does nothing
+// unless that is all that anything needs of it: the state is an append with exactly one child, an
+// append too, and has no ref, session, label or pin. Does nothing either if it does not exist.
+struct ThinState {
+  std::string tenant, id;
+};
+// NOT_FOUND if the state does not exist; FAILED_PRECONDITION if it is thinned; ABORTED if expected
+// differs.
+struct SetRef {
   std::string tenant, name, state_id;
   // Unset: any. Empty string: the ref must not exist yet. Otherwise: the state it must point to.
   std::optional<std::string> expected_state;
@@ -38,9 +46,9 @@ struct SetRef {  // NOT_FOUND if the state does not exist; ABORTED if expected d
 struct DeleteRef {
   std::string tenant, name;
 };
-// Creates or replaces; NOT_FOUND if head_state does not exist. The log of a new session starts at
-// head_position; a replaced session keeps its log. The store sets `updated`, and `created` if
-// unset.
+// Creates or replaces; NOT_FOUND if head_state does not exist, FAILED_PRECONDITION if it is
+// thinned. The log of a new session starts at head_position; a replaced session keeps its log. The
+// store sets `updated`, and `created` if unset.
 struct PutSession {
   SessionRecord record;
   bool must_not_exist = false;  // ALREADY_EXISTS
@@ -65,8 +73,8 @@ struct PutAnswer {
   std::string tenant, request_id, answer;
 };
 
-using Operation = absl::variant<PutState, UpdateState, DeleteState, SetRef, DeleteRef, PutSession,
-                                DeleteSession, AppendLog, TrimLog, PutAnswer>;
+using Operation = absl::variant<PutState, UpdateState, DeleteState, ThinState, SetRef, DeleteRef,
+                                PutSession, DeleteSession, AppendLog, TrimLog, PutAnswer>;
 struct Mutation {
   std::vector<Operation> operations;
 };

@@ -123,6 +123,48 @@ std::vector<int32_t> ReadTokens(ByteReader& reader) {
   return tokens;
 }
 
+// Bit 0: pinned; bit 1: thinned; bits 4 to 7: why it was captured.
+uint8_t Flags(const StateRecord& record) {
+  return static_cast<uint8_t>((record.pinned ? 1 : 0) | (record.thinned ? 2 : 0) |
+                              static_cast<uint8_t>(record.kind) << 4);
+}
+
+bool ReadFlags(uint8_t flags, StateRecord& record) {
+  record.pinned = (flags & 1) != 0;
+  record.thinned = (flags & 2) != 0;
+  record.kind = static_cast<CaptureReason>(flags >> 4);
+  return (flags & 0xc) == 0 && record.kind <= CaptureReason::kMark;
+}
+
+// What a session's record has only if it is not the default, at its end.
+void WritePolicy(const SessionRecord& session, ByteWriter& writer) {
+  const CheckpointPolicy& policy = session.checkpoints;
+  if (policy == CheckpointPolicy() && session.thin_from == 0) return;
+  writer.Byte(static_cast<uint8_t>((policy.turn_ends ? 1 : 0) | (policy.keep_grid ? 2 : 0) |
+                                   (policy.thin_turn_ends ? 4 : 0)));
+  writer.Signed(policy.every);
+  writer.Signed(policy.max_states);
+  writer.Signed(policy.max_bytes);
+  writer.Signed(session.thin_from);
+}
+
+void ReadPolicy(ByteReader& reader, SessionRecord& session) {
+  if (reader.AtEnd()) return;
+  CheckpointPolicy& policy = session.checkpoints;
+  const uint8_t flags = reader.Byte();
+  policy.turn_ends = (flags & 1) != 0;
+  policy.keep_grid = (flags & 2) != 0;
+  policy.thin_turn_ends = (flags & 4) != 0;
+  policy.every = reader.Signed();
+  policy.max_states = reader.Signed();
+  policy.max_bytes = reader.Signed();
+  session.thin_from = reader.Signed();
+  const bool meaningful = flags < 8 && policy.every >= -1 && policy.max_states >= 0 &&
+                          policy.max_bytes >= 0 && session.thin_from >= 0;
+  const bool is_default = policy == CheckpointPolicy() && session.thin_from == 0;
+  if (!meaningful || is_default) reader.Fail();
+}
+
 }  // namespace
 
 uint64_t PayloadChecksum(absl::string_view payload) {
@@ -147,7 +189,7 @@ std::string EncodeState(absl::string_view key, const StoredState& state) {
   WriteTime(record.created, writer);
   WriteLabels(record.labels, writer);
   WriteTime(record.expires, writer);
-  writer.Byte(record.pinned ? 1 : 0);
+  writer.Byte(Flags(record));
   writer.Fixed64(record.etag);
   writer.String(state.prefix_hash);
   return Seal(key, std::move(writer));
@@ -174,12 +216,11 @@ absl::StatusOr<StoredState> DecodeState(absl::string_view key, absl::string_view
   record.created = ReadTime(reader);
   record.labels = ReadLabels(reader);
   record.expires = ReadTime(reader);
-  const uint8_t pinned = reader.Byte();
-  record.pinned = pinned == 1;
+  const bool flags = ReadFlags(reader.Byte(), record);
   record.etag = reader.Fixed64();
   state.prefix_hash = std::string(reader.String());
-  const bool meaningful = operation <= static_cast<uint8_t>(StateOperation::kMerge) &&
-                          pinned <= 1 && record.token_count >= 0 &&
+  const bool meaningful = operation <= static_cast<uint8_t>(StateOperation::kMerge) && flags &&
+                          record.token_count >= 0 &&
                           (state.prefix_hash.empty() || state.prefix_hash.size() == 16);
   if (!reader.AtEnd() || !meaningful) return Malformed("state");
   return state;
@@ -213,6 +254,7 @@ std::string EncodeSession(absl::string_view key, const SessionRecord& session) {
   WriteLabels(session.labels, writer);
   WriteTime(session.created, writer);
   WriteTime(session.updated, writer);
+  WritePolicy(session, writer);
   return Seal(key, std::move(writer));
 }
 
@@ -227,6 +269,7 @@ absl::StatusOr<SessionRecord> DecodeSession(absl::string_view key, absl::string_
   session.labels = ReadLabels(reader);
   session.created = ReadTime(reader);
   session.updated = ReadTime(reader);
+  ReadPolicy(reader, session);
   if (!reader.AtEnd() || session.head_position < 0) return Malformed("session");
   return session;
 }

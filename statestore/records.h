@@ -14,6 +14,16 @@ using Labels = absl::btree_map<std::string, std::string>;
 
 enum class StateOperation : uint8_t { kAppend = 0, kMerge = 1 };
 
+// Why a state was captured; a later one is the stronger reason. On disk.
+enum class CaptureReason : uint8_t {
+  kUnknown = 0,
+  kIdle = 1,  // its session left the engine
+  kGrid = 2,  // a position of the checkpoint grid
+  kTurn = 3,  // the end of what a call read or generated
+  kFork = 4,  // sessions went on from here
+  kMark = 5,  // a client asked for it
+};
+
 // What a state is. Its id is derived from content; see StateId().
 struct StateRecord {
   std::string tenant, id;
@@ -32,7 +42,11 @@ struct StateRecord {
   Labels labels;
   absl::Time expires = absl::InfiniteFuture();
   bool pinned = false;
-  uint64_t etag = 0;  // changes with every update
+  uint64_t etag = 0;                             // changes with every update
+  CaptureReason kind = CaptureReason::kUnknown;  // of several reasons the strongest
+  // The content (header, payload, blobs) was given up, see ThinState. Lineage and tokens stay, so
+  // the position is reached by replay from the nearest ancestor that is whole.
+  bool thinned = false;
 };
 
 // "st-" and 40 hex digits: SHA-256 over tenant, fingerprint, profile, parents, operation and its
@@ -45,6 +59,18 @@ struct RefRecord {
   uint64_t etag = 0;
 };
 
+// Which states a session captures by itself, and how many of them it keeps.
+struct CheckpointPolicy {
+  bool turn_ends = true;        // where a call ends
+  int64_t every = 0;            // tokens between grid positions; 0: as the server does, -1: none
+  bool keep_grid = false;       // all of the grid; else it is thinned logarithmically
+  bool thin_turn_ends = false;  // turn ends as well
+  // Of the states that may be thinned; 0: no limit.
+  int64_t max_states = 0, max_bytes = 0;
+
+  friend bool operator==(const CheckpointPolicy&, const CheckpointPolicy&) = default;
+};
+
 // A session: its head state and where its token log stands. The log holds tokens after the head.
 struct SessionRecord {
   std::string tenant, id;
@@ -54,6 +80,8 @@ struct SessionRecord {
   std::string fingerprint;    // of the model it runs on
   Labels labels;
   absl::Time created, updated;
+  CheckpointPolicy checkpoints;
+  int64_t thin_from = 0;  // states before this position are not this session's to thin
 };
 
 }  // namespace anabranch

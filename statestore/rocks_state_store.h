@@ -37,6 +37,7 @@ class RocksStateStore : public StateStore {
                                                  const std::string& id) override;
   absl::StatusOr<Page<StateRecord>> GetLineage(const std::string& tenant, const std::string& id,
                                                const PageRequest& page) override;
+  absl::StatusOr<StateUsers> GetUsers(const std::string& tenant, const std::string& id) override;
   absl::StatusOr<std::optional<StateRecord>> FindPrefix(const std::string& tenant,
                                                         const std::string& fingerprint,
                                                         const std::string& numerics_profile,

@@ -66,6 +66,11 @@ struct Page {
   std::string next;
 };
 
+// Who needs a state.
+struct StateUsers {
+  std::vector<std::string> children, refs, sessions;  // sorted
+};
+
 struct StoreStats {
   uint64_t commit_seq = 0;
   int64_t states = 0, refs = 0, sessions = 0;  // of all tenants; estimates
@@ -99,6 +104,8 @@ class StateStore {
   virtual absl::StatusOr<Page<StateRecord>> GetLineage(const std::string& tenant,
                                                        const std::string& id,
                                                        const PageRequest& page) = 0;
+  // Of a state that does not exist: nobody.
+  virtual absl::StatusOr<StateUsers> GetUsers(const std::string& tenant, const std::string& id) = 0;
   // The deepest state of this tenant, model and profile whose tokens are a prefix of `tokens`
   // (the whole of it included); nullopt if there is none.
   virtual absl::StatusOr<std::optional<StateRecord>> FindPrefix(

@@ -87,6 +87,7 @@ std::unique_ptr<CLI::App> BuildApp(Cli& cli) {
   AddAppendCommand(*app, cli);
   AddSessionCommands(*app, cli);
   AddBranchCommands(*app, cli);
+  AddLogCommands(*app, cli);
   AddMergeCommand(*app, cli);
   AddSearchCommand(*app, cli);
   AddStateCommands(*app, cli);

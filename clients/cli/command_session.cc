@@ -9,6 +9,7 @@
 #include "clients/cli/exit_code.h"
 #include "clients/cli/format.h"
 #include "clients/cli/json_output.h"
+#include "clients/cli/policy_flags.h"
 #include "clients/cli/state_id.h"
 #include "statestore/base/status_macros.h"
 
@@ -24,6 +25,7 @@ struct CreateFlags {
   std::string from;
   std::string ref;
   std::vector<std::string> labels;
+  PolicyFlags policy;
 };
 
 void PrintSession(Cli& cli, const v1::Session& session) {
@@ -36,6 +38,7 @@ void PrintSession(Cli& cli, const v1::Session& session) {
                {"head tokens", HumanCount(session.head_token_count())},
                {"loaded", session.loaded() ? "yes" : "no"},
                {"busy", session.busy() ? "yes" : "no"},
+               {"checkpoints", PolicyLine(session.checkpoints())},
                {"labels", LabelList(session.labels())},
                {"created", AgeOf(session.create_time())},
                {"updated", AgeOf(session.update_time())},
@@ -47,6 +50,7 @@ absl::Status Create(Cli& cli, const CreateFlags& flags) {
   v1::CreateSessionRequest request;
   request.set_session_id(flags.name);
   request.set_ref(flags.ref);
+  *request.mutable_checkpoints() = flags.policy.ToProto();
   if (LooksLikeStateId(flags.from)) {
     request.set_state_id(flags.from);
   } else if (!flags.from.empty()) {
@@ -145,15 +149,37 @@ void AddCreate(CLI::App& group, Cli& cli) {
   create->add_option("--label", flags->labels, "Attach KEY=VALUE (repeatable)")
       ->allow_extra_args(false)
       ->type_name("KEY=VALUE");
+  AddPolicyFlags(*create, flags->policy);
   create->callback([&cli, flags] { cli.command = [flags](Cli& c) { return Create(c, *flags); }; });
+}
+
+absl::Status SetPolicy(Cli& cli, const std::string& name, const PolicyFlags& flags) {
+  v1::UpdateSessionRequest request;
+  request.set_session_id(name);
+  *request.mutable_checkpoints() = flags.ToProto();
+  ANABRANCH_ASSIGN_OR_RETURN(const v1::Session session, cli.client().UpdateSession(request));
+  PrintSession(cli, session);
+  return absl::OkStatus();
+}
+
+void AddPolicy(CLI::App& group, Cli& cli) {
+  auto name = std::make_shared<std::string>();
+  auto flags = std::make_shared<PolicyFlags>();
+  CLI::App* policy = group.add_subcommand("policy", "Set which checkpoints a session keeps");
+  policy->add_option("NAME", *name, "Session")->required();
+  AddPolicyFlags(*policy, *flags);
+  policy->callback([&cli, name, flags] {
+    cli.command = [name, flags](Cli& c) { return SetPolicy(c, *name, *flags); };
+  });
 }
 
 }  // namespace
 
 void AddSessionCommands(CLI::App& app, Cli& cli) {
-  CLI::App* group = app.add_subcommand("session", "Live contexts: create, ls, show, close");
+  CLI::App* group = app.add_subcommand("session", "Live contexts: create, ls, show, policy, close");
   group->require_subcommand(1);
   AddCreate(*group, cli);
+  AddPolicy(*group, cli);
 
   auto prefix = std::make_shared<std::string>();
   CLI::App* list = group->add_subcommand("ls", "List sessions");

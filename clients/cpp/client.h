@@ -44,6 +44,7 @@
 #include "anabranch/v1/states.pb.h"
 #include "clients/cpp/cancellation.h"
 #include "clients/cpp/error_info.h"
+#include "clients/cpp/position_log.h"
 
 namespace anabranch {
 
@@ -64,6 +65,13 @@ using ProgressCallback = std::function<void(const v1::AppendProgress&)>;
 // Called for each delta, from Generate's thread.
 using DeltaCallback = std::function<void(const v1::GenerateDelta&)>;
 
+// What EditSession did: the ref of the old line's end, then the two calls.
+struct EditResult {
+  v1::Ref before;
+  v1::RewindResponse rewind;
+  v1::AppendDone append;
+};
+
 class Client {
  public:
   // Does not connect yet: the first call does, and reports UNAVAILABLE if no server answers.
@@ -81,6 +89,7 @@ class Client {
   // All sessions whose ids start with `prefix`, through as many pages as it takes.
   absl::StatusOr<std::vector<v1::Session>> ListSessions(const std::string& prefix = "");
   absl::Status CloseSession(v1::CloseSessionRequest request);
+  absl::StatusOr<v1::Session> UpdateSession(v1::UpdateSessionRequest request);
 
   // Reads request.content. Returns when all of it is durable.
   absl::StatusOr<v1::AppendDone> Append(v1::AppendRequest request,
@@ -101,6 +110,10 @@ class Client {
                                             Cancellation* cancel = nullptr);
   absl::StatusOr<v1::ForkResponse> Fork(v1::ForkRequest request, Cancellation* cancel = nullptr);
   absl::StatusOr<v1::RewindResponse> Rewind(v1::RewindRequest request);
+  // Writes another history: marks the session's end, so that what was said stays reachable, goes
+  // back to `token_count` and reads `content` there. After an error the steps before it stand.
+  absl::StatusOr<EditResult> EditSession(const std::string& id, int64_t token_count,
+                                         const v1::Content& content);
 
   // --- States ---
   absl::StatusOr<v1::State> GetState(const std::string& id_or_ref);
@@ -112,6 +125,8 @@ class Client {
   // A state and its ancestors, newest first; `limit` 0 means all.
   absl::StatusOr<std::vector<v1::State>> GetLineage(const std::string& id_or_ref,
                                                     int64_t limit = 0);
+  // All positions with a state, through as many pages as it takes.
+  absl::StatusOr<PositionLog> GetLog(v1::GetLogRequest request);
   // One page, as the request says.
   absl::StatusOr<v1::GetTokensResponse> GetTokens(const v1::GetTokensRequest& request);
 

@@ -47,6 +47,9 @@ class ManualStore final : public StateStore {
                                                const PageRequest&) override {
     return absl::UnimplementedError("");
   }
+  absl::StatusOr<StateUsers> GetUsers(const std::string&, const std::string&) override {
+    return absl::UnimplementedError("");
+  }
   absl::StatusOr<std::optional<StateRecord>> FindPrefix(const std::string&, const std::string&,
                                                         const std::string&,
                                                         absl::Span<const int32_t>) override {

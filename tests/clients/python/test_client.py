@@ -2,8 +2,8 @@
 import pytest
 
 import anabranch
-from anabranch import (Aborted, AlreadyExists, AsyncClient, Client, InvalidArgument, Message, NotFound,
-                       Unavailable)
+from anabranch import (Aborted, AlreadyExists, AsyncClient, CheckpointPolicy, Client, InvalidArgument,
+                       Message, NotFound, Unavailable)
 
 
 def test_a_reply_streams_and_its_usage_adds_up(server):
@@ -65,6 +65,31 @@ def test_forks_go_on_from_one_point_and_a_rewound_one_forgets(server):
         assert [s.id for s in client.fork(from_ref="ada", names=["x", "y"])] == ["x", "y"]
         with pytest.raises(AlreadyExists):
             ada.fork(2)
+
+
+def test_a_log_predicts_what_going_back_costs_and_an_edit_keeps_the_old_line(server):
+    with Client(server.addr) as client:
+        ada, _ = client.create_session("ada", checkpoints=CheckpointPolicy(every=16))
+        ada.append(" ".join(f"one two three {i}" for i in range(60)))
+        assert ada.mark("start").name == "ada/marks/start"
+        ada.append(" and then some more")
+        log, end = ada.log(), ada.info().token_count
+        (start,) = [e for e in log.entries if "ada/marks/start" in e.ref_names]
+        assert log.token_count == end and start.state.kind == "turn"
+        assert {e.state.kind for e in log.entries} == {"turn", "grid"}
+        for position in (1, 17, end // 2, end - 1, end):
+            assert log.replay_to(position) == ada.rewind(position, dry_run=True).tokens_to_replay
+        with pytest.raises(ValueError):
+            log.replay_to(end + 1)
+        before = ada.text()
+        edit = ada.edit(end - 2, " something else")
+        assert edit.rewind.tokens_to_replay == log.replay_to(end - 2)
+        assert ada.text().endswith(" something else")
+        old, _ = client.create_session("old", from_ref=edit.before.name)
+        assert old.text() == before
+        assert client.log("ada/marks/start").token_count == start.state.token_count
+        info = ada.set_checkpoints(CheckpointPolicy(turn_ends=False, every=-1, thinning="none"))
+        assert info.checkpoints == CheckpointPolicy(turn_ends=False, every=-1, thinning="none")
 
 
 def test_what_was_read_separately_is_merged(server):
@@ -144,6 +169,9 @@ async def test_the_asyncio_client_does_the_same(server):
         assert (await client.ref("ada")).state_id == commit.state.id
         assert [s.id async for s in client.sessions()] == ["ada"]
         (twin,) = await ada.fork(names=["twin"])
+        log = await ada.log()
+        assert log.entries[0].state.id == commit.state.id
+        assert (await twin.edit(2, "x")).before.state_id == commit.state.id
         assert (await twin.rewind(1)).session.token_count == 1
         with pytest.raises(NotFound):
             await client.session("nobody").info()

@@ -5,8 +5,8 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .types import (Append, Commit, Delta, Merge, Message, RefInfo, Reply, Rewind, Score,
-                    SessionInfo, StateInfo, Token, Usage)
+from .types import (Append, CheckpointPolicy, Commit, Delta, Log, LogEntry, Merge, Message, RefInfo,
+                    Reply, Rewind, Score, SessionInfo, StateInfo, Token, Usage)
 from .v1 import resources_pb2 as resources
 from .v1 import sessions_pb2 as sessions
 from .v1 import states_pb2 as states
@@ -55,11 +55,15 @@ def append_requests(session_id: str, value: ContentLike, request_id: str,
 
 
 def create_session_request(session_id: str, state: str, ref_name: str, history: ContentLike | None,
-                           ref: str, labels: Mapping[str, str]) -> sessions.CreateSessionRequest:
+                           ref: str, labels: Mapping[str, str],
+                           checkpoints: CheckpointPolicy | None = None
+                           ) -> sessions.CreateSessionRequest:
     if sum((bool(state), bool(ref_name), history is not None)) > 1:
         raise ValueError("give at most one of state, from_ref and history")
     request = sessions.CreateSessionRequest(session_id=session_id, ref=ref, labels=dict(labels),
                                             request_id=new_request_id())
+    if checkpoints is not None:
+        request.checkpoints.CopyFrom(policy(checkpoints))
     if state:
         request.state_id = state
     elif ref_name:
@@ -67,6 +71,20 @@ def create_session_request(session_id: str, state: str, ref_name: str, history: 
     elif history is not None:
         request.history.CopyFrom(content(history))
     return request
+
+
+def policy(value: CheckpointPolicy) -> resources.CheckpointPolicy:
+    return resources.CheckpointPolicy(
+        skip_turn_ends=not value.turn_ends, every=value.every,
+        thinning=enum(resources.Thinning, "THINNING_", value.thinning),
+        thin_turn_ends=value.thin_turn_ends, max_states=value.max_states,
+        max_bytes=value.max_bytes)
+
+
+def log_request(session_id: str, state: str) -> states.GetLogRequest:
+    if session_id:
+        return states.GetLogRequest(session_id=session_id, page_size=1000)
+    return states.GetLogRequest(state_id=state, page_size=1000)
 
 
 def generate_request(session_id: str, options: Mapping[str, Any]) -> sessions.GenerateRequest:
@@ -119,6 +137,10 @@ def usage(m: resources.Usage) -> Usage:
 def session_info(m: resources.Session) -> SessionInfo:
     fields = {name: getattr(m, name) for name in SessionInfo.__dataclass_fields__}
     fields["labels"] = dict(m.labels)
+    c = m.checkpoints
+    fields["checkpoints"] = CheckpointPolicy(
+        not c.skip_turn_ends, c.every, "none" if c.thinning == resources.THINNING_NONE
+        else "logarithmic", c.thin_turn_ends, c.max_states, c.max_bytes)
     return SessionInfo(**fields)
 
 
@@ -167,3 +189,13 @@ def rewind(m: sessions.RewindResponse) -> Rewind:
 def merge(m: states.MergeResponse) -> Merge:
     return Merge(state_info(m.state), ref_info(m.ref) if m.HasField("ref") else None, m.ancestor_id,
                  usage(m.usage))
+
+
+def log_entry(m: states.LogEntry) -> LogEntry:
+    return LogEntry(state_info(m.state), tuple(m.ref_names), tuple(m.session_ids), m.child_count,
+                    m.next_token_count)
+
+
+def log(pages: Sequence[states.GetLogResponse]) -> Log:
+    return Log(tuple(log_entry(e) for page in pages for e in page.entries), pages[0].token_count,
+               pages[-1].first_token_count)

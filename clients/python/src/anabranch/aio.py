@@ -11,6 +11,7 @@ import grpc.aio
 from . import _protocol as p
 from . import _search
 from .errors import AlreadyExists, NotFound, from_rpc_error
+from .types import CheckpointPolicy, Edit, Log
 from .types import (Append, Commit, Delta, Merge, Message, RefInfo, Reply, Rewind, Score,
                     Search, SessionInfo, StateInfo, Usage)
 from .v1 import admin_pb2, search_pb2, sessions_pb2, states_pb2
@@ -80,13 +81,35 @@ class AsyncSession:
         return p.score(await self._client._unary("Sessions", "Score", request,
                                                  sessions_pb2.ScoreResponse))
 
-    async def commit(self, *, labels: Mapping[str, str] | None = None,
-                     expected_ref: str = "") -> Commit:
+    async def commit(self, *, labels: Mapping[str, str] | None = None, expected_ref: str = "",
+               mark: str = "") -> Commit:
         request = sessions_pb2.CommitRequest(session_id=self.id, labels=dict(labels or {}),
-                                             expected_ref_state_id=expected_ref,
+                                             expected_ref_state_id=expected_ref, mark=mark,
                                              request_id=p.new_request_id())
         return p.commit(await self._client._unary("Sessions", "Commit", request,
-                                                  sessions_pb2.CommitResponse))
+                                            sessions_pb2.CommitResponse))
+
+    async def mark(self, name: str) -> RefInfo:
+        commit = await self.commit(mark=name)
+        assert commit.ref is not None  # the server sets it
+        return commit.ref
+
+    async def set_checkpoints(self, policy: CheckpointPolicy) -> SessionInfo:
+        request = sessions_pb2.UpdateSessionRequest(session_id=self.id,
+                                                    checkpoints=p.policy(policy),
+                                                    request_id=p.new_request_id())
+        return p.session_info(await self._client._unary("Sessions", "UpdateSession", request,
+                                                  p.resources.Session))
+
+    async def log(self) -> Log:
+        return await self._client._log(p.log_request(self.id, ""))
+
+    async def edit(self, token_count: int, content: p.ContentLike) -> Edit:
+        end = (await self.info()).token_count
+        await self.rewind(token_count, expected_token_count=end, dry_run=True)
+        before = await self.mark(f"before-edit-{end}")
+        rewound = await self.rewind(token_count, expected_token_count=end)
+        return Edit(before, rewound, await self.append(content, expected_token_count=token_count))
 
     async def fork(self, count: int = 1, *, prefix: str = "", names: Sequence[str] = (),
                    labels: Mapping[str, str] | None = None) -> list["AsyncSession"]:
@@ -132,9 +155,11 @@ class AsyncClient:
 
     async def create_session(self, session_id: str = "", *, state: str = "", from_ref: str = "",
                              history: p.ContentLike | None = None, ref: str = "",
-                             labels: Mapping[str, str] | None = None
+                             labels: Mapping[str, str] | None = None,
+                       checkpoints: CheckpointPolicy | None = None
                              ) -> tuple[AsyncSession, Usage]:
-        request = p.create_session_request(session_id, state, from_ref, history, ref, labels or {})
+        request = p.create_session_request(session_id, state, from_ref, history, ref, labels or {},
+                                           checkpoints)
         response = await self._unary("Sessions", "CreateSession", request,
                                      sessions_pb2.CreateSessionResponse)
         return AsyncSession(self, response.session.id), p.usage(response.usage)
@@ -185,6 +210,9 @@ class AsyncClient:
                                       states_pb2.GetLineageResponse):
             for state in page.states:
                 yield p.state_info(state)
+
+    async def log(self, state_id: str) -> Log:
+        return await self._log(p.log_request("", state_id))
 
     async def delete_state(self, state_id: str) -> None:
         request = states_pb2.DeleteStateRequest(id=state_id, request_id=p.new_request_id())
@@ -246,6 +274,10 @@ class AsyncClient:
             if not response.next_page_token:
                 return
             request.page_token = response.next_page_token
+
+    async def _log(self, request: states_pb2.GetLogRequest) -> Log:
+        pages = self._pages("States", "GetLog", request, states_pb2.GetLogResponse)
+        return p.log([page async for page in pages])
 
     def _generate(self, request: sessions_pb2.GenerateRequest) -> AsyncGeneration:
         call = self._channel.unary_stream(

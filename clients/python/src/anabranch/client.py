@@ -10,6 +10,7 @@ import grpc
 from . import _protocol as p
 from . import _search
 from .errors import AlreadyExists, NotFound, from_rpc_error
+from .types import CheckpointPolicy, Edit, Log
 from .types import (Append, Commit, Delta, Merge, Message, RefInfo, Reply, Rewind, Score,
                     Search, SessionInfo, StateInfo, Usage)
 from .v1 import admin_pb2, search_pb2, sessions_pb2, states_pb2
@@ -82,13 +83,41 @@ class Session:
                                             per_token=per_token)
         return p.score(self._client._unary("Sessions", "Score", request, sessions_pb2.ScoreResponse))
 
-    def commit(self, *, labels: Mapping[str, str] | None = None, expected_ref: str = "") -> Commit:
-        """Captures a state and moves the session's ref to it."""
+    def commit(self, *, labels: Mapping[str, str] | None = None, expected_ref: str = "",
+               mark: str = "") -> Commit:
+        """Captures a state and moves the session's ref to it, or sets SESSION/marks/MARK."""
         request = sessions_pb2.CommitRequest(session_id=self.id, labels=dict(labels or {}),
-                                             expected_ref_state_id=expected_ref,
+                                             expected_ref_state_id=expected_ref, mark=mark,
                                              request_id=p.new_request_id())
         return p.commit(self._client._unary("Sessions", "Commit", request,
                                             sessions_pb2.CommitResponse))
+
+    def mark(self, name: str) -> RefInfo:
+        """Names this position: the ref SESSION/marks/NAME. What has a ref is never thinned."""
+        commit = self.commit(mark=name)
+        assert commit.ref is not None  # the server sets it
+        return commit.ref
+
+    def set_checkpoints(self, policy: CheckpointPolicy) -> SessionInfo:
+        """Replaces the policy, from the next call on."""
+        request = sessions_pb2.UpdateSessionRequest(session_id=self.id,
+                                                    checkpoints=p.policy(policy),
+                                                    request_id=p.new_request_id())
+        return p.session_info(self._client._unary("Sessions", "UpdateSession", request,
+                                                  p.resources.Session))
+
+    def log(self) -> Log:
+        """The positions to go back to, and what every other one costs."""
+        return self._client._log(p.log_request(self.id, ""))
+
+    def edit(self, token_count: int, content: p.ContentLike) -> Edit:
+        """Another history from `token_count` on. The old line stays under a mark. After an error
+        the steps before it stand."""
+        end = self.info().token_count
+        self.rewind(token_count, expected_token_count=end, dry_run=True)
+        before = self.mark(f"before-edit-{end}")
+        rewound = self.rewind(token_count, expected_token_count=end)
+        return Edit(before, rewound, self.append(content, expected_token_count=token_count))
 
     def fork(self, count: int = 1, *, prefix: str = "", names: Sequence[str] = (),
              labels: Mapping[str, str] | None = None) -> list["Session"]:
@@ -140,8 +169,10 @@ class Client:
 
     def create_session(self, session_id: str = "", *, state: str = "", from_ref: str = "",
                        history: p.ContentLike | None = None, ref: str = "",
-                       labels: Mapping[str, str] | None = None) -> tuple[Session, Usage]:
-        request = p.create_session_request(session_id, state, from_ref, history, ref, labels or {})
+                       labels: Mapping[str, str] | None = None,
+                       checkpoints: CheckpointPolicy | None = None) -> tuple[Session, Usage]:
+        request = p.create_session_request(session_id, state, from_ref, history, ref, labels or {},
+                                           checkpoints)
         response = self._unary("Sessions", "CreateSession", request,
                                sessions_pb2.CreateSessionResponse)
         return Session(self, response.session.id), p.usage(response.usage)
@@ -191,6 +222,10 @@ class Client:
         request = states_pb2.GetLineageRequest(id=state_id)
         for page in self._pages("States", "GetLineage", request, states_pb2.GetLineageResponse):
             yield from map(p.state_info, page.states)
+
+    def log(self, state_id: str) -> Log:
+        """Of a state or ref; of a session: session(...).log()."""
+        return self._log(p.log_request("", state_id))
 
     def delete_state(self, state_id: str) -> None:
         request = states_pb2.DeleteStateRequest(id=state_id, request_id=p.new_request_id())
@@ -256,6 +291,9 @@ class Client:
             if not response.next_page_token:
                 return
             request.page_token = response.next_page_token
+
+    def _log(self, request: states_pb2.GetLogRequest) -> Log:
+        return p.log(list(self._pages("States", "GetLog", request, states_pb2.GetLogResponse)))
 
     def _generate(self, request: sessions_pb2.GenerateRequest) -> Generation:
         call = self._channel.unary_stream(

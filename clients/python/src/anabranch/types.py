@@ -38,6 +38,20 @@ class SessionInfo:
     labels: dict[str, str] = field(default_factory=dict)
     loaded: bool = False
     busy: bool = False
+    checkpoints: "CheckpointPolicy | None" = None
+
+
+@dataclass(frozen=True)
+class CheckpointPolicy:
+    """Which states a session captures by itself, and which it gives up again. `every`: tokens between
+    positions of the grid; 0: as the server does, -1: none. `thinning`: "logarithmic" or "none". The
+    limits are on what may be thinned; 0: none. See proto/anabranch/v1/resources.proto."""
+    turn_ends: bool = True
+    every: int = 0
+    thinning: str = "logarithmic"
+    thin_turn_ends: bool = False
+    max_states: int = 0
+    max_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -55,6 +69,8 @@ class StateInfo:
     expire_time: datetime.datetime | None = None
     pinned: bool = False
     etag: str = ""
+    kind: str = ""  # "turn", "mark", "grid", "fork", "idle", "merge"
+    thinned: bool = False
 
 
 @dataclass(frozen=True)
@@ -160,3 +176,42 @@ class Merge:
     ref: RefInfo | None
     ancestor_id: str
     usage: Usage
+
+
+@dataclass(frozen=True)
+class LogEntry:
+    """A position with a state. Token count p up to `next_token_count` is reached by replaying
+    p - state.token_count tokens."""
+    state: StateInfo
+    ref_names: tuple[str, ...]
+    session_ids: tuple[str, ...]
+    child_count: int
+    next_token_count: int
+
+
+@dataclass(frozen=True)
+class Log:
+    """Positions with a state, newest first; below `first_token_count` nothing can be reached."""
+    entries: tuple[LogEntry, ...]
+    token_count: int
+    first_token_count: int
+
+    def base_of(self, position: int) -> LogEntry | None:
+        """The entry that a rewind to `position` goes on from; None: the beginning."""
+        return next((e for e in self.entries if e.state.token_count <= position), None)
+
+    def replay_to(self, position: int) -> int:
+        """Tokens that a rewind to `position` replays."""
+        if not self.first_token_count <= position <= self.token_count:
+            raise ValueError(f"{position} is not between {self.first_token_count} and "
+                             f"{self.token_count}")
+        base = self.base_of(position)
+        return position - (base.state.token_count if base else 0)
+
+
+@dataclass(frozen=True)
+class Edit:
+    """`before` is the ref of the old line's end."""
+    before: RefInfo
+    rewind: Rewind
+    append: Append

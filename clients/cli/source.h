@@ -1,0 +1,18 @@
+// What a user names: a session, a ref or a state.
+#pragma once
+
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "clients/cpp/client.h"
+
+namespace anabranch::cli {
+
+// The log of what `source` names: a state by its id, else a session, else a ref. NOT_FOUND names
+// it.
+absl::StatusOr<PositionLog> LogOf(Client& client, const std::string& source);
+
+// The state from which `position` is reached; empty: the beginning.
+std::string BaseOf(const PositionLog& log, int64_t position);
+
+}  // namespace anabranch::cli
