@@ -28,6 +28,13 @@ absl::Status HandleGetLineage(const ServiceContext& service, const Call& call,
 // The positions with a state (state_log.cc).
 absl::Status HandleGetLog(const ServiceContext& service, const Call& call,
                           const v1::GetLogRequest& request, v1::GetLogResponse* response);
+// States with all their parents (state_graph.cc).
+absl::Status HandleGetGraph(const ServiceContext& service, const Call& call,
+                            const v1::GetGraphRequest& request, v1::GetGraphResponse* response);
+// How large the tensors of a state are (state_statistics.cc). FAILED_PRECONDITION for a state of
+// another model.
+absl::Status HandleGetStateStats(const ServiceContext& service, const Call& call,
+                                 const v1::GetStateStatsRequest& request, v1::StateStats* response);
 // Of a session: what is durable.
 absl::Status HandleGetTokens(const ServiceContext& service, const Call& call,
                              const v1::GetTokensRequest& request, v1::GetTokensResponse* response);

@@ -15,6 +15,7 @@ inline constexpr int kMaxLabels = 64;
 inline constexpr int kMaxLabelKeyBytes = 128, kMaxLabelValueBytes = 1024;
 inline constexpr int kMaxStopStrings = 16, kMaxStopStringBytes = 256;
 inline constexpr int kDefaultPageSize = 100, kMaxPageSize = 1000;
+inline constexpr int kDefaultGraphStates = 1000, kMaxGraphStates = 5000;
 inline constexpr int64_t kMaxTokensPerListing = 500000;
 inline constexpr int32_t kDefaultGenerateTokens = 256;
 inline constexpr int32_t kMaxTopLogprobs = 20;

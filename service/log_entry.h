@@ -7,7 +7,7 @@
 
 namespace anabranch {
 
-// All but next_token_count, which depends on the listing. Blocks.
+// All but next_token_count and base_ids, which depend on the listing. Blocks.
 absl::StatusOr<v1::LogEntry> MakeLogEntry(StateStore& store, const StateRecord& state);
 
 }  // namespace anabranch

@@ -58,6 +58,18 @@ grpc::ServerUnaryReactor* StatesService::GetLog(grpc::CallbackServerContext* con
   return Run(service_, context, "GetLog", kReads, request, response, HandleGetLog);
 }
 
+grpc::ServerUnaryReactor* StatesService::GetGraph(grpc::CallbackServerContext* context,
+                                                  const v1::GetGraphRequest* request,
+                                                  v1::GetGraphResponse* response) {
+  return Run(service_, context, "GetGraph", kReads, request, response, HandleGetGraph);
+}
+
+grpc::ServerUnaryReactor* StatesService::GetStateStats(grpc::CallbackServerContext* context,
+                                                       const v1::GetStateStatsRequest* request,
+                                                       v1::StateStats* response) {
+  return Run(service_, context, "GetStateStats", kReads, request, response, HandleGetStateStats);
+}
+
 grpc::ServerUnaryReactor* StatesService::GetTokens(grpc::CallbackServerContext* context,
                                                    const v1::GetTokensRequest* request,
                                                    v1::GetTokensResponse* response) {

@@ -34,6 +34,13 @@ class StatesService final : public v1::States::CallbackService {
   grpc::ServerUnaryReactor* GetLog(grpc::CallbackServerContext* context,
                                    const v1::GetLogRequest* request,
                                    v1::GetLogResponse* response) override;
+  // For drawing: who goes on from whom, and what is in a state.
+  grpc::ServerUnaryReactor* GetGraph(grpc::CallbackServerContext* context,
+                                     const v1::GetGraphRequest* request,
+                                     v1::GetGraphResponse* response) override;
+  grpc::ServerUnaryReactor* GetStateStats(grpc::CallbackServerContext* context,
+                                          const v1::GetStateStatsRequest* request,
+                                          v1::StateStats* response) override;
   grpc::ServerUnaryReactor* GetTokens(grpc::CallbackServerContext* context,
                                       const v1::GetTokensRequest* request,
                                       v1::GetTokensResponse* response) override;

@@ -88,6 +88,7 @@ std::unique_ptr<CLI::App> BuildApp(Cli& cli) {
   AddSessionCommands(*app, cli);
   AddBranchCommands(*app, cli);
   AddLogCommands(*app, cli);
+  AddGraphCommand(*app, cli);
   AddMergeCommand(*app, cli);
   AddSearchCommand(*app, cli);
   AddStateCommands(*app, cli);

@@ -6,6 +6,8 @@
 #include "clients/cli/commands.h"
 #include "clients/cli/format.h"
 #include "clients/cli/json_output.h"
+#include "clients/cli/source.h"
+#include "clients/cli/state_plot.h"
 #include "statestore/base/status_macros.h"
 
 namespace anabranch::cli {
@@ -53,6 +55,8 @@ absl::Status Show(Cli& cli, const std::string& id) {
   PrintFields({{"state", state.id()},
                {"parents", parents},
                {"operation", state.operation()},
+               {"kind", state.kind().empty() ? "-" : state.kind()},
+               {"thinned", state.thinned() ? "yes" : "no"},
                {"tokens", HumanCount(state.token_count())},
                {"span tokens", HumanCount(state.span_token_count())},
                {"size", HumanBytes(state.size_bytes())},
@@ -63,6 +67,17 @@ absl::Status Show(Cli& cli, const std::string& id) {
                {"model", state.model_fingerprint()},
                {"numerics", state.numerics_profile()}},
               cli.streams.out);
+  return absl::OkStatus();
+}
+
+absl::Status Plot(Cli& cli, const std::string& id, const std::string& svg_file) {
+  ANABRANCH_ASSIGN_OR_RETURN(const v1::StateStats stats, cli.client().GetStateStats(id));
+  if (!svg_file.empty()) return WriteFile(svg_file, PlotSvg(stats));
+  if (cli.options.json) {
+    PrintJson(ToJson(stats), cli.streams.out);
+  } else {
+    cli.streams.out << PlotText(stats, cli.streams.out_terminal);
+  }
   return absl::OkStatus();
 }
 
@@ -95,7 +110,15 @@ void AddStateCommands(CLI::App& app, Cli& cli) {
 
   CLI::App* show = group->add_subcommand("show", "Show one state");
   show->add_option("STATE", *id, "State or ref")->required();
-  show->callback([&cli, id] { cli.command = [id](Cli& c) { return Show(c, *id); }; });
+  auto plot = std::make_shared<bool>(false);
+  auto svg = std::make_shared<std::string>();
+  show->add_flag("--plot", *plot, "Draw how large its tensors are, layer by layer, head by head");
+  show->add_option("--svg", *svg, "Draw that into an SVG file")->type_name("FILE");
+  show->callback([&cli, id, plot, svg] {
+    cli.command = [id, plot, svg](Cli& c) {
+      return *plot || !svg->empty() ? Plot(c, *id, *svg) : Show(c, *id);
+    };
+  });
 
   CLI::App* log = group->add_subcommand("log", "A state and its ancestors, newest first");
   log->add_option("STATE", *id, "State or ref")->required();

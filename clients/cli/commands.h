@@ -13,6 +13,7 @@ void AddAskCommand(CLI::App& app, Cli& cli);         // command_ask.cc
 void AddAppendCommand(CLI::App& app, Cli& cli);      // command_append.cc
 void AddSessionCommands(CLI::App& app, Cli& cli);    // command_session.cc
 void AddBranchCommands(CLI::App& app, Cli& cli);     // command_branch.cc
+void AddGraphCommand(CLI::App& app, Cli& cli);       // command_graph.cc
 void AddLogCommands(CLI::App& app, Cli& cli);        // command_log.cc
 void AddMergeCommand(CLI::App& app, Cli& cli);       // command_merge.cc
 void AddSearchCommand(CLI::App& app, Cli& cli);      // command_search.cc

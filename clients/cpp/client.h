@@ -127,6 +127,10 @@ class Client {
                                                     int64_t limit = 0);
   // All positions with a state, through as many pages as it takes.
   absl::StatusOr<PositionLog> GetLog(v1::GetLogRequest request);
+  // States with all their parents.
+  absl::StatusOr<v1::GetGraphResponse> GetGraph(const v1::GetGraphRequest& request);
+  // How large the tensors of a state are.
+  absl::StatusOr<v1::StateStats> GetStateStats(const std::string& id_or_ref);
   // One page, as the request says.
   absl::StatusOr<v1::GetTokensResponse> GetTokens(const v1::GetTokensRequest& request);
 

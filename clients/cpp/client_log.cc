@@ -29,6 +29,17 @@ absl::StatusOr<PositionLog> Client::GetLog(v1::GetLogRequest request) {
   }
 }
 
+absl::StatusOr<v1::GetGraphResponse> Client::GetGraph(const v1::GetGraphRequest& request) {
+  return CallUnary(QuickLimits(options_), *stubs_->states, &v1::States::Stub::GetGraph, request);
+}
+
+absl::StatusOr<v1::StateStats> Client::GetStateStats(const std::string& id_or_ref) {
+  v1::GetStateStatsRequest request;
+  request.set_id(id_or_ref);
+  return CallUnary(QuickLimits(options_), *stubs_->states, &v1::States::Stub::GetStateStats,
+                   request);
+}
+
 absl::StatusOr<v1::Session> Client::UpdateSession(v1::UpdateSessionRequest request) {
   EnsureRequestId(request);
   return CallUnary(QuickLimits(options_), *stubs_->sessions, &v1::Sessions::Stub::UpdateSession,

@@ -306,6 +306,86 @@ TEST_P(LineageTest, ALogNamesRefsSessionsAndForks) {
   EXPECT_EQ(GetLog(request, &response).error_code(), StatusCode::INVALID_ARGUMENT);
 }
 
+TEST_P(LineageTest, AGraphHoldsEveryParentAndJumpsOverWhatWasThinned) {
+  ASSERT_TRUE(Create("ann", Grid(16)).ok());
+  ASSERT_TRUE(client_->AppendTokens("ann", SomeTokens(20, 1)).has_done);
+  ForkTo("ann", "ben");
+  ASSERT_TRUE(client_->AppendTokens("ann", SomeTokens(600, 2)).has_done);
+  ASSERT_TRUE(client_->AppendTokens("ben", SomeTokens(40, 3)).has_done);
+  v1::MergeRequest merge;
+  merge.add_inputs()->set_id(Log("ann").entries(0).state().id());
+  merge.add_inputs()->set_id(Log("ben").entries(0).state().id());
+  merge.set_ref("both");
+  v1::MergeResponse merged;
+  const grpc::Status status = client_->states().Merge(TestClient::Context().get(), merge, &merged);
+  ASSERT_TRUE(status.ok()) << status.error_message();
+  EXPECT_EQ(merged.ancestor_id(), Log("ann").entries(Log("ann").entries_size() - 2).state().id());
+  const auto graph = [&](const std::string& state, bool ancestors_only, int32_t max_states) {
+    v1::GetGraphRequest request;
+    if (!state.empty()) request.set_state_id(state);
+    request.set_ancestors_only(ancestors_only);
+    request.set_max_states(max_states);
+    v1::GetGraphResponse response;
+    const grpc::Status got =
+        client_->states().GetGraph(TestClient::Context().get(), request, &response);
+    EXPECT_TRUE(got.ok()) << got.error_message();
+    return response;
+  };
+  const v1::GetGraphResponse all = graph("", false, 0);
+  std::vector<std::string> ids;
+  for (const v1::LogEntry& entry : all.entries()) {
+    EXPECT_FALSE(entry.state().thinned());
+    EXPECT_EQ(entry.base_ids_size(), entry.state().parent_ids_size());
+    for (const std::string& base : entry.base_ids()) {
+      EXPECT_EQ(std::count(ids.begin(), ids.end(), base), 0) << "a parent above its child";
+    }
+    ids.push_back(entry.state().id());
+  }
+  EXPECT_EQ(all.entries(0).ref_names(0), "both");
+  EXPECT_EQ(all.entries(0).base_ids_size(), 2);
+  EXPECT_FALSE(all.truncated());
+  EXPECT_EQ(graph("both", true, 0).entries_size(), all.entries_size());
+  EXPECT_EQ(graph(merge.inputs(1).id(), false, 0).entries_size(), all.entries_size());
+  EXPECT_LT(graph(merge.inputs(1).id(), true, 0).entries_size(), all.entries_size());
+  const v1::GetGraphResponse near = graph("both", false, 3);
+  EXPECT_TRUE(near.truncated());
+  EXPECT_EQ(near.entries_size(), 3);
+}
+
+TEST_P(LineageTest, StatisticsAreEqualForEqualStates) {
+  const std::vector<int32_t> tokens = SomeTokens(300, 4);
+  const auto stats = [&](const std::string& id) {
+    v1::GetStateStatsRequest request;
+    request.set_id(Log(id).entries(0).state().id());
+    v1::StateStats response;
+    const grpc::Status status =
+        client_->states().GetStateStats(TestClient::Context().get(), request, &response);
+    EXPECT_TRUE(status.ok()) << status.error_message();
+    return response;
+  };
+  ASSERT_TRUE(Create("straight", Grid(-1)).ok());
+  ASSERT_TRUE(client_->AppendTokens("straight", tokens).has_done);
+  ASSERT_TRUE(Create("pieces", Grid(16)).ok());
+  ASSERT_TRUE(client_->AppendTokens("pieces", {tokens.begin(), tokens.begin() + 77}).has_done);
+  ASSERT_TRUE(client_->AppendTokens("pieces", {tokens.begin() + 77, tokens.end()}).has_done);
+  v1::StateStats a = stats("straight"), b = stats("pieces");
+  EXPECT_NE(a.state_id(), b.state_id());
+  EXPECT_EQ(a.token_count(), 300);
+  b.set_state_id(a.state_id());
+  EXPECT_EQ(a.SerializeAsString(), b.SerializeAsString());
+  for (const v1::TensorStats& tensor : a.tensors()) {
+    EXPECT_GT(tensor.norms_size(), 0);
+    EXPECT_EQ(tensor.nonfinite_count(), 0);
+    EXPECT_GT(tensor.max_abs(), 0) << tensor.kind();
+    const bool pages = tensor.kind() == "keys" || tensor.kind() == "values";
+    if (pages) EXPECT_EQ(tensor.shape(0), 300);
+    EXPECT_EQ(tensor.norms_size(), tensor.kind() == "logits" ? 1 : tensor.shape(pages ? 1 : 0));
+  }
+  EXPECT_EQ(a.tensors(a.tensors_size() - 1).kind(), "logits");
+  ASSERT_TRUE(client_->AppendTokens("straight", {1}).has_done);
+  EXPECT_NE(stats("straight").tensors(0).checksum(), b.tensors(0).checksum());
+}
+
 INSTANTIATE_TEST_SUITE_P(Models, LineageTest, testing::Values("mamba2", "granitemoehybrid_dense"),
                          [](const auto& info) { return std::string(info.param); });
 

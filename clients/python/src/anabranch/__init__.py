@@ -14,7 +14,7 @@ from .aio import AsyncClient, AsyncGeneration, AsyncSession
 from .client import Client, Generation, Session
 from .errors import (Aborted, AlreadyExists, AnabranchError, Cancelled, DataLoss, DeadlineExceeded,
                      FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted, Unavailable)
-from .types import CheckpointPolicy, Edit, Log, LogEntry
+from .types import CheckpointPolicy, Edit, Graph, Log, LogEntry, StateStats, TensorStats
 from .types import (Append, Commit, Delta, Merge, Message, RefInfo, Reply, Rewind, Score,
                     Search, SearchHit, SessionInfo, StateInfo, Token, Usage)
 
@@ -24,5 +24,5 @@ __all__ = [
     "FailedPrecondition", "Generation", "InvalidArgument", "Merge", "Message", "NotFound",
     "RefInfo", "Reply", "ResourceExhausted", "Rewind", "Score", "Search", "SearchHit", "Session", "SessionInfo",
     "StateInfo", "Token", "Unavailable", "Usage",
-    "CheckpointPolicy", "Edit", "Log", "LogEntry",
+    "CheckpointPolicy", "Edit", "Graph", "Log", "LogEntry", "StateStats", "TensorStats",
 ]

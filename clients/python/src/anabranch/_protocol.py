@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .types import Graph, StateStats, TensorStats
 from .types import (Append, CheckpointPolicy, Commit, Delta, Log, LogEntry, Merge, Message, RefInfo,
                     Reply, Rewind, Score, SessionInfo, StateInfo, Token, Usage)
 from .v1 import resources_pb2 as resources
@@ -193,9 +194,31 @@ def merge(m: states.MergeResponse) -> Merge:
 
 def log_entry(m: states.LogEntry) -> LogEntry:
     return LogEntry(state_info(m.state), tuple(m.ref_names), tuple(m.session_ids), m.child_count,
-                    m.next_token_count)
+                    m.next_token_count, tuple(m.base_ids))
 
 
 def log(pages: Sequence[states.GetLogResponse]) -> Log:
     return Log(tuple(log_entry(e) for page in pages for e in page.entries), pages[0].token_count,
                pages[-1].first_token_count)
+
+
+def graph_request(session: str, state: str, ancestors_only: bool,
+                  max_states: int) -> states.GetGraphRequest:
+    if session and state:
+        raise ValueError("give at most one of session and state")
+    request = states.GetGraphRequest(ancestors_only=ancestors_only, max_states=max_states)
+    if session:
+        request.session_id = session
+    elif state:
+        request.state_id = state
+    return request
+
+
+def graph(m: states.GetGraphResponse) -> Graph:
+    return Graph(tuple(log_entry(e) for e in m.entries), m.truncated)
+
+
+def state_stats(m: states.StateStats) -> StateStats:
+    return StateStats(m.state_id, m.token_count, tuple(
+        TensorStats(t.layer, t.kind, tuple(t.shape), tuple(t.norms), t.max_abs, t.nonfinite_count,
+                    t.checksum) for t in m.tensors))

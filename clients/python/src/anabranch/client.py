@@ -10,7 +10,7 @@ import grpc
 from . import _protocol as p
 from . import _search
 from .errors import AlreadyExists, NotFound, from_rpc_error
-from .types import CheckpointPolicy, Edit, Log
+from .types import CheckpointPolicy, Edit, Graph, Log, StateStats
 from .types import (Append, Commit, Delta, Merge, Message, RefInfo, Reply, Rewind, Score,
                     Search, SessionInfo, StateInfo, Usage)
 from .v1 import admin_pb2, search_pb2, sessions_pb2, states_pb2
@@ -226,6 +226,18 @@ class Client:
     def log(self, state_id: str) -> Log:
         """Of a state or ref; of a session: session(...).log()."""
         return self._log(p.log_request("", state_id))
+
+    def graph(self, *, session: str = "", state: str = "", ancestors_only: bool = False,
+              max_states: int = 0) -> Graph:
+        """States with all their parents: around a session or a state or ref, or all."""
+        request = p.graph_request(session, state, ancestors_only, max_states)
+        return p.graph(self._unary("States", "GetGraph", request, states_pb2.GetGraphResponse))
+
+    def state_stats(self, state_id: str) -> StateStats:
+        """How large the tensors of a state are."""
+        request = states_pb2.GetStateStatsRequest(id=state_id)
+        return p.state_stats(self._unary("States", "GetStateStats", request,
+                                         states_pb2.StateStats))
 
     def delete_state(self, state_id: str) -> None:
         request = states_pb2.DeleteStateRequest(id=state_id, request_id=p.new_request_id())

@@ -187,6 +187,7 @@ class LogEntry:
     session_ids: tuple[str, ...]
     child_count: int
     next_token_count: int
+    base_ids: tuple[str, ...] = ()  # of a graph: for each parent the nearest that is not thinned
 
 
 @dataclass(frozen=True)
@@ -215,3 +216,29 @@ class Edit:
     before: RefInfo
     rewind: Rewind
     append: Append
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Children before their parents, otherwise the newest first."""
+    entries: tuple[LogEntry, ...]
+    truncated: bool
+
+
+@dataclass(frozen=True)
+class TensorStats:
+    """One tensor of a state; `norms` by head. See proto/anabranch/v1/states.proto."""
+    layer: int
+    kind: str  # "window", "recurrent", "steps", "keys", "values", "logits" (of layer -1)
+    shape: tuple[int, ...]
+    norms: tuple[float, ...]
+    max_abs: float
+    nonfinite_count: int
+    checksum: int
+
+
+@dataclass(frozen=True)
+class StateStats:
+    state_id: str
+    token_count: int
+    tensors: tuple[TensorStats, ...]

@@ -1,0 +1,24 @@
+"""The examples run as they are, against a real server."""
+import os
+import pathlib
+import subprocess
+import sys
+
+EXAMPLES = pathlib.Path(__file__).parents[3] / "clients" / "python" / "examples"
+
+
+def test_time_travel(server):
+    done = subprocess.run([sys.executable, EXAMPLES / "time_travel.py", server.addr],
+                          capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "the lines part at token" in done.stdout
+
+
+def test_time_travel_is_accepted_on_a_small_session():
+    script = EXAMPLES.parents[2] / "tests" / "acceptance" / "time_travel.py"
+    model = EXAMPLES.parents[2] / "tests" / "golden" / "models" / "mamba2"
+    done = subprocess.run([sys.executable, script, "--server", os.environ["ANABRANCHD"],
+                           "--model", model, "--tokens", "400", "--positions", "8", "--every", "16"],
+                          capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "8 of 8" in done.stdout
