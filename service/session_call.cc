@@ -49,8 +49,8 @@ absl::Status SessionCall::Open(const std::string& session_id, int64_t expected_t
   return CheckTokenCount(session_id, token_count(), expected_token_count);
 }
 
-absl::Status SessionCall::OpenNew(const SessionRecord& record) {
-  ANABRANCH_ASSIGN_OR_RETURN(lease_, service_->sessions->AcquireNew(record));
+absl::Status SessionCall::OpenNew(const SessionRecord& record, std::vector<int32_t> tail) {
+  ANABRANCH_ASSIGN_OR_RETURN(lease_, service_->sessions->AcquireNew(record, std::move(tail)));
   return absl::OkStatus();
 }
 
@@ -108,7 +108,7 @@ void SessionCall::Read(std::vector<int32_t> tokens, const Done& done) {
   work.sequence = lease_->sequence();
   work.tokens = std::move(tokens);
   work.options = call_->work_options();
-  work.checkpoint_every = journal->Grid(service_->checkpoint_every);
+  work.checkpoint_every = journal->Grid(checkpoint_every_);
   work.on_progress = LogInto(journal);
   work.on_checkpoint = CheckpointInto(journal);
   work.on_done = [self = shared_from_this(), done](const absl::Status& status,
@@ -127,7 +127,7 @@ void SessionCall::Generate(GenerateWork work, FinishReason* reason, const Done& 
   const std::shared_ptr<SessionJournal> journal = lease_->shared_journal();
   work.sequence = lease_->sequence();
   work.options = call_->work_options();
-  work.checkpoint_every = journal->Grid(service_->checkpoint_every);
+  work.checkpoint_every = journal->Grid(checkpoint_every_);
   work.on_progress = LogInto(journal);
   work.on_checkpoint = CheckpointInto(journal);
   work.on_done = [self = shared_from_this(), reason, done](

@@ -24,14 +24,17 @@ class SessionCall : public std::enable_shared_from_this<SessionCall> {
  public:
   using Done = std::function<void(absl::Status)>;
 
-  SessionCall(ServiceContext* service, CallPtr call) : service_(service), call_(std::move(call)) {}
+  SessionCall(ServiceContext* service, CallPtr call)
+      : service_(service), call_(std::move(call)), checkpoint_every_(service->checkpoint_every) {}
 
   // True: the request was answered before, `answer` is filled and the call is over.
   absl::StatusOr<bool> Claim(const std::string& request_id, google::protobuf::Message* answer);
   // Leases a stored session. expected_token_count 0: any; otherwise ABORTED if it differs.
   absl::Status Open(const std::string& session_id, int64_t expected_token_count);
-  // Leases a session that does not exist yet.
-  absl::Status OpenNew(const SessionRecord& record);
+  // Leases a session that does not exist yet; `tail`: tokens that it has after its head state.
+  absl::Status OpenNew(const SessionRecord& record, std::vector<int32_t> tail = {});
+  // No states on the checkpoint grid, only those that are asked for.
+  void DisableCheckpoints() { checkpoint_every_ = 0; }
 
   void Load(const Done& done);
   // Reads tokens: logged step by step, with states captured on the checkpoint grid.
@@ -57,6 +60,7 @@ class SessionCall : public std::enable_shared_from_this<SessionCall> {
   // Everything the session has read; once loaded, and while no work of this call runs.
   const std::vector<int32_t>& tokens() { return service_->engine->Tokens(lease_->sequence()); }
   int64_t token_count() { return lease_->journal().view().token_count; }
+  bool opened() const { return lease_ != nullptr; }
   SessionLease& lease() { return *lease_; }
   const Call& call() const { return *call_; }
   v1::Usage& usage() { return call_->usage; }
@@ -70,6 +74,7 @@ class SessionCall : public std::enable_shared_from_this<SessionCall> {
 
   ServiceContext* const service_;
   CallPtr call_;
+  int64_t checkpoint_every_;
   AnswerBook::Claim claim_;
   SessionLeasePtr lease_;
 };

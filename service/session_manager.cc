@@ -75,7 +75,8 @@ absl::StatusOr<SessionLeasePtr> SessionManager::Acquire(const std::string& tenan
   return std::make_shared<SessionLease>(this, std::move(session));
 }
 
-absl::StatusOr<SessionLeasePtr> SessionManager::AcquireNew(const SessionRecord& record) {
+absl::StatusOr<SessionLeasePtr> SessionManager::AcquireNew(const SessionRecord& record,
+                                                           std::vector<int32_t> tail) {
   const auto taken =
       ErrorWithReason(absl::StatusCode::kAlreadyExists, "SESSION_EXISTS",
                       absl::StrCat("session ", record.id, " exists"), {{"session_id", record.id}});
@@ -86,8 +87,8 @@ absl::StatusOr<SessionLeasePtr> SessionManager::AcquireNew(const SessionRecord& 
   session->tenant = record.tenant;
   session->id = record.id;
   session->busy = true;
-  session->journal = std::make_shared<SessionJournal>(store_, metrics_, record,
-                                                      std::vector<int32_t>(), /*created=*/false);
+  session->journal = std::make_shared<SessionJournal>(store_, metrics_, record, std::move(tail),
+                                                      /*created=*/false);
   absl::MutexLock lock(&mutex_);
   if (!sessions_.emplace(Key(record.tenant, record.id), session).second) return taken;
   return std::make_shared<SessionLease>(this, std::move(session));
@@ -247,10 +248,10 @@ absl::StatusOr<SequencePtr> SessionManager::WithRoom(
   }
 }
 
-absl::Status SessionManager::MakeRoom() {
+absl::Status SessionManager::MakeRoom(int32_t slots) {
   while (true) {
     const SlotPool::Usage usage = engine_->stats().slots;
-    if (usage.slots_used < usage.slots_total) return absl::OkStatus();
+    if (usage.slots_used + slots <= usage.slots_total) return absl::OkStatus();
     if (!UnloadOne()) {
       return ErrorWithReason(absl::StatusCode::kResourceExhausted, "SLOTS_EXHAUSTED",
                              "all slots of the engine are busy: retry later");

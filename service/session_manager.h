@@ -33,8 +33,10 @@ class SessionManager {
   // The right to change a stored session. NOT_FOUND; ABORTED (SESSION_BUSY) while another call has
   // it. Blocks.
   absl::StatusOr<SessionLeasePtr> Acquire(const std::string& tenant, const std::string& id);
-  // The same for a session that is not in the library yet. ALREADY_EXISTS. Blocks.
-  absl::StatusOr<SessionLeasePtr> AcquireNew(const SessionRecord& record);
+  // The same for a session that is not in the library yet, with `tail` after its head state.
+  // ALREADY_EXISTS. Blocks.
+  absl::StatusOr<SessionLeasePtr> AcquireNew(const SessionRecord& record,
+                                             std::vector<int32_t> tail = {});
 
   // What is known of a session, without a lease. NOT_FOUND. Blocks.
   absl::StatusOr<SessionView> View(const std::string& tenant, const std::string& id);
@@ -49,9 +51,9 @@ class SessionManager {
   void Load(const SessionLeasePtr& lease, const WorkOptions& options, v1::Usage* usage,
             const std::function<void(absl::Status)>& done);
 
-  // Makes sure that a slot is free, by unloading idle sessions. RESOURCE_EXHAUSTED
-  // (SLOTS_EXHAUSTED) if all are busy. Blocks.
-  absl::Status MakeRoom();
+  // Makes sure that so many slots are free, by unloading idle sessions. RESOURCE_EXHAUSTED
+  // (SLOTS_EXHAUSTED) if too many are busy. Blocks.
+  absl::Status MakeRoom(int32_t slots = 1);
 
   // Makes room for `tokens` more tokens of attention, likewise, as far as idle sessions can give
   // it. Blocks.

@@ -1,6 +1,7 @@
 #include "service/sessions_service.h"
 
 #include "service/append_reactor.h"
+#include "service/delegate_reactor.h"
 #include "service/generate_reactor.h"
 #include "service/names.h"
 #include "service/paging.h"
@@ -94,6 +95,11 @@ grpc::ServerBidiReactor<v1::AppendRequest, v1::AppendResponse>* SessionsService:
 grpc::ServerWriteReactor<v1::GenerateResponse>* SessionsService::Generate(
     grpc::CallbackServerContext* context, const v1::GenerateRequest* request) {
   return new GenerateReactor(service_, context, request);
+}
+
+grpc::ServerWriteReactor<v1::DelegateResponse>* SessionsService::Delegate(
+    grpc::CallbackServerContext* context, const v1::DelegateRequest* request) {
+  return new DelegateReactor(service_, context, request);
 }
 
 grpc::ServerUnaryReactor* SessionsService::Score(grpc::CallbackServerContext* context,

@@ -33,6 +33,8 @@ class SessionsService final : public v1::Sessions::CallbackService {
       grpc::CallbackServerContext* context) override;
   grpc::ServerWriteReactor<v1::GenerateResponse>* Generate(
       grpc::CallbackServerContext* context, const v1::GenerateRequest* request) override;
+  grpc::ServerWriteReactor<v1::DelegateResponse>* Delegate(
+      grpc::CallbackServerContext* context, const v1::DelegateRequest* request) override;
   // Run the model.
   grpc::ServerUnaryReactor* Score(grpc::CallbackServerContext* context,
                                   const v1::ScoreRequest* request,

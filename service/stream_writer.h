@@ -1,10 +1,11 @@
 // The writing half of a streaming reactor: one write is under way at a time, what is sent meanwhile
-// is merged into one message, and the last message or error comes after it. So a slow reader costs
-// one pending message, not a queue.
+// is merged into messages of at most about kMaxMergedBytes, and the last message or error comes
+// after them. So a slow reader costs what it has not read yet, and few messages.
 #pragma once
 
 #include <grpcpp/grpcpp.h>
 
+#include <deque>
 #include <optional>
 #include <utility>
 
@@ -12,6 +13,9 @@
 #include "absl/synchronization/mutex.h"
 
 namespace anabranch {
+
+// Well below what clients accept (kMaxMessageBytes).
+inline constexpr size_t kMaxMergedBytes = 1 << 20;
 
 // `Reactor` is grpc::ServerWriteReactor<Response> or grpc::ServerBidiReactor<..., Response>.
 // Thread rule: Send and End may be called from any thread; nothing may follow End.
@@ -33,10 +37,13 @@ class StreamWriter : public Reactor {
   void Send(Response response) {
     Locked([&] {
       if (ending_) return;
-      if (pending_) {
-        Merge(std::move(response), &*pending_);
+      const size_t bytes = response.ByteSizeLong();
+      if (pending_.empty() || last_bytes_ + bytes > kMaxMergedBytes) {
+        pending_.push_back(std::move(response));
+        last_bytes_ = bytes;
       } else {
-        pending_ = std::move(response);
+        Merge(std::move(response), &pending_.back());
+        last_bytes_ += bytes;
       }
     });
   }
@@ -68,8 +75,9 @@ class StreamWriter : public Reactor {
   // Starts the pending message. True, once, when it is time to end the call.
   bool Next() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     if (writing_ || finished_) return false;
-    if (pending_ && !broken_) {
-      current_ = *std::exchange(pending_, std::nullopt);
+    if (!pending_.empty() && !broken_) {
+      current_ = std::move(pending_.front());
+      pending_.pop_front();
       writing_ = true;
       this->StartWrite(&current_);
       return false;
@@ -90,7 +98,9 @@ class StreamWriter : public Reactor {
 
   absl::Mutex mutex_;
   Response current_ ABSL_GUARDED_BY(mutex_);  // on its way; not touched until OnWriteDone
-  std::optional<Response> pending_ ABSL_GUARDED_BY(mutex_), last_ ABSL_GUARDED_BY(mutex_);
+  std::deque<Response> pending_ ABSL_GUARDED_BY(mutex_);
+  size_t last_bytes_ ABSL_GUARDED_BY(mutex_) = 0;  // of pending_.back(), at most
+  std::optional<Response> last_ ABSL_GUARDED_BY(mutex_);
   grpc::Status status_ ABSL_GUARDED_BY(mutex_);
   // A write is under way; End was called.
   bool writing_ ABSL_GUARDED_BY(mutex_) = false, ending_ ABSL_GUARDED_BY(mutex_) = false;

@@ -89,6 +89,7 @@ std::unique_ptr<CLI::App> BuildApp(Cli& cli) {
   AddBranchCommands(*app, cli);
   AddLogCommands(*app, cli);
   AddGraphCommand(*app, cli);
+  AddDelegateCommand(*app, cli);
   AddMergeCommand(*app, cli);
   AddSearchCommand(*app, cli);
   AddStateCommands(*app, cli);

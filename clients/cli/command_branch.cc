@@ -9,7 +9,7 @@
 #include "clients/cli/exit_code.h"
 #include "clients/cli/format.h"
 #include "clients/cli/json_output.h"
-#include "clients/cli/state_id.h"
+#include "clients/cli/named_source.h"
 #include "statestore/base/status_macros.h"
 
 namespace anabranch::cli {
@@ -22,22 +22,6 @@ struct ForkFlags {
   std::string prefix;
 };
 
-// A name may be that of a session, whose end is forked, or of a ref.
-absl::StatusOr<v1::ForkResponse> ForkNamed(Cli& cli, v1::ForkRequest request,
-                                           const std::string& source) {
-  if (LooksLikeStateId(source)) {
-    request.set_state_id(source);
-    return cli.client().Fork(request);
-  }
-  request.set_session_id(source);
-  auto forked = cli.client().Fork(request);
-  if (!absl::IsNotFound(forked.status())) return forked;
-  request.set_ref_name(source);
-  auto by_ref = cli.client().Fork(request);
-  if (!absl::IsNotFound(by_ref.status())) return by_ref;
-  return absl::NotFoundError(absl::StrCat("there is no session and no ref named ", source));
-}
-
 absl::Status Fork(Cli& cli, const ForkFlags& flags) {
   v1::ForkRequest request;
   if (flags.names.empty()) {
@@ -45,7 +29,10 @@ absl::Status Fork(Cli& cli, const ForkFlags& flags) {
     request.set_prefix(flags.prefix);
   }
   for (const std::string& name : flags.names) request.add_session_ids(name);
-  ANABRANCH_ASSIGN_OR_RETURN(const v1::ForkResponse forked, ForkNamed(cli, request, flags.source));
+  ANABRANCH_ASSIGN_OR_RETURN(const v1::ForkResponse forked,
+                             CallFrom(flags.source, request, [&cli](const v1::ForkRequest& named) {
+                               return cli.client().Fork(named);
+                             }));
   if (cli.options.json) {
     PrintJson(ToJson(forked), cli.streams.out);
     return absl::OkStatus();

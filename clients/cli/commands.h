@@ -15,6 +15,7 @@ void AddSessionCommands(CLI::App& app, Cli& cli);    // command_session.cc
 void AddBranchCommands(CLI::App& app, Cli& cli);     // command_branch.cc
 void AddGraphCommand(CLI::App& app, Cli& cli);       // command_graph.cc
 void AddLogCommands(CLI::App& app, Cli& cli);        // command_log.cc
+void AddDelegateCommand(CLI::App& app, Cli& cli);    // command_delegate.cc
 void AddMergeCommand(CLI::App& app, Cli& cli);       // command_merge.cc
 void AddSearchCommand(CLI::App& app, Cli& cli);      // command_search.cc
 void AddStateCommands(CLI::App& app, Cli& cli);      // command_state.cc

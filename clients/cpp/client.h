@@ -26,7 +26,8 @@
 //   * unary calls: always, because they only read or carry a request id;
 //   * Append of one content, and Generate before its first delta: if expected_token_count is set,
 //     so that a server that already read part of it refuses with ABORTED;
-//   * Append from a source: never.
+//   * Append from a source: never;
+//   * Delegate: before its first event.
 #pragma once
 
 #include <functional>
@@ -52,7 +53,7 @@ struct ClientOptions {
   std::string address = "127.0.0.1:50051";
   // Deadline of calls that do not run the model.
   absl::Duration timeout = absl::Seconds(30);
-  // Deadline of CreateSession, Append, Generate, Score, Commit, Fork, Merge and Search.
+  // Deadline of CreateSession, Append, Generate, Delegate, Score, Commit, Fork, Merge and Search.
   absl::Duration model_timeout = absl::Hours(1);
   // Tries of one call, the first included.
   int max_attempts = 4;
@@ -64,6 +65,8 @@ using ContentSource = std::function<absl::StatusOr<std::optional<v1::Content>>()
 using ProgressCallback = std::function<void(const v1::AppendProgress&)>;
 // Called for each delta, from Generate's thread.
 using DeltaCallback = std::function<void(const v1::GenerateDelta&)>;
+// Called for each message but the last, from Delegate's thread.
+using DelegateCallback = std::function<void(const v1::DelegateResponse&)>;
 
 // What EditSession did: the ref of the old line's end, then the two calls.
 struct EditResult {
@@ -104,6 +107,11 @@ class Client {
   absl::StatusOr<v1::GenerateDone> Generate(v1::GenerateRequest request,
                                             const DeltaCallback& on_delta = nullptr,
                                             Cancellation* cancel = nullptr);
+  // Returns when everything kept is durable: the results of all branches, in order, and `done`. If
+  // the request id was acknowledged before, there are no deltas.
+  absl::StatusOr<v1::DelegateResponse> Delegate(v1::DelegateRequest request,
+                                                const DelegateCallback& on_event = nullptr,
+                                                Cancellation* cancel = nullptr);
   absl::StatusOr<v1::ScoreResponse> Score(const v1::ScoreRequest& request,
                                           Cancellation* cancel = nullptr);
   absl::StatusOr<v1::CommitResponse> Commit(v1::CommitRequest request,

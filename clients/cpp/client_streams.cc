@@ -1,4 +1,5 @@
-// The streaming calls of Client: Append and Generate.
+// The streaming calls of Client: Append, Generate and Delegate.
+#include <algorithm>
 #include <memory>
 #include <optional>
 #include <string>
@@ -77,6 +78,27 @@ absl::StatusOr<v1::GenerateDone> GenerateOnce(v1::Sessions::Stub& stub,
   return *std::move(done);
 }
 
+absl::StatusOr<v1::DelegateResponse> DelegateOnce(v1::Sessions::Stub& stub,
+                                                  grpc::ClientContext& context,
+                                                  const v1::DelegateRequest& request,
+                                                  const DelegateCallback& on_event) {
+  std::unique_ptr<grpc::ClientReader<v1::DelegateResponse>> stream =
+      stub.Delegate(&context, request);
+  v1::DelegateResponse all, event;
+  while (stream->Read(&event)) {
+    if (on_event && !event.has_done()) on_event(event);
+    event.clear_deltas();
+    all.MergeFrom(event);
+  }
+  absl::Status status = FromGrpcStatus(stream->Finish());
+  if (!status.ok()) return status;
+  if (!all.has_done()) return EndedEarly("Delegate");
+  std::sort(
+      all.mutable_results()->begin(), all.mutable_results()->end(),
+      [](const v1::BranchResult& a, const v1::BranchResult& b) { return a.branch() < b.branch(); });
+  return all;
+}
+
 }  // namespace
 
 absl::StatusOr<v1::AppendDone> Client::Append(v1::AppendRequest request,
@@ -117,6 +139,23 @@ absl::StatusOr<v1::GenerateDone> Client::Generate(v1::GenerateRequest request,
       limits,
       [&](grpc::ClientContext& context) {
         return GenerateOnce(*stubs_->sessions, context, request, watched);
+      },
+      [&] { return !started; });
+}
+
+absl::StatusOr<v1::DelegateResponse> Client::Delegate(v1::DelegateRequest request,
+                                                      const DelegateCallback& on_event,
+                                                      Cancellation* cancel) {
+  EnsureRequestId(request);
+  bool started = false;
+  DelegateCallback watched = [&](const v1::DelegateResponse& event) {
+    started = true;
+    if (on_event) on_event(event);
+  };
+  return CallWithRepeats<absl::StatusOr<v1::DelegateResponse>>(
+      ModelLimits(options_, cancel),
+      [&](grpc::ClientContext& context) {
+        return DelegateOnce(*stubs_->sessions, context, request, watched);
       },
       [&] { return !started; });
 }

@@ -24,4 +24,4 @@ if [ "$(cat "$venv/stamp" 2>/dev/null)" != "$stamp" ]; then
 fi
 export ANABRANCHD="$build_dir/bin/anabranchd" ANABRANCH_MODEL="$source_dir/deploy/models/recall"
 exec "$venv/bin/python" -m pytest -q -c "$source_dir/clients/python/pyproject.toml" -p no:cacheprovider \
-  "$source_dir/tests/clients/python"
+  "$source_dir/tests/clients/python" "${@:3}"

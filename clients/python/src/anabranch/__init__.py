@@ -10,19 +10,21 @@
 
 AsyncClient has the same methods for asyncio.
 """
-from .aio import AsyncClient, AsyncGeneration, AsyncSession
-from .client import Client, Generation, Session
+from .aio import AsyncClient, AsyncDelegation, AsyncGeneration, AsyncSession
+from .client import Client, Delegation, Generation, Session
 from .errors import (Aborted, AlreadyExists, AnabranchError, Cancelled, DataLoss, DeadlineExceeded,
                      FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted, Unavailable)
+from .types import BranchDelta, BranchError, BranchResult, Delegated, KeptBranch
 from .types import CheckpointPolicy, Edit, Graph, Log, LogEntry, StateStats, TensorStats
 from .types import (Append, Commit, Delta, Merge, Message, RefInfo, Reply, Rewind, Score,
                     Search, SearchHit, SessionInfo, StateInfo, Token, Usage)
 
 __all__ = [
-    "Aborted", "AlreadyExists", "AnabranchError", "Append", "AsyncClient", "AsyncGeneration",
-    "AsyncSession", "Cancelled", "Client", "Commit", "DataLoss", "DeadlineExceeded", "Delta",
-    "FailedPrecondition", "Generation", "InvalidArgument", "Merge", "Message", "NotFound",
-    "RefInfo", "Reply", "ResourceExhausted", "Rewind", "Score", "Search", "SearchHit", "Session", "SessionInfo",
-    "StateInfo", "Token", "Unavailable", "Usage",
-    "CheckpointPolicy", "Edit", "Graph", "Log", "LogEntry", "StateStats", "TensorStats",
+    "Aborted", "AlreadyExists", "AnabranchError", "Append", "AsyncClient", "AsyncDelegation",
+    "AsyncGeneration", "AsyncSession", "BranchDelta", "BranchError", "BranchResult", "Cancelled",
+    "CheckpointPolicy", "Client", "Commit", "DataLoss", "DeadlineExceeded", "Delegated",
+    "Delegation", "Delta", "Edit", "FailedPrecondition", "Generation", "Graph", "InvalidArgument",
+    "KeptBranch", "Log", "LogEntry", "Merge", "Message", "NotFound", "RefInfo", "Reply",
+    "ResourceExhausted", "Rewind", "Score", "Search", "SearchHit", "Session", "SessionInfo",
+    "StateInfo", "StateStats", "TensorStats", "Token", "Unavailable", "Usage",
 ]

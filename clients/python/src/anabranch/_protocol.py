@@ -25,6 +25,10 @@ _FINISH = {sessions.FINISH_REASON_END: "end", sessions.FINISH_REASON_STOP_STRING
            sessions.FINISH_REASON_CONTEXT_LIMIT: "context_limit"}
 
 
+def finish_reason(value: int) -> str:
+    return _FINISH.get(value, "")
+
+
 def method(service: str, name: str) -> str:
     return f"/anabranch.v1.{service}/{name}"
 
@@ -97,18 +101,22 @@ def generate_request(session_id: str, options: Mapping[str, Any]) -> sessions.Ge
                                     **rest)
 
 
-def fork_request(session_id: str, state: str, from_ref: str, count: int, prefix: str,
-                 names: Sequence[str], labels: Mapping[str, str]) -> sessions.ForkRequest:
+def set_source(request: Any, session_id: str, state: str, from_ref: str) -> None:
     if sum((bool(session_id), bool(state), bool(from_ref))) != 1:
         raise ValueError("give one of session, state and from_ref")
-    request = sessions.ForkRequest(count=0 if names else count, prefix=prefix, session_ids=names,
-                                   labels=dict(labels), request_id=new_request_id())
     if session_id:
         request.session_id = session_id
     elif state:
         request.state_id = state
     else:
         request.ref_name = from_ref
+
+
+def fork_request(session_id: str, state: str, from_ref: str, count: int, prefix: str,
+                 names: Sequence[str], labels: Mapping[str, str]) -> sessions.ForkRequest:
+    request = sessions.ForkRequest(count=0 if names else count, prefix=prefix, session_ids=names,
+                                   labels=dict(labels), request_id=new_request_id())
+    set_source(request, session_id, state, from_ref)
     return request
 
 
@@ -167,7 +175,7 @@ def delta(m: sessions.GenerateDelta) -> Delta:
 
 
 def reply(m: sessions.GenerateDone) -> Reply:
-    return Reply(m.text, _FINISH.get(m.finish_reason, ""), session_info(m.session), usage(m.usage))
+    return Reply(m.text, finish_reason(m.finish_reason), session_info(m.session), usage(m.usage))
 
 
 def append_done(m: sessions.AppendDone) -> Append:

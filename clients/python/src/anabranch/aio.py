@@ -8,9 +8,11 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from . import _delegate as d
 from . import _protocol as p
 from . import _search
 from .errors import AlreadyExists, NotFound, from_rpc_error
+from .types import BranchDelta, BranchResult, Delegated
 from .types import CheckpointPolicy, Edit, Graph, Log, StateStats
 from .types import (Append, Commit, Delta, Merge, Message, RefInfo, Reply, Rewind, Score,
                     Search, SessionInfo, StateInfo, Usage)
@@ -45,6 +47,33 @@ class AsyncGeneration:
             pass
         assert self._result is not None  # the server always ends with it or with an error
         return self._result
+
+    def cancel(self) -> None:
+        self._call.cancel()
+
+
+class AsyncDelegation:
+    """Iterate with `async for` over deltas and results; `await result()` gives the whole."""
+
+    def __init__(self, call: Any, addr: str) -> None:
+        self._call, self._addr = call, addr
+        self._collector = d.Collector()
+
+    async def __aiter__(self) -> AsyncIterator[BranchDelta | BranchResult]:
+        try:
+            async for message in self._call:
+                for event in self._collector.events(message):
+                    yield event
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, self._addr) from None
+
+    async def result(self) -> Delegated:
+        """Runs to the end if need be."""
+        if self._collector.whole is None:
+            async for _ in self:
+                pass
+        assert self._collector.whole is not None  # the server always ends with it or with an error
+        return self._collector.whole
 
     def cancel(self) -> None:
         self._call.cancel()
@@ -116,6 +145,9 @@ class AsyncSession:
         return await self._client.fork(session=self.id, count=count, prefix=prefix, names=names,
                                        labels=labels)
 
+    def delegate(self, branches: Sequence[d.BranchLike], **options: Any) -> AsyncDelegation:
+        return self._client.delegate(branches, session=self.id, **options)
+
     async def rewind(self, token_count: int, *, expected_token_count: int = 0,
                      dry_run: bool = False) -> Rewind:
         request = sessions_pb2.RewindRequest(session_id=self.id, token_count=token_count,
@@ -183,6 +215,14 @@ class AsyncClient:
             except AlreadyExists:
                 pass  # somebody else was faster
         return self.session(name)
+
+    def delegate(self, branches: Sequence[d.BranchLike], *, session: str = "", state: str = "",
+                 from_ref: str = "", policy: str = "", keep_best: int = 0, prefix: str = "",
+                 labels: Mapping[str, str] | None = None, **options: Any) -> AsyncDelegation:
+        request = d.request(session, state, from_ref, branches, policy, keep_best, prefix,
+                            labels or {}, options)
+        return AsyncDelegation(self._stream("Delegate", request, sessions_pb2.DelegateResponse),
+                               self.addr)
 
     async def sessions(self, prefix: str = "") -> AsyncIterator[SessionInfo]:
         request = sessions_pb2.ListSessionsRequest(prefix=prefix)
@@ -289,12 +329,15 @@ class AsyncClient:
         pages = self._pages("States", "GetLog", request, states_pb2.GetLogResponse)
         return p.log([page async for page in pages])
 
+    def _stream(self, name: str, request: Any, response_type: Any) -> Any:
+        call = self._channel.unary_stream(p.method("Sessions", name),
+                                          request_serializer=type(request).SerializeToString,
+                                          response_deserializer=response_type.FromString)
+        return call(request, timeout=self.timeout)
+
     def _generate(self, request: sessions_pb2.GenerateRequest) -> AsyncGeneration:
-        call = self._channel.unary_stream(
-            p.method("Sessions", "Generate"),
-            request_serializer=sessions_pb2.GenerateRequest.SerializeToString,
-            response_deserializer=sessions_pb2.GenerateResponse.FromString)
-        return AsyncGeneration(call(request, timeout=self.timeout), self.addr)
+        return AsyncGeneration(self._stream("Generate", request, sessions_pb2.GenerateResponse),
+                               self.addr)
 
     async def _append(self, requests: list[sessions_pb2.AppendRequest],
                       on_progress: Callable[[int, int], None] | None) -> Append:

@@ -7,9 +7,11 @@ from typing import Any
 
 import grpc
 
+from . import _delegate as d
 from . import _protocol as p
 from . import _search
 from .errors import AlreadyExists, NotFound, from_rpc_error
+from .types import BranchDelta, BranchResult, Delegated
 from .types import CheckpointPolicy, Edit, Graph, Log, StateStats
 from .types import (Append, Commit, Delta, Merge, Message, RefInfo, Reply, Rewind, Score,
                     Search, SessionInfo, StateInfo, Usage)
@@ -44,6 +46,36 @@ class Generation(Iterator[Delta]):
 
     def cancel(self) -> None:
         """Stops within one step of the engine; what was generated stays in the session."""
+        self._call.cancel()
+
+
+class Delegation(Iterator[BranchDelta | BranchResult]):
+    """Iterate over it for deltas and results as they come; `result` has the whole."""
+
+    def __init__(self, call: grpc.Call, addr: str) -> None:
+        self._call, self._addr = call, addr
+        self._collector = d.Collector()
+        self._events: Iterator[BranchDelta | BranchResult] = iter(())
+
+    def __next__(self) -> BranchDelta | BranchResult:
+        while True:
+            for event in self._events:
+                return event
+            try:
+                self._events = self._collector.events(next(self._call))
+            except grpc.RpcError as error:
+                raise from_rpc_error(error, self._addr) from None
+
+    @property
+    def result(self) -> Delegated:
+        """Runs to the end if need be."""
+        for _ in self:
+            pass
+        assert self._collector.whole is not None  # the server always ends with it or with an error
+        return self._collector.whole
+
+    def cancel(self) -> None:
+        """Stops within one step of the engine; all branches are dropped."""
         self._call.cancel()
 
 
@@ -126,6 +158,10 @@ class Session:
         return self._client.fork(session=self.id, count=count, prefix=prefix, names=names,
                                  labels=labels)
 
+    def delegate(self, branches: Sequence[d.BranchLike], **options: Any) -> Delegation:
+        """Client.delegate from here."""
+        return self._client.delegate(branches, session=self.id, **options)
+
     def rewind(self, token_count: int, *, expected_token_count: int = 0,
                dry_run: bool = False) -> Rewind:
         """Back to where the session had `token_count` tokens. `dry_run` only tells the cost."""
@@ -198,6 +234,17 @@ class Client:
         request = p.fork_request(session, state, from_ref, count, prefix, names, labels or {})
         response = self._unary("Sessions", "Fork", request, sessions_pb2.ForkResponse)
         return [Session(self, each.id) for each in response.sessions]
+
+    def delegate(self, branches: Sequence[d.BranchLike], *, session: str = "", state: str = "",
+                 from_ref: str = "", policy: str = "", keep_best: int = 0, prefix: str = "",
+                 labels: Mapping[str, str] | None = None, **options: Any) -> Delegation:
+        """Branches from one point, each with an input of its own (content, None, or a pair of it
+        and options), generated all at once. The source does not change. policy: drop, keep or
+        best. Options: those of generate, and time_limit_ms."""
+        request = d.request(session, state, from_ref, branches, policy, keep_best, prefix,
+                            labels or {}, options)
+        return Delegation(self._stream("Delegate", request, sessions_pb2.DelegateResponse),
+                          self.addr)
 
     def sessions(self, prefix: str = "") -> Iterator[SessionInfo]:
         request = sessions_pb2.ListSessionsRequest(prefix=prefix)
@@ -307,12 +354,15 @@ class Client:
     def _log(self, request: states_pb2.GetLogRequest) -> Log:
         return p.log(list(self._pages("States", "GetLog", request, states_pb2.GetLogResponse)))
 
+    def _stream(self, name: str, request: Any, response_type: Any) -> Any:
+        call = self._channel.unary_stream(p.method("Sessions", name),
+                                          request_serializer=type(request).SerializeToString,
+                                          response_deserializer=response_type.FromString)
+        return call(request, timeout=self.timeout)
+
     def _generate(self, request: sessions_pb2.GenerateRequest) -> Generation:
-        call = self._channel.unary_stream(
-            p.method("Sessions", "Generate"),
-            request_serializer=sessions_pb2.GenerateRequest.SerializeToString,
-            response_deserializer=sessions_pb2.GenerateResponse.FromString)
-        return Generation(call(request, timeout=self.timeout), self.addr)
+        return Generation(self._stream("Generate", request, sessions_pb2.GenerateResponse),
+                          self.addr)
 
     def _append(self, requests: list[sessions_pb2.AppendRequest],
                 on_progress: Callable[[int, int], None] | None) -> Append:

@@ -242,3 +242,45 @@ class StateStats:
     state_id: str
     token_count: int
     tensors: tuple[TensorStats, ...]
+
+
+@dataclass(frozen=True)
+class BranchDelta:
+    """What branch number `branch`, from 1, said since its last delta."""
+    branch: int
+    text: str
+    tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class BranchError:
+    code: int  # of google.rpc.Code
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class BranchResult:
+    """How a branch ended. `score`: mean log-probability of the tokens generated."""
+    branch: int
+    text: str
+    tokens: tuple[int, ...]
+    finish_reason: str
+    score: float
+    token_count: int
+    usage: Usage
+    error: BranchError | None = None
+
+
+@dataclass(frozen=True)
+class KeptBranch:
+    branch: int
+    session: SessionInfo
+
+
+@dataclass(frozen=True)
+class Delegated:
+    """The end of a delegation: all results in order, and what was kept."""
+    results: tuple[BranchResult, ...]
+    kept: tuple[KeptBranch, ...]
+    usage: Usage

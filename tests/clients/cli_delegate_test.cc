@@ -1,0 +1,84 @@
+// `anabranch delegate` against a real server.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "clients/cli/cli.h"
+#include "tests/e2e/test_client.h"
+#include "tests/e2e/test_server.h"
+
+namespace anabranch {
+namespace {
+
+using testing::HasSubstr;
+
+struct Outcome {
+  int code = 0;
+  std::string out, err;
+};
+
+class CliDelegateTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    auto server = Server::Start(TestConfig(RecallModel(), dir_.path()));
+    ASSERT_TRUE(server.ok()) << server.status();
+    server_ = *std::move(server);
+    ASSERT_EQ(Run({"ask", "ada", "My name is Ada."}).code, 0);
+  }
+  Outcome Run(std::vector<std::string> args, const std::string& in = "") {
+    args.insert(args.begin(), {"--addr", server_->address()});
+    std::istringstream input(in);
+    std::ostringstream out, err;
+    Outcome outcome;
+    outcome.code = cli::RunCli(args, {input, out, err});
+    outcome.out = out.str();
+    outcome.err = err.str();
+    return outcome;
+  }
+
+  TempDir dir_;
+  std::unique_ptr<Server> server_;
+};
+
+TEST_F(CliDelegateTest, PrintsWhatEachBranchSays) {
+  const Outcome two = Run({"delegate", "ada", "--input", "What is my name?", "--inputs", "-"},
+                          "\nWhat is my locker code?\r\n");
+  EXPECT_EQ(two.code, 0) << two.err;
+  EXPECT_THAT(two.out, HasSubstr("1\tYour name is Ada.\n"));
+  EXPECT_THAT(two.out, HasSubstr("2\t"));
+  EXPECT_THAT(Run({"session", "ls"}).out, testing::Not(HasSubstr("ada/1")));
+}
+
+TEST_F(CliDelegateTest, KeepsTheBestAndSpeaksJson) {
+  const Outcome best = Run({"delegate", "ada", "--input", "What is my name?", "--input",
+                            "What is my name?", "--policy", "best", "--prefix", "x", "--json"});
+  EXPECT_EQ(best.code, 0) << best.err;
+  std::istringstream lines(best.out);
+  nlohmann::json last;
+  int results = 0;
+  for (std::string line; std::getline(lines, line);) {
+    last = nlohmann::json::parse(line);
+    results += last["type"] == "result";
+  }
+  EXPECT_EQ(results, 2);
+  EXPECT_EQ(last["type"], "done");
+  ASSERT_EQ(last["kept"].size(), 1);
+  EXPECT_EQ(last["kept"][0]["session"]["id"], "x/1");
+}
+
+TEST_F(CliDelegateTest, SaysWhatIsWrong) {
+  EXPECT_THAT(Run({"delegate", "ada"}).err, HasSubstr("no inputs"));
+  EXPECT_THAT(Run({"delegate", "absent", "--input", "x"}).err,
+              HasSubstr("no session and no ref named absent"));
+  EXPECT_THAT(Run({"delegate", "ada", "--inputs", "/nowhere"}).err, HasSubstr("/nowhere"));
+  EXPECT_THAT(Run({"delegate", "ada", "--input", "x", "--keep", "2"}).err, HasSubstr("BEST"));
+  const Outcome late = Run({"delegate", "ada", "--input", "Tell me a long story.", "--time-limit",
+                            "0.001", "--max-tokens", "4000"});
+  EXPECT_EQ(late.code, 1);
+  EXPECT_THAT(late.err, HasSubstr("1 of 1 branches failed"));
+}
+
+}  // namespace
+}  // namespace anabranch
