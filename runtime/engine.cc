@@ -91,6 +91,10 @@ class EngineImpl final : public Engine {
     return LogitsOf(*sequence);
   }
 
+  absl::Span<const float> InnerSum(const SequencePtr& sequence) const override {
+    return sequence->inner_sum;
+  }
+
   const Model& model() const override { return *model_; }
   EngineStats stats() const override {
     const SlotPool::Usage usage = pool_->usage();
@@ -119,12 +123,16 @@ class EngineImpl final : public Engine {
     auto fork = std::make_shared<Sequence>(this, pool_, pool_->Share(sequence.ref));
     fork->tokens = sequence.tokens;
     fork->last_logits = sequence.last_logits;
+    fork->inner_sum = sequence.inner_sum;
     return fork;
   }
   absl::StatusOr<StateImage> CaptureHeld(const Sequence& sequence) const {
     ANABRANCH_RETURN_IF_ERROR(CheckWhole(sequence));
-    return CaptureState(*pool_, sequence.ref, model_->fingerprint(), model_->numerics_profile(),
-                        LogitsOf(sequence));
+    ANABRANCH_ASSIGN_OR_RETURN(StateImage image,
+                               CaptureState(*pool_, sequence.ref, model_->fingerprint(),
+                                            model_->numerics_profile(), LogitsOf(sequence)));
+    image.header.inner_sum = sequence.inner_sum;
+    return image;
   }
 
   template <typename W>
@@ -166,7 +174,9 @@ class EngineImpl final : public Engine {
 
 absl::StatusOr<SequencePtr> EngineImpl::NewSequence() {
   ANABRANCH_ASSIGN_OR_RETURN(SlotRef ref, pool_->Acquire());
-  return std::make_shared<Sequence>(this, pool_, std::move(ref));
+  auto sequence = std::make_shared<Sequence>(this, pool_, std::move(ref));
+  sequence->inner_sum.assign(model_->description().hidden, 0);
+  return sequence;
 }
 
 absl::StatusOr<SequencePtr> EngineImpl::Fork(const SequencePtr& sequence) {
@@ -205,6 +215,13 @@ absl::StatusOr<SequencePtr> EngineImpl::Restore(const StateImage& image,
     return absl::DataLossError(absl::StrCat("the state's last logits have ", header.vocab,
                                             " values; the vocabulary has ", vocab_));
   }
+  if (!header.inner_sum.empty() &&
+      static_cast<int64_t>(header.inner_sum.size()) != model_->description().hidden) {
+    return absl::DataLossError(absl::StrCat("the state's inner sum has ", header.inner_sum.size(),
+                                            " values; the model has ",
+                                            model_->description().hidden));
+  }
+  sequence->inner_sum = header.inner_sum;
   sequence->tokens = std::move(tokens);
   if (!state.last_logits.empty()) {
     sequence->last_logits =
@@ -305,7 +322,9 @@ std::vector<Work*> EngineImpl::PackRows() {
       End(work, room);
       continue;
     }
-    rows_.Add(work.sequence().ref, work.NextTokens(share.rows), work.scores());
+    Sequence& sequence = work.sequence();
+    rows_.Add(sequence.ref, work.NextTokens(share.rows), work.scores(),
+              sequence.inner_sum.empty() ? nullptr : sequence.inner_sum.data());
     works.push_back(&work);
   }
   return works;

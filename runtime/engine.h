@@ -144,6 +144,10 @@ class Engine {
   virtual const std::vector<int32_t>& Tokens(const SequencePtr& sequence) const = 0;
   virtual absl::Span<const float> LastLogits(const SequencePtr& sequence) const = 0;
 
+  // Sum over all tokens of the direction of an inner layer's residual: what the embedding of a
+  // state is made of. Empty: not known.
+  virtual absl::Span<const float> InnerSum(const SequencePtr& sequence) const = 0;
+
   virtual const Model& model() const = 0;
   virtual EngineStats stats() const = 0;
 };

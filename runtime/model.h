@@ -35,6 +35,9 @@ struct StepBatch {
   absl::Span<const int32_t> pages;       // KV pages of all sequences; empty without attention
   absl::Span<const int32_t> page_start;  // [seqs + 1]; empty without attention
   absl::Span<const int32_t> logit_rows;  // rows whose logits are wanted, ascending
+  // [seqs], each [hidden] or null: its rows of an inner layer are added, one after the other.
+  // Empty: none is wanted.
+  absl::Span<float* const> inner_sums;
 };
 
 class Model {

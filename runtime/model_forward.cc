@@ -1,6 +1,7 @@
 #include "runtime/model_forward.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
@@ -66,6 +67,30 @@ absl::Status Add(const StepContext& step, int64_t width, const float* y, float s
   return kernels::AddScaled(params, step.launch);
 }
 
+// The step whose residual says best what a text is about: at two thirds of the depth. The last ones
+// are about the next token.
+const ModelWeights::Step* InnerStep(const ModelWeights& weights) {
+  const size_t steps = weights.steps.size();
+  return steps == 0 ? nullptr : &weights.steps[(2 * steps + 2) / 3 - 1];
+}
+
+// Adds each sequence's rows to its sum, in their order, so that the sum does not depend on how they
+// were batched. A row counts by its direction: a few tokens have a residual many times larger than
+// all others, and would be the whole sum.
+void AddRows(const StepContext& step, absl::Span<float* const> sums, int64_t hidden,
+             const float* x) {
+  for (size_t seq = 0; seq < sums.size(); ++seq) {
+    if (sums[seq] == nullptr) continue;
+    for (int32_t row = step.rows.row_start[seq]; row < step.rows.row_start[seq + 1]; ++row) {
+      const float* const from = x + row * hidden;
+      float square = 0;
+      for (int64_t i = 0; i < hidden; ++i) square += from[i] * from[i];
+      const float scale = 1 / std::sqrt(square + 1e-12f);
+      for (int64_t i = 0; i < hidden; ++i) sums[seq][i] += scale * from[i];
+    }
+  }
+}
+
 }  // namespace
 
 absl::Status CheckBatch(const StepBatch& batch, const StateArrays& state, const StateLayout& layout,
@@ -92,6 +117,9 @@ absl::Status CheckBatch(const StepBatch& batch, const StateArrays& state, const 
   }
   if (logits_size != batch.logit_rows.size() * static_cast<size_t>(vocab)) {
     return BadBatch("logits does not match logit_rows");
+  }
+  if (!batch.inner_sums.empty() && batch.inner_sums.size() != seqs) {
+    return BadBatch("inner_sums does not match slots");
   }
   if (state.base.size() != layout.entries.size() || state.stride.size() != layout.entries.size()) {
     return BadBatch("state arrays of another layout");
@@ -200,7 +228,8 @@ absl::Status ForwardPass::RunSideChain(const StepContext& step,
   return absl::OkStatus();
 }
 
-absl::Status ForwardPass::RunSteps(const StepContext& step, float* x) const {
+absl::Status ForwardPass::RunSteps(const StepContext& step, absl::Span<float* const> inner_sums,
+                                   float* x) const {
   const int64_t rows = step.rows.num_rows();
   ANABRANCH_ASSIGN_OR_RETURN(float* normed, step.workspace->Take(rows * model_.hidden));
   ANABRANCH_ASSIGN_OR_RETURN(float* mixed, step.workspace->Take(rows * model_.hidden));
@@ -218,6 +247,7 @@ absl::Status ForwardPass::RunSteps(const StepContext& step, float* x) const {
     ANABRANCH_RETURN_IF_ERROR(Norm(step, rows, model_.hidden, in, weights.norm, normed));
     ANABRANCH_RETURN_IF_ERROR(RunBranches(step, weights.branches, normed, mixed));
     ANABRANCH_RETURN_IF_ERROR(Add(step, model_.hidden, mixed, model_.residual_scale, x));
+    if (&weights == InnerStep(weights_)) AddRows(step, inner_sums, model_.hidden, x);
   }
   return absl::OkStatus();
 }
@@ -244,7 +274,7 @@ absl::Status ForwardPass::Run(const StepBatch& batch, const StateArrays& state,
   const StepContext step = MakeContext(batch, state);
   ANABRANCH_ASSIGN_OR_RETURN(float* x, workspace_.Take(step.rows.num_rows() * model_.hidden));
   ANABRANCH_RETURN_IF_ERROR(Embed(step, batch.tokens.data(), x));
-  ANABRANCH_RETURN_IF_ERROR(RunSteps(step, x));
+  ANABRANCH_RETURN_IF_ERROR(RunSteps(step, batch.inner_sums, x));
   return Head(step, batch.logit_rows, x, logits);
 }
 

@@ -60,7 +60,8 @@ class ForwardPass {
   // y = x + chain([x, embedded]), all but the chain's input [rows, hidden].
   absl::Status RunSideChain(const StepContext& step, const std::vector<ModelWeights::Stage>& chain,
                             const float* x, const float* embedded, float* y) const;
-  absl::Status RunSteps(const StepContext& step, float* x) const;
+  absl::Status RunSteps(const StepContext& step, absl::Span<float* const> inner_sums,
+                        float* x) const;
   absl::Status Head(const StepContext& step, absl::Span<const int32_t> rows, const float* x,
                     absl::Span<float> logits) const;
 

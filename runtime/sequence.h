@@ -53,6 +53,9 @@ class Sequence {
   std::vector<int32_t> tokens;  // ref.position of them
   // After the last token; null before the first. Replaced, not changed, so that forks share it.
   std::shared_ptr<const std::vector<float>> last_logits;
+  // Of what was read: StepBatch::inner_sums. Empty: not known, because the state that the sequence
+  // goes on from was stored without.
+  std::vector<float> inner_sum;
   bool broken = false;  // a step failed half way: the state may be neither old nor new
 
  private:

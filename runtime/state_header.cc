@@ -2,6 +2,7 @@
 // version, length, checksum, then each field within its limit, then what the fields mean together.
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <cstring>
 #include <limits>
 
@@ -31,6 +32,7 @@ constexpr uint32_t kMaxRank = 8;
 constexpr uint32_t kMaxBlocks = 1 << 22;
 constexpr uint32_t kMaxVocab = 1 << 24;
 constexpr int64_t kMaxTokens = int64_t{kMaxBlocks} * kKvPageTokens;
+constexpr uint32_t kMaxInnerSum = 1 << 16;
 constexpr uint64_t kMaxPayloadBytes = uint64_t{1} << 40;
 constexpr uint64_t kMaxBlockBytes = uint64_t{1} << 32;
 
@@ -169,6 +171,19 @@ absl::Status ReadBlocks(Reader& reader, StateHeader& header) {
   return absl::OkStatus();
 }
 
+// Version 2.
+absl::Status ReadInnerSum(Reader& reader, StateHeader& header) {
+  uint32_t count = 0;
+  ANABRANCH_RETURN_IF_ERROR(ReadCount(reader, kMaxInnerSum, sizeof(float), count));
+  if (count == 0) return Damaged("the inner sum is empty");
+  header.inner_sum.resize(count);
+  for (float& value : header.inner_sum) {
+    ANABRANCH_RETURN_IF_ERROR(reader.Read(value));
+    if (!std::isfinite(value)) return Damaged("the inner sum is not finite");
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckLastLogits(const StateHeader& header) {
   for (size_t i = 0; i < header.segments.size(); ++i) {
     const StateSegment& segment = header.segments[i];
@@ -204,9 +219,9 @@ absl::StatusOr<absl::string_view> CheckFrame(absl::string_view bytes) {
   uint32_t version = 0, length = 0;
   std::memcpy(&version, bytes.data() + kMagic.size(), sizeof(version));
   std::memcpy(&length, bytes.data() + kMagic.size() + sizeof(version), sizeof(length));
-  if (version != kStateFormatVersion) {
+  if (version < 1 || version > kStateFormatVersion) {
     return absl::FailedPreconditionError(absl::StrCat("state format version ", version,
-                                                      " is not supported; this build reads ",
+                                                      " is not supported; this build reads 1 to ",
                                                       kStateFormatVersion));
   }
   if (length != bytes.size()) {
@@ -225,7 +240,8 @@ absl::StatusOr<absl::string_view> CheckFrame(absl::string_view bytes) {
 
 std::string SerializeStateHeader(const StateHeader& header) {
   std::string out(kMagic);
-  Put(out, header.format_version);
+  // One with nothing to say in version 2 is of version 1.
+  Put(out, uint32_t{header.inner_sum.empty() ? 1u : 2u});
   Put(out, uint32_t{0});  // length, set below
   PutString(out, header.fingerprint);
   PutString(out, header.numerics_profile);
@@ -251,8 +267,12 @@ std::string SerializeStateHeader(const StateHeader& header) {
     Put(out, block.tokens);
     Put(out, block.bytes);
   }
+  if (!header.inner_sum.empty()) {
+    Put(out, static_cast<uint32_t>(header.inner_sum.size()));
+    for (float value : header.inner_sum) Put(out, value);
+  }
   const uint32_t length = out.size() + kChecksumBytes;
-  std::memcpy(out.data() + kMagic.size() + sizeof(header.format_version), &length, sizeof(length));
+  std::memcpy(out.data() + kMagic.size() + sizeof(uint32_t), &length, sizeof(length));
   Put(out, uint64_t{XXH3_64bits(out.data(), out.size())});
   return out;
 }
@@ -261,6 +281,7 @@ absl::StatusOr<StateHeader> ParseStateHeader(absl::string_view bytes) {
   ANABRANCH_ASSIGN_OR_RETURN(const absl::string_view body, CheckFrame(bytes));
   Reader reader(body);
   StateHeader header;
+  std::memcpy(&header.format_version, bytes.data() + kMagic.size(), sizeof(uint32_t));
   uint32_t codec = 0;
   ANABRANCH_RETURN_IF_ERROR(reader.ReadString("the fingerprint", header.fingerprint));
   ANABRANCH_RETURN_IF_ERROR(reader.ReadString("the numerics profile", header.numerics_profile));
@@ -276,6 +297,7 @@ absl::StatusOr<StateHeader> ParseStateHeader(absl::string_view bytes) {
   }
   ANABRANCH_RETURN_IF_ERROR(ReadSegments(reader, header));
   ANABRANCH_RETURN_IF_ERROR(ReadBlocks(reader, header));
+  if (header.format_version > 1) ANABRANCH_RETURN_IF_ERROR(ReadInnerSum(reader, header));
   if (reader.remaining() != 0) return Damaged("it has bytes after the last field");
   ANABRANCH_RETURN_IF_ERROR(CheckLastLogits(header));
   ANABRANCH_RETURN_IF_ERROR(CheckBlocks(header));

@@ -191,7 +191,7 @@ absl::Status CapturePayload(SlotPool& pool, const SlotRef& ref, absl::Span<const
 
 absl::Status CheckOrigin(const StateHeader& header, const std::string& fingerprint,
                          const std::string& numerics_profile) {
-  if (header.format_version != kStateFormatVersion || header.codec != StateCodec::kExact) {
+  if (header.format_version > kStateFormatVersion || header.codec != StateCodec::kExact) {
     return absl::FailedPreconditionError("the state's format version or codec is not supported");
   }
   if (header.fingerprint != fingerprint) {

@@ -16,7 +16,7 @@
 
 namespace anabranch {
 
-inline constexpr uint32_t kStateFormatVersion = 1;
+inline constexpr uint32_t kStateFormatVersion = 2;
 
 enum class StateCodec : uint8_t { kExact = 0 };
 
@@ -46,6 +46,8 @@ struct StateHeader {
   int32_t vocab = 0;  // length of the last-logits segment; 0: none (nothing read yet)
   std::vector<StateSegment> segments;
   std::vector<KvBlockRef> kv_blocks;
+  // Engine::InnerSum; at most 65,536 values, all finite. Empty: not known (all of version 1).
+  std::vector<float> inner_sum;
 };
 
 struct StateImage {

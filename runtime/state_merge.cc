@@ -240,6 +240,21 @@ absl::Status CheckOptions(const MergeOptions& options, size_t inputs) {
   return absl::OkStatus();
 }
 
+// What each input added; unknown if it is unknown for one.
+void MergeInnerSum(Merge& merge) {
+  std::vector<float> sum(merge.inputs.front()->header.inner_sum.size(), 0);
+  const std::vector<float>* old = merge.ancestor ? &merge.ancestor->header.inner_sum : nullptr;
+  if (old != nullptr) sum = *old;
+  for (const StateImage* input : merge.inputs) {
+    const std::vector<float>& each = input->header.inner_sum;
+    if (each.size() != sum.size()) sum.clear();
+    for (size_t i = 0; i < sum.size(); ++i) {
+      sum[i] += each[i] - (old == nullptr ? 0 : (*old)[i]);
+    }
+  }
+  merge.merged.header.inner_sum = std::move(sum);
+}
+
 // The result's header, and a payload of its size: as the first input's, without last logits unless
 // all inputs have them.
 void Prepare(Merge& merge) {
@@ -258,6 +273,7 @@ void Prepare(Merge& merge) {
     header.vocab = 0;
     header.segments.pop_back();
   }
+  MergeInnerSum(merge);
   const uint64_t bytes =
       header.segments.empty() ? 0 : header.segments.back().offset + header.segments.back().bytes;
   merge.merged.payload.resize(bytes);

@@ -5,12 +5,14 @@ namespace anabranch {
 void StepRows::Clear() {
   for (auto* list : {&tokens_, &slots_, &pages_, &logit_rows_}) list->clear();
   positions_.clear();
+  inner_sums_.clear();
   row_start_.assign(1, 0);
   logit_start_.assign(1, 0);
   page_start_.assign(has_kv_ ? 1 : 0, 0);
 }
 
-void StepRows::Add(const SlotRef& ref, absl::Span<const int32_t> tokens, bool all_logits) {
+void StepRows::Add(const SlotRef& ref, absl::Span<const int32_t> tokens, bool all_logits,
+                   float* inner_sum) {
   const int32_t end = tokens_.size() + tokens.size();
   for (int32_t row = all_logits ? tokens_.size() : end - 1; row < end; ++row) {
     logit_rows_.push_back(row);
@@ -20,6 +22,7 @@ void StepRows::Add(const SlotRef& ref, absl::Span<const int32_t> tokens, bool al
   logit_start_.push_back(logit_rows_.size());
   slots_.push_back(ref.slot);
   positions_.push_back(ref.position);
+  inner_sums_.push_back(inner_sum);
   if (!has_kv_) return;
   pages_.insert(pages_.end(), ref.pages.begin(), ref.pages.end());
   page_start_.push_back(pages_.size());
@@ -34,6 +37,7 @@ StepBatch StepRows::batch() const {
   batch.pages = pages_;
   batch.page_start = page_start_;
   batch.logit_rows = logit_rows_;
+  batch.inner_sums = inner_sums_;
   return batch;
 }
 

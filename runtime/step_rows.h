@@ -16,7 +16,8 @@ class StepRows {
 
   void Clear();
   // `ref` was prepared for the tokens. Logits are wanted for every row or only for the last.
-  void Add(const SlotRef& ref, absl::Span<const int32_t> tokens, bool all_logits);
+  // `inner_sum`: see StepBatch; may be null.
+  void Add(const SlotRef& ref, absl::Span<const int32_t> tokens, bool all_logits, float* inner_sum);
 
   bool empty() const { return slots_.empty(); }
   int64_t num_rows() const { return static_cast<int64_t>(tokens_.size()); }
@@ -31,6 +32,7 @@ class StepRows {
   const bool has_kv_;
   std::vector<int32_t> tokens_, row_start_, slots_, pages_, page_start_, logit_rows_, logit_start_;
   std::vector<int64_t> positions_;
+  std::vector<float*> inner_sums_;
 };
 
 }  // namespace anabranch

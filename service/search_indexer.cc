@@ -4,7 +4,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "runtime/state_image.h"
 #include "service/logging.h"
+#include "service/state_embedding.h"
 #include "statestore/base/status_macros.h"
 
 namespace anabranch {
@@ -165,6 +167,9 @@ absl::Status SearchIndexer::Read(const StateName& name, std::vector<IndexedState
   } else if (index_->Etag(name).has_value()) {
     ANABRANCH_ASSIGN_OR_RETURN(state.text, index_->Text(name));  // from when it was served
   }
+  // A state that was stored without stays without.
+  const auto header = ParseStateHeader(record->header);
+  if (header.ok()) state.embedding = EmbeddingOf(header->inner_sum);
   state.record = *std::move(record);
   put->push_back(std::move(state));
   return absl::OkStatus();

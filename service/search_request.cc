@@ -4,9 +4,11 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "runtime/state_image.h"
 #include "service/error_info.h"
 #include "service/names.h"
 #include "service/proto_conversion.h"
+#include "service/state_embedding.h"
 #include "service/state_loading.h"
 #include "statestore/base/status_macros.h"
 
@@ -67,6 +69,8 @@ absl::Status ParseLike(const ServiceContext& service, const Call& call,
   ANABRANCH_ASSIGN_OR_RETURN(const StateRecord like,
                              Resolve(service, call, "like_id", request.like_id()));
   query->like_id = query->filter.not_id = like.id;
+  const auto header = ParseStateHeader(like.header);
+  if (header.ok()) query->like = EmbeddingOf(header->inner_sum);
   ANABRANCH_ASSIGN_OR_RETURN(query->words, service.search_index->Text({call.tenant, like.id}));
   if (query->words.size() > kLikeTextBytes) {
     query->words = query->words.substr(query->words.size() - kLikeTextBytes);

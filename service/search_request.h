@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/container/flat_hash_set.h"
 #include "absl/status/statusor.h"
@@ -13,9 +14,10 @@
 namespace anabranch {
 
 struct SearchQuery {
-  std::string text;     // empty: by a state
-  std::string like_id;  // the state's id; empty: by text
-  std::string words;    // what the lexical index is asked
+  std::string text;         // empty: by a state
+  std::string like_id;      // the state's id; empty: by text
+  std::vector<float> like;  // the state's embedding
+  std::string words;        // what the lexical index is asked
   IndexFilter filter;
   absl::flat_hash_set<std::string> ids;  // filter.ids, if only some may be found
   size_t limit = 0;

@@ -11,6 +11,7 @@
 #include "service/library_handlers.h"
 #include "service/proto_conversion.h"
 #include "service/search_request.h"
+#include "service/state_judge.h"
 #include "statestore/base/status_macros.h"
 
 namespace anabranch {
@@ -35,19 +36,43 @@ class Search : public std::enable_shared_from_this<Search> {
   void Start(const v1::SearchRequest& request) {
     const absl::Status status = Prepare(request);
     if (!status.ok()) return done_(status);
-    done_(Finish());
+    // The words alone need no model.
+    if (query_->text.empty() || (!query_->embedding && query_->rerank == 0)) return Rank();
+    judge_ = std::make_shared<StateJudge>(service_, call_);
+    judge_->ReadQuery(query_->text, [self = shared_from_this()](const absl::Status& read) {
+      if (!read.ok()) return self->End(read);
+      self->Rank();
+    });
   }
 
  private:
   absl::Status Prepare(const v1::SearchRequest& request) {
-    const absl::Time start = absl::Now();
     response_->set_states_pending(service_->search_indexer->WaitUntilCurrent(
-        std::min(call_->deadline, start + kIndexPatience)));
+        std::min(call_->deadline, start_ + kIndexPatience)));
     ANABRANCH_ASSIGN_OR_RETURN(query_, ParseSearch(*service_, *call_, request));
-    ANABRANCH_RETURN_IF_ERROR(FindCandidates());
     response_->set_states_searched(service_->search_index->Count(query_->filter));
-    response_->set_candidates_ms(Milliseconds(absl::Now() - start));
     return call_->Interrupted();
+  }
+
+  // Orders the candidates, and lets the model judge the best.
+  void Rank() {
+    const absl::Status status = FindCandidates();
+    if (!status.ok()) return End(status);
+    const absl::Time found = absl::Now();
+    response_->set_candidates_ms(Milliseconds(found - start_));
+    if (query_->rerank == 0) return End(Answer());
+    std::vector<std::string> ids;
+    for (const v1::SearchHit& hit : hits_) {
+      if (ids.size() < static_cast<size_t>(query_->rerank)) ids.push_back(hit.state().id());
+    }
+    judge_->Judge(std::move(ids), [self = shared_from_this(), found](absl::Status judged) {
+      if (judged.ok()) {
+        self->AddVerdicts();
+        self->response_->set_rerank_ms(Milliseconds(absl::Now() - found));
+        judged = self->Answer();
+      }
+      self->End(judged);
+    });
   }
 
   absl::Status FindCandidates() {
@@ -63,19 +88,53 @@ class Search : public std::enable_shared_from_this<Search> {
         hit.set_fused(hit.fused() + 1 / (kRankOffset + i + 1));
       }
     }
+    if (query_->embedding) {
+      const std::vector<IndexHit> hits = service_->search_index->FindNearest(
+          judge_ == nullptr ? query_->like : judge_->embedding(), query_->filter, kCandidates);
+      for (size_t i = 0; i < hits.size(); ++i) {
+        v1::SearchHit& hit = found[hits[i].id];
+        hit.set_embedding_cosine(hits[i].score);
+        hit.set_embedding_rank(i + 1);
+        hit.set_fused(hit.fused() + 1 / (kRankOffset + i + 1));
+      }
+    }
     for (auto& [id, hit] : found) {
       hit.mutable_state()->set_id(id);
       hit.set_score(hit.fused());
       hits_.push_back(std::move(hit));
     }
-    std::sort(hits_.begin(), hits_.end(), [](const v1::SearchHit& a, const v1::SearchHit& b) {
-      return a.fused() != b.fused() ? a.fused() > b.fused() : a.state().id() < b.state().id();
-    });
+    Sort();
     return absl::OkStatus();
   }
 
+  void AddVerdicts() {
+    for (v1::SearchHit& hit : hits_) {
+      const auto verdict = judge_->verdicts().find(hit.state().id());
+      if (verdict == judge_->verdicts().end()) continue;
+      hit.set_reranked(true);
+      hit.set_pmi(verdict->second.pmi);
+      hit.set_answer_gain(verdict->second.answer_gain);
+      hit.set_entropy(verdict->second.entropy);
+      hit.set_score(hit.pmi() + hit.answer_gain());
+    }
+    Sort();
+  }
+
+  void Sort() {
+    std::sort(hits_.begin(), hits_.end(), [](const v1::SearchHit& a, const v1::SearchHit& b) {
+      if (a.reranked() != b.reranked()) return a.reranked();
+      return a.score() != b.score() ? a.score() > b.score() : a.state().id() < b.state().id();
+    });
+  }
+
+  // A call that was stopped says why in the same words wherever it was stopped.
+  void End(const absl::Status& status) {
+    const absl::Status why = status.ok() ? status : call_->Interrupted();
+    done_(why.ok() ? status : why);
+  }
+
   // A state that went meanwhile is no hit.
-  absl::Status Finish() {
+  absl::Status Answer() {
     for (v1::SearchHit& hit : hits_) {
       if (response_->hits_size() == static_cast<int>(query_->limit)) break;
       const std::string id = hit.state().id();
@@ -102,8 +161,10 @@ class Search : public std::enable_shared_from_this<Search> {
   const CallPtr call_;
   v1::SearchResponse* const response_;
   const std::function<void(absl::Status)> done_;
+  const absl::Time start_ = absl::Now();
   std::shared_ptr<const SearchQuery> query_;
-  std::vector<v1::SearchHit> hits_;  // best first; of the state only the id is set
+  std::shared_ptr<StateJudge> judge_;  // null: nothing is asked of the model
+  std::vector<v1::SearchHit> hits_;    // best first; of the state only the id is set
 };
 
 }  // namespace

@@ -22,7 +22,7 @@ namespace {
 namespace fs = std::filesystem;
 
 // Another number in the file: it is made anew.
-constexpr int64_t kFormat = 1;
+constexpr int64_t kFormat = 2;
 constexpr size_t kMaxQueryWords = 256;
 // Of one of many words: the smallest name of a table's row.
 constexpr char kSchema[] =
@@ -32,7 +32,7 @@ constexpr char kSchema[] =
     "CREATE TABLE tenants(number INTEGER PRIMARY KEY, name TEXT UNIQUE);"
     "CREATE TABLE states(doc INTEGER PRIMARY KEY, tenant INTEGER, id TEXT, fingerprint TEXT,"
     " created INTEGER, etag INTEGER, labels BLOB, embedding BLOB, UNIQUE(tenant, id));"
-    "PRAGMA user_version = 1;"
+    "PRAGMA user_version = 2;"
     "COMMIT;";
 
 std::string EncodeLabels(const Labels& labels) {
