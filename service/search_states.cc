@@ -20,6 +20,10 @@ namespace {
 // Candidates of each kind.
 constexpr size_t kCandidates = 200;
 constexpr double kRankOffset = 60;
+// The mean of a language model's inner layer is a weak hint at who a question is about, words are a
+// strong one. It must not push what the words found out of the model's sight; where words find
+// nothing it still decides.
+constexpr double kWordsWeight = 1, kEmbeddingWeight = 0.3;
 constexpr int kSnippetWords = 24;
 // How long a search waits for the index to have all that was committed before it.
 constexpr absl::Duration kIndexPatience = absl::Seconds(5);
@@ -85,7 +89,7 @@ class Search : public std::enable_shared_from_this<Search> {
         v1::SearchHit& hit = found[hits[i].id];
         hit.set_lexical_score(hits[i].score);
         hit.set_lexical_rank(i + 1);
-        hit.set_fused(hit.fused() + 1 / (kRankOffset + i + 1));
+        hit.set_fused(hit.fused() + kWordsWeight / (kRankOffset + i + 1));
       }
     }
     if (query_->embedding) {
@@ -95,7 +99,7 @@ class Search : public std::enable_shared_from_this<Search> {
         v1::SearchHit& hit = found[hits[i].id];
         hit.set_embedding_cosine(hits[i].score);
         hit.set_embedding_rank(i + 1);
-        hit.set_fused(hit.fused() + 1 / (kRankOffset + i + 1));
+        hit.set_fused(hit.fused() + kEmbeddingWeight / (kRankOffset + i + 1));
       }
     }
     for (auto& [id, hit] : found) {

@@ -151,14 +151,14 @@ void StateJudge::LoadMore() {
       ++next_;
     }
   }
-  if (end) {
-    absl::Status status;
-    {
-      absl::MutexLock lock(&mutex_);
-      status = status_;
-    }
-    done_(status);
+  if (!end) return;
+  absl::Status status;
+  {
+    absl::MutexLock lock(&mutex_);
+    status = status_;
   }
+  // Let go of: it holds who holds this.
+  std::exchange(done_, nullptr)(status);
 }
 
 absl::Status StateJudge::StartOne(const std::string& id) {

@@ -216,6 +216,117 @@ TEST_F(SearchTest, StatesLikeAStateAreFound) {
   EXPECT_EQ(Names(request), List{"b"});
 }
 
+TEST_F(SearchTest, TheModelItselfSaysWhoKnows) {
+  const std::vector<std::pair<std::string, std::string>> told = {
+      {"code", "My locker code is 4711."},   {"color", "My favorite color is green."},
+      {"name", "My name is Ada."},           {"sister", "My sister works as a nurse."},
+      {"city", "I live in Oslo."},           {"dog", "My dog is called Rex."},
+      {"locker", "My locker is in Athens."}, {"codes", "I write code, and more code."}};
+  for (const auto& [id, text] : told) {
+    client_->MustCreate(id);
+    v1::AppendRequest request;
+    request.set_session_id(id);
+    v1::Message& message = *request.mutable_content()->mutable_messages()->add_messages();
+    message.set_role("user");
+    message.set_text(text);
+    ASSERT_TRUE(client_->Append({request}).has_done);
+    Commit(id);
+  }
+  const v1::SearchResponse found = Search(For("What is my locker code?", 0));
+  ASSERT_EQ(found.hits_size(), 8);
+  EXPECT_EQ(found.hits(0).ref(), "code");
+  for (const v1::SearchHit& hit : found.hits()) {
+    EXPECT_TRUE(hit.reranked()) << hit.ref();
+    EXPECT_GE(hit.entropy(), 0);
+    EXPECT_GE(hit.answer_gain(), -1e-6);
+    EXPECT_GT(hit.embedding_rank(), 0);
+    EXPECT_LE(hit.score(), found.hits(0).score());
+  }
+  EXPECT_GT(found.hits(0).pmi(), found.hits(7).pmi());
+  EXPECT_GT(found.usage().tokens_read(), 0);
+  EXPECT_GT(found.usage().state_bytes_loaded(), 0);
+  const v1::SearchResponse two = Search(For("What is my locker code?", 2));
+  EXPECT_TRUE(two.hits(1).reranked());
+  EXPECT_FALSE(two.hits(2).reranked()) << "those that were not judged come after";
+  v1::SearchRequest embedding = For("What is my locker code?");
+  embedding.set_method(v1::SEARCH_METHOD_EMBEDDING);
+  const v1::SearchResponse nearest = Search(embedding);
+  ASSERT_EQ(nearest.hits_size(), 8);
+  EXPECT_EQ(nearest.hits(0).embedding_rank(), 1);
+  EXPECT_EQ(nearest.hits(0).lexical_rank(), 0);
+}
+
+TEST_F(SearchTest, JudgingNeedsOneFreeSlotOnly) {
+  Stop();
+  ServerConfig config = TestConfig(RecallModel(), dir_.path());
+  config.slots = 2;
+  auto server = Server::Start(config);
+  ASSERT_TRUE(server.ok()) << server.status();
+  server_ = *std::move(server);
+  client_ = std::make_unique<TestClient>(server_->address());
+  for (int i = 0; i < 5; ++i) {
+    Tell("n/" + std::to_string(i), "Note " + std::to_string(i) + " on owls.");
+  }
+  const v1::SearchResponse found = Search(For("owls", 5));
+  ASSERT_EQ(found.hits_size(), 5);
+  for (const v1::SearchHit& hit : found.hits()) EXPECT_TRUE(hit.reranked()) << hit.ref();
+}
+
+TEST_F(SearchTest, ASearchStopsAtItsDeadline) {
+  Tell("a", "An owl.");
+  v1::SearchResponse response;
+  const grpc::Status late =
+      client_->states().Search(TestClient::Context(0).get(), For("owl", 0), &response);
+  EXPECT_EQ(late.error_code(), StatusCode::DEADLINE_EXCEEDED);
+  EXPECT_EQ(Names(For("owl", 0)), List{"a"}) << "and the next one works";
+}
+
+class SearchOfModelTest : public SearchTest, public testing::WithParamInterface<const char*> {
+ protected:
+  void SetUp() override { Start(GoldenModel(GetParam())); }
+};
+
+// The sum behind an embedding goes on over restarts, forks and merges.
+TEST_P(SearchOfModelTest, EmbeddingsDependOnWhatWasReadAlone) {
+  const std::vector<int32_t> tokens = SomeTokens(300, 1);
+  client_->MustCreate("whole");
+  ASSERT_TRUE(client_->AppendTokens("whole", tokens).has_done);
+  Commit("whole");
+  client_->MustCreate("parts");
+  ASSERT_TRUE(client_->AppendTokens("parts", {tokens.begin(), tokens.begin() + 77}).has_done);
+  Start(GoldenModel(GetParam()));
+  ASSERT_TRUE(client_->AppendTokens("parts", {tokens.begin() + 77, tokens.end()}).has_done);
+  Commit("parts");
+  for (int seed = 2; seed < 6; ++seed) {
+    const std::string id = "other/" + std::to_string(seed);
+    client_->MustCreate(id);
+    ASSERT_TRUE(client_->AppendTokens(id, SomeTokens(200, seed)).has_done);
+    Commit(id);
+  }
+  v1::MergeRequest merge;
+  for (const char* id : {"other/2", "other/3"}) merge.add_inputs()->set_id(id);
+  merge.set_ref("merged");
+  v1::MergeResponse merged;
+  ASSERT_TRUE(client_->states().Merge(TestClient::Context().get(), merge, &merged).ok());
+  v1::SearchRequest request;
+  request.set_like_id("whole");
+  const v1::SearchResponse found = Search(request);
+  ASSERT_EQ(found.hits_size(), 6);
+  EXPECT_EQ(found.hits(0).ref(), "parts");
+  EXPECT_NEAR(found.hits(0).embedding_cosine(), 1, 1e-3);
+  request.set_like_id("merged");
+  const v1::SearchResponse inputs = Search(request);
+  ASSERT_GE(inputs.hits_size(), 2);
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_TRUE(inputs.hits(i).ref() == "other/2" || inputs.hits(i).ref() == "other/3")
+        << inputs.hits(i).ref();
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, SearchOfModelTest,
+                         testing::Values("mamba", "mamba2", "granitemoehybrid_dense"),
+                         [](const auto& info) { return std::string(info.param); });
+
 TEST_F(SearchTest, BadSearchesAreNamed) {
   Tell("a", "one");
   const auto expect = [&](const v1::SearchRequest& request, StatusCode code,

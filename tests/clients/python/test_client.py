@@ -1,4 +1,8 @@
 """The Python client against a real server."""
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 import anabranch
@@ -125,6 +129,16 @@ def test_the_state_that_knows_is_found(server):
             client.search()
         with pytest.raises(InvalidArgument, match="limit"):
             client.search("boat", limit=1000)
+
+
+def test_the_skill_library_example_finds_and_resumes(server):
+    example = Path(__file__).resolve().parents[3] / "clients/python/examples/skill_library.py"
+    for _ in range(2):  # the second run finds what the first kept
+        run = subprocess.run([sys.executable, example, server.addr], capture_output=True, text=True,
+                             timeout=120)
+        assert run.returncode == 0, run.stderr
+        assert "What is the code for the gate? skills/gate knows" in run.stdout
+        assert "What is Ada's profession? skills/ada knows" in run.stdout
 
 
 def test_score_does_not_move_the_session(server):
