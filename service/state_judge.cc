@@ -14,6 +14,11 @@
 namespace anabranch {
 namespace {
 
+// A sequence that a callback hands on: the engine keeps the callback for a moment longer than it
+// needs it, and the slot must be free by the time that somebody waits for it.
+using Held = std::shared_ptr<SequencePtr>;
+Held Hold(SequencePtr sequence) { return std::make_shared<SequencePtr>(std::move(sequence)); }
+
 double Milliseconds(absl::Duration duration) { return absl::ToDoubleMilliseconds(duration); }
 
 std::vector<double> LogSoftmax(absl::Span<const float> logits) {
@@ -70,33 +75,35 @@ void StateJudge::ReadQuery(const std::string& text, const Done& done) {
   work.tokens.assign(tokens->begin(), tokens->begin() + 1);
   work.options = call_->work_options();
   std::vector<int32_t> rest(tokens->begin() + 1, tokens->end());
-  work.on_done = [self = shared_from_this(), sequence = *sequence, rest = std::move(rest), done](
-                     const absl::Status& status, const WorkStats& stats) {
+  work.on_done = [self = shared_from_this(), held = Hold(*std::move(sequence)),
+                  rest = std::move(rest),
+                  done](const absl::Status& status, const WorkStats& stats) {
     self->AddStats(stats);
-    if (status.ok()) return self->ScoreQuery(sequence, rest, done);
+    if (status.ok()) return self->ScoreQuery(std::move(*held), rest, done);
     self->service_->pool->Run([done, status] { done(status); });
   };
   const absl::Status submitted = service_->engine->Submit(std::move(work));
   if (!submitted.ok()) done(submitted);
 }
 
-void StateJudge::ScoreQuery(const SequencePtr& sequence, std::vector<int32_t> tokens,
-                            const Done& done) {
+void StateJudge::ScoreQuery(SequencePtr sequence, std::vector<int32_t> tokens, const Done& done) {
   ScoreWork work;
   work.sequence = sequence;
   work.tokens = tokens;
   work.options = call_->work_options();
-  work.on_done = [self = shared_from_this(), sequence, tokens, done](
+  work.on_done = [self = shared_from_this(), held = Hold(std::move(sequence)), tokens, done](
                      const absl::Status& status, const WorkStats& stats,
                      const std::vector<float>& logprobs) {
-    self->service_->pool->Run([self, sequence, tokens, done, status, stats, logprobs] {
+    self->service_->pool->Run([self, held, tokens, done, status, stats, logprobs] {
       self->AddStats(stats);
+      SequencePtr sequence = std::move(*held);
       if (!status.ok()) return done(status);
       const absl::Span<const float> logits = self->service_->engine->LastLogits(sequence);
       self->tokens_ = tokens;
       self->logprobs_ = logprobs;
       self->answer_logits_.assign(logits.begin(), logits.end());
       self->embedding_ = EmbeddingOf(self->service_->engine->InnerSum(sequence));
+      sequence.reset();  // its slot may be waited for
       done(absl::OkStatus());
     });
   };
@@ -188,23 +195,22 @@ absl::Status StateJudge::StartOne(const std::string& id) {
   work.sequence = sequence;
   work.tokens = std::move(tokens);
   work.options = call_->work_options();
-  work.on_done = [self = shared_from_this(), id, sequence](const absl::Status& status,
-                                                           const WorkStats& stats,
-                                                           const std::vector<float>& logprobs) {
-    self->service_->pool->Run([self, id, sequence = sequence, status, stats, logprobs]() mutable {
-      self->Ended(id, sequence, status, stats, logprobs);
-      sequence.reset();
+  work.on_done = [self = shared_from_this(), id, held = Hold(std::move(sequence))](
+                     const absl::Status& status, const WorkStats& stats,
+                     const std::vector<float>& logprobs) {
+    self->service_->pool->Run([self, id, held, status, stats, logprobs] {
+      self->Ended(id, std::move(*held), status, stats, logprobs);
       self->LoadMore();
     });
   };
   return service_->engine->Submit(std::move(work));
 }
 
-void StateJudge::Ended(const std::string& id, const SequencePtr& sequence,
-                       const absl::Status& status, const WorkStats& stats,
-                       const std::vector<float>& logprobs) {
+void StateJudge::Ended(const std::string& id, SequencePtr sequence, const absl::Status& status,
+                       const WorkStats& stats, const std::vector<float>& logprobs) {
   Verdict verdict;
   if (status.ok()) verdict = VerdictOf(logprobs, service_->engine->LastLogits(sequence));
+  sequence.reset();  // its slot may be waited for
   absl::MutexLock lock(&mutex_);
   AddStats(stats);
   if (status.ok()) {

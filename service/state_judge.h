@@ -46,10 +46,10 @@ class StateJudge : public std::enable_shared_from_this<StateJudge> {
 
  private:
   absl::StatusOr<std::vector<int32_t>> QueryAfter(absl::Span<const int32_t> context) const;
-  void ScoreQuery(const SequencePtr& sequence, std::vector<int32_t> tokens, const Done& done);
+  void ScoreQuery(SequencePtr sequence, std::vector<int32_t> tokens, const Done& done);
   void LoadMore();
   absl::Status StartOne(const std::string& id) ABSL_LOCKS_EXCLUDED(mutex_);
-  void Ended(const std::string& id, const SequencePtr& sequence, const absl::Status& status,
+  void Ended(const std::string& id, SequencePtr sequence, const absl::Status& status,
              const WorkStats& stats, const std::vector<float>& logprobs)
       ABSL_LOCKS_EXCLUDED(mutex_);
   Verdict VerdictOf(absl::Span<const float> logprobs, absl::Span<const float> logits) const;

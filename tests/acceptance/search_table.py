@@ -167,8 +167,8 @@ def measure(client, states, questions, rerank, seed, dump):
         print(f"| {way} | {recall[0]:.3f} | {recall[1]:.3f} | " + " | ".join(f"{m:.1f}" for m in medians) + " |")
 
 
-def serve(model, data):
-    process = subprocess.Popen([ROOT / "build/bin/anabranchd", "serve", "--model", model, "--data", data, "--listen", "127.0.0.1:0",
+def serve(binary, model, data):
+    process = subprocess.Popen([binary, "serve", "--model", model, "--data", data, "--listen", "127.0.0.1:0",
                                 "--metrics", "off"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     for line in process.stdout:
         if match := re.search(r"serving .* on (\S+:\d+)", line):
@@ -183,12 +183,13 @@ def main():
     parser.add_argument("--questions", type=int, default=200)
     parser.add_argument("--rerank", type=int, default=16)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--server", default=str(ROOT / "build/bin/anabranchd"))
     parser.add_argument("--model", default=str(ROOT / "deploy/models/recall"))
     parser.add_argument("--data", help="folder of the library, kept; default: a temporary one")
     parser.add_argument("--dump", type=argparse.FileType("w"), help="file for the scores of every hit, as JSON lines")
     args = parser.parse_args()
     data = args.data or tempfile.mkdtemp(prefix="anabranch-search-")
-    process, address = serve(args.model, data)
+    process, address = serve(args.server, args.model, data)
     try:
         states = library(args.states, args.seed)
         with Client(address) as client:

@@ -174,6 +174,30 @@ TEST_F(CliTest, StatesAndRefsAreShownAndMoved) {
   EXPECT_EQ(Lines(Run({"--json", "ref", "ls"}).out).size(), 3u);
 }
 
+TEST_F(CliTest, SearchShowsWhatWasFoundAndWhy) {
+  Run({"ask", "a", "the heron"});
+  const Outcome found = Run({"search", "heron", "--rerank", "4"});
+  EXPECT_EQ(found.code, 0) << found.err;
+  EXPECT_THAT(found.out, HasSubstr("WORDS"));
+  EXPECT_THAT(found.out, HasSubstr("1.50 #1"));
+  EXPECT_THAT(found.out, HasSubstr("2.50"));
+  EXPECT_THAT(found.out, HasSubstr("the heron"));
+  EXPECT_THAT(Run({"search", "heron", "--rerank", "off"}).out, Not(HasSubstr("2.50")));
+  const Outcome none = Run({"search", "ostrich"});
+  EXPECT_EQ(none.out, "");
+  EXPECT_THAT(none.err, HasSubstr("nothing found in 1 states"));
+  EXPECT_THAT(Run({"search", "heron", "--json"}).out, HasSubstr("\"lexical_rank\":1"));
+  for (const std::vector<std::string>& bad : {std::vector<std::string>{"search"},
+                                              {"search", "x", "--like", "y"},
+                                              {"search", "x", "--rerank", "few"},
+                                              {"search", "x", "--label", "y"},
+                                              {"search", "x", "--since", "soon"},
+                                              {"search", "x", "-k", "0"}}) {
+    EXPECT_EQ(Run(bad).code, 2) << ::testing::PrintToString(bad);
+  }
+  EXPECT_EQ(Run({"search", "heron", "--since", "36h", "--until", "2999-01-31"}).code, 0);
+}
+
 TEST_F(CliTest, StatusShowsHumanNumbersAndJsonExactOnes) {
   EXPECT_THAT(Run({"status"}).out, HasSubstr("1,234,567 states"));
   EXPECT_EQ(Lines(Run({"status", "--json"}).out)[0]["library"]["states"], 1234567);

@@ -311,6 +311,24 @@ Status FakeStates::GetState(grpc::ServerContext*, const v1::GetStateRequest* req
   return Status::OK;
 }
 
+Status FakeStates::Search(grpc::ServerContext*, const v1::SearchRequest* request,
+                          v1::SearchResponse* response) {
+  absl::MutexLock lock(&library_.mutex);
+  for (const auto& [id, state] : library_.states) {
+    response->set_states_searched(response->states_searched() + 1);
+    if (state.second.find(request->text()) == std::string::npos) continue;
+    v1::SearchHit& hit = *response->add_hits();
+    *hit.mutable_state() = state.first;
+    hit.set_snippet(state.second);
+    hit.set_lexical_score(1.5);
+    hit.set_lexical_rank(response->hits_size());
+    hit.set_score(0.25);
+    hit.set_reranked(request->rerank() > 0);
+    hit.set_pmi(2.5);
+  }
+  return Status::OK;
+}
+
 Status FakeStates::ListStates(grpc::ServerContext*, const v1::ListStatesRequest* request,
                               v1::ListStatesResponse* response) {
   absl::MutexLock lock(&library_.mutex);

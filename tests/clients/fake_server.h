@@ -92,6 +92,9 @@ class FakeStates final : public v1::States::Service {
                           v1::ListStatesResponse* response) override;
   grpc::Status GetTokens(grpc::ServerContext*, const v1::GetTokensRequest* request,
                          v1::GetTokensResponse* response) override;
+  // States whose text has the query's; judged if a rerank was asked for.
+  grpc::Status Search(grpc::ServerContext*, const v1::SearchRequest* request,
+                      v1::SearchResponse* response) override;
   grpc::Status GetRef(grpc::ServerContext*, const v1::GetRefRequest* request,
                       v1::Ref* response) override;
   grpc::Status ListRefs(grpc::ServerContext*, const v1::ListRefsRequest* request,
