@@ -9,7 +9,7 @@
 namespace anabranch {
 namespace {
 
-constexpr int64_t kMaxRows = 256, kGroups = 64;
+constexpr int64_t kMaxUnits = 256, kGroups = 64;
 
 double Number(const char* from, StateDType dtype) {
   switch (dtype) {
@@ -69,15 +69,19 @@ TensorStats OfSegment(const StateSegment& segment, const std::string& payload) {
   stats.kind = segment.kind;
   stats.shape = segment.shape;
   stats.checksum = segment.checksum;
+  // What has a norm of its own: all logits together, a window's channel (its last dimension), or
+  // else an element of the first dimension.
   const bool logits = segment.layer == kLastLogitsLayer;
-  const int64_t rows = logits ? 1 : segment.shape.front();
-  const int64_t row_bytes = segment.bytes / rows;
-  const bool grouped = !logits && segment.shape.size() < 3 && rows > kMaxRows;
-  const int64_t heads = grouped ? kGroups : rows;
+  const bool window = !logits && segment.kind == StateKind::kWindow;
+  const int64_t units = logits ? 1 : window ? segment.shape.back() : segment.shape.front();
+  const int64_t heads = segment.shape.size() < 3 && units > kMaxUnits ? kGroups : units;
+  const int64_t step = StateDTypeBytes(segment.dtype);
+  const int64_t count = segment.bytes / step, run = window ? 1 : count / units;
   Summary summary(heads);
-  for (int64_t row = 0; row < rows; ++row) {
-    summary.Add(row * heads / rows, payload.data() + segment.offset + row * row_bytes,
-                row_bytes / StateDTypeBytes(segment.dtype), segment.dtype);
+  for (int64_t i = 0; i < count; i += run) {
+    const int64_t unit = i / run % units;
+    summary.Add(unit * heads / units, payload.data() + segment.offset + i * step, run,
+                segment.dtype);
   }
   summary.Fill(&stats);
   return stats;

@@ -15,8 +15,8 @@ struct TensorStats {
   StateKind kind = StateKind::kRecurrent;
   std::vector<int64_t> shape;  // as stored; of keys and values [tokens, heads, head_dim]
   // Roots of sums of squares. Heads are the first dimension of a shape of three, of keys and values
-  // the second. Without heads: the first dimension, of more than 256 in 64 groups of neighbours.
-  // The last logits: one in all.
+  // the second. Without heads it is channels, of more than 256 in 64 groups of neighbours: the
+  // first dimension, of a window the last. The last logits: one in all.
   std::vector<float> norms;
   float max_abs = 0;  // of the finite values
   int64_t nonfinite_count = 0;

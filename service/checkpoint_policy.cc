@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "absl/container/flat_hash_set.h"
 #include "absl/numeric/bits.h"
 #include "absl/strings/str_cat.h"
 #include "service/error_info.h"
@@ -29,21 +28,26 @@ int64_t Spacing(int64_t position, int64_t head, int64_t grain) {
   return grain << std::max(0, octave - 1);
 }
 
-// One state stays in each stretch of the spacing: the first. It was the first of the shorter
-// stretch before, so it is still there.
+// A state goes if one before it lies in the same stretch of its own spacing: grid positions stay
+// where they are multiples of the spacing. One that goes in this pass counts too, as it would have
+// counted when the session was shorter.
 void Coarsen(const CheckpointPolicy& policy, bool logarithmic, int64_t grain, int64_t head,
              std::vector<LineState>* line, std::vector<std::string>* thinned) {
-  absl::flat_hash_set<std::pair<int64_t, int64_t>> taken;
+  int64_t before = -1;  // position of the state before that may be thinned
   std::vector<LineState> kept;
   for (LineState& state : *line) {
-    if (MayThin(state, policy, head)) {
-      const int64_t spacing = logarithmic ? Spacing(state.position, head, grain) : grain;
-      if (!taken.emplace(spacing, state.position / spacing).second) {
-        thinned->push_back(std::move(state.id));
-        continue;
-      }
+    if (!MayThin(state, policy, head)) {
+      kept.push_back(std::move(state));
+      continue;
     }
-    kept.push_back(std::move(state));
+    const int64_t spacing = logarithmic ? Spacing(state.position, head, grain) : grain;
+    const bool goes = before >= 0 && before / spacing == state.position / spacing;
+    before = state.position;
+    if (goes) {
+      thinned->push_back(std::move(state.id));
+    } else {
+      kept.push_back(std::move(state));
+    }
   }
   *line = std::move(kept);
 }

@@ -45,14 +45,29 @@ absl::Status Fork(Cli& cli, const ForkFlags& flags) {
 
 struct RewindFlags {
   std::string name;
-  std::string position;  // "1200": tokens to keep; "-50": tokens to drop
+  std::string position;  // "1200": tokens to keep; "-50": tokens to drop; or a mark
   bool dry_run = false;
 };
+
+// The position of a mark, or of another ref, in the line that the session stands on.
+absl::StatusOr<int64_t> PositionOf(Cli& cli, const std::string& session, const std::string& name) {
+  v1::GetLogRequest request;
+  request.set_session_id(session);
+  ANABRANCH_ASSIGN_OR_RETURN(const PositionLog log, cli.client().GetLog(request));
+  const std::string mark = absl::StrCat(session, "/marks/", name);
+  for (const v1::LogEntry& entry : log.entries) {
+    for (const std::string& ref : entry.ref_names()) {
+      if (ref == mark || ref == name) return entry.state().token_count();
+    }
+  }
+  return UsageError(absl::StrCat("--to ", name, " is neither a number of tokens nor a mark that ",
+                                 "the session has passed: see anabranch log ", session));
+}
 
 absl::StatusOr<v1::RewindRequest> RewindTo(Cli& cli, const RewindFlags& flags) {
   int64_t number = 0;
   if (!absl::SimpleAtoi(flags.position, &number)) {
-    return UsageError(absl::StrCat("--to ", flags.position, " is not a number of tokens"));
+    ANABRANCH_ASSIGN_OR_RETURN(number, PositionOf(cli, flags.name, flags.position));
   }
   v1::RewindRequest request;
   request.set_session_id(flags.name);
@@ -105,8 +120,8 @@ void AddRewind(CLI::App& app, Cli& cli) {
   rewind->add_option("NAME", flags->name, "Session")->required();
   rewind
       ->add_option("--to", flags->position,
-                   "Tokens to keep, or with a minus sign tokens to drop: --to=-50")
-      ->type_name("TOKENS")
+                   "Tokens to keep, with a minus sign tokens to drop (--to=-50), or a mark")
+      ->type_name("TOKENS|MARK")
       ->required();
   rewind->add_flag("--dry-run", flags->dry_run, "Only tell what it would cost");
   rewind->callback([&cli, flags] { cli.command = [flags](Cli& c) { return Rewind(c, *flags); }; });

@@ -24,7 +24,7 @@ struct LogFlags {
 std::string Names(const v1::LogEntry& entry) {
   std::vector<std::string> names(entry.ref_names().begin(), entry.ref_names().end());
   for (const std::string& id : entry.session_ids()) names.push_back(absl::StrCat("(", id, ")"));
-  return absl::StrJoin(names, " ");
+  return names.empty() ? "-" : absl::StrJoin(names, " ");
 }
 
 absl::Status PrintCost(Cli& cli, const PositionLog& log, int64_t position) {
@@ -54,7 +54,7 @@ void PrintTable(Cli& cli, const PositionLog& log, size_t count) {
     return HumanCount(std::max<int64_t>(to - from - 1, 0));
   };
   if (log.entries.empty() || log.entries.front().state().token_count() < log.token_count) {
-    table.Add({HumanCount(log.token_count), "end", "-", "-", "-", "-", ""});
+    table.Add({HumanCount(log.token_count), "end", "-", "-", "-", "-", "-"});
   }
   for (size_t i = 0; i < count; ++i) {
     const v1::LogEntry& entry = log.entries[i];
@@ -65,7 +65,7 @@ void PrintTable(Cli& cli, const PositionLog& log, size_t count) {
   }
   if (count == log.entries.size() && log.first_token_count == 0) {
     const int64_t next = count == 0 ? log.token_count : log.entries.back().state().token_count();
-    table.Add({"0", "start", "-", "-", "-", up_to(0, next), ""});
+    table.Add({"0", "start", "-", "-", "-", up_to(0, next), "-"});
   }
   table.Print(cli.streams.out);
 }

@@ -1,5 +1,6 @@
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "clients/cpp/client.h"
 #include "clients/cpp/client_stubs.h"
 
@@ -59,7 +60,7 @@ absl::StatusOr<EditResult> Client::EditSession(const std::string& id, int64_t to
   if (auto plan = Rewind(rewind); !plan.ok()) return plan.status();
   v1::CommitRequest mark;
   mark.set_session_id(id);
-  mark.set_mark("before-edit-" + std::to_string(session->token_count()));
+  mark.set_mark(absl::StrCat("before-edit-", session->token_count()));
   auto before = Commit(mark);
   if (!before.ok()) return before.status();
   result.before = before->ref();
@@ -72,7 +73,11 @@ absl::StatusOr<EditResult> Client::EditSession(const std::string& id, int64_t to
   append.set_expected_token_count(token_count);
   *append.mutable_content() = content;
   auto appended = Append(append);
-  if (!appended.ok()) return appended.status();
+  if (!appended.ok()) {
+    return absl::Status(appended.status().code(),
+                        absl::StrCat(appended.status().message(), "; the session stands at token ",
+                                     token_count, ", the old line is ", result.before.name()));
+  }
   result.append = *std::move(appended);
   return result;
 }
