@@ -1,6 +1,7 @@
 #include "service/search_indexer.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
@@ -47,6 +48,12 @@ void SearchIndexer::Observe(uint64_t commit_seq, const std::vector<StateName>& s
   }
 }
 
+void SearchIndexer::Rebuild() {
+  absl::MutexLock lock(&mutex_);
+  damaged_ = true;
+  compared_ = false;
+}
+
 int64_t SearchIndexer::WaitUntilCurrent(absl::Time deadline) const {
   absl::MutexLock lock(&mutex_);
   const int64_t wanted = added_;
@@ -62,8 +69,15 @@ void SearchIndexer::Run() {
   while (true) {
     uint64_t watermark = 0;
     const std::vector<StateName> states = Take(&watermark);
-    if (states.empty()) break;
-    Work(states, watermark);
+    if (!states.empty()) {
+      Work(states, watermark);
+      continue;
+    }
+    {
+      absl::MutexLock lock(&mutex_);
+      if (!std::exchange(damaged_, false)) break;
+    }
+    FillAgain();
   }
   // Commits that concern no state move the watermark too.
   absl::MutexLock lock(&mutex_);
@@ -93,16 +107,28 @@ void SearchIndexer::CompareAll() {
   compared_ = true;
 }
 
+// States come back one by one: until then searches find what is there, and say what is missing.
+void SearchIndexer::FillAgain() {
+  const absl::Status emptied = index_->Reset();
+  const auto stored = store_->AllStates();
+  LogEvent(LogLevel::kWarning, "search_index_rebuilt",
+           {{"states", stored.ok() ? static_cast<int64_t>(stored->size()) : 0},
+            {"error", std::string(emptied.ok() ? stored.status().message() : emptied.message())}});
+  if (stored.ok()) Observe(0, *stored);
+  absl::MutexLock lock(&mutex_);
+  compared_ = true;
+}
+
 // The watermark moves only when nothing is left to do: before that, some earlier commit may still
-// be in the queue. Empty: the end.
+// be in the queue. Empty: the end, or a damaged index.
 std::vector<StateName> SearchIndexer::Take(uint64_t* watermark) {
   absl::MutexLock lock(&mutex_);
   const auto ready = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return stopping_ || !queue_.empty();
+    return stopping_ || damaged_ || !queue_.empty();
   };
   mutex_.Await(absl::Condition(&ready));
   std::vector<StateName> states;
-  if (stopping_ && queue_.size() > kBatch) return states;
+  if (damaged_ || (stopping_ && queue_.size() > kBatch)) return states;
   while (!queue_.empty() && states.size() < kBatch) {
     queued_.erase(Key(queue_.front().tenant, queue_.front().id));
     states.push_back(std::move(queue_.front()));
@@ -131,12 +157,8 @@ void SearchIndexer::Work(const std::vector<StateName>& states, uint64_t watermar
     return;
   }
   LogEvent(LogLevel::kWarning, "search_index_failed", {{"error", std::string(applied.message())}});
-  std::vector<StateName> again = states;
-  if (absl::IsDataLoss(applied) && index_->Reset().ok()) {
-    auto stored = store_->AllStates();
-    if (stored.ok()) again = *std::move(stored);
-  }
-  Observe(0, again);
+  Observe(0, states);
+  if (absl::IsDataLoss(applied)) FillAgain();
   absl::MutexLock lock(&mutex_);
   done_ += states.size();
   mutex_.AwaitWithTimeout(absl::Condition(&stopping_), kRetryAfter);

@@ -34,6 +34,9 @@ class SearchIndexer {
   // Ends after the state at hand; what is left is found at the next start.
   ~SearchIndexer();
 
+  // A search found the index damaged: it is emptied and filled again. Returns at once.
+  void Rebuild();
+
   // Waits until the index has all that was committed before the call, at most until `deadline`.
   // Returns how many changes it still lacks.
   int64_t WaitUntilCurrent(absl::Time deadline) const;
@@ -43,8 +46,9 @@ class SearchIndexer {
 
   void Observe(uint64_t commit_seq, const std::vector<StateName>& states);
   void Run();
-  // Puts every state of the library and of the index into the queue.
+  // Puts every state of the library and of the index into the queue, if they differ.
   void CompareAll();
+  void FillAgain();
   std::vector<StateName> Take(uint64_t* watermark);
   void Work(const std::vector<StateName>& states, uint64_t watermark);
   absl::Status Read(const StateName& name, std::vector<IndexedState>* put,
@@ -62,6 +66,7 @@ class SearchIndexer {
   int64_t added_ ABSL_GUARDED_BY(mutex_) = 0;      // to the queue so far
   int64_t done_ ABSL_GUARDED_BY(mutex_) = 0;       // of these
   bool compared_ ABSL_GUARDED_BY(mutex_) = false;  // with the library, at start
+  bool damaged_ ABSL_GUARDED_BY(mutex_) = false;   // Rebuild was called
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
 
   std::thread thread_;  // last: starts when all else is ready

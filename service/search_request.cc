@@ -71,7 +71,7 @@ absl::Status ParseLike(const ServiceContext& service, const Call& call,
   query->like_id = query->filter.not_id = like.id;
   const auto header = ParseStateHeader(like.header);
   if (header.ok()) query->like = EmbeddingOf(header->inner_sum);
-  ANABRANCH_ASSIGN_OR_RETURN(query->words, service.search_index->Text({call.tenant, like.id}));
+  query->words = service.search_index->Text({call.tenant, like.id}).value_or("");
   if (query->words.size() > kLikeTextBytes) {
     query->words = query->words.substr(query->words.size() - kLikeTextBytes);
   }

@@ -8,6 +8,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/time/clock.h"
+#include "service/error_info.h"
 #include "service/library_handlers.h"
 #include "service/proto_conversion.h"
 #include "service/search_request.h"
@@ -60,7 +61,13 @@ class Search : public std::enable_shared_from_this<Search> {
 
   // Orders the candidates, and lets the model judge the best.
   void Rank() {
-    const absl::Status status = FindCandidates();
+    absl::Status status = FindCandidates();
+    if (absl::IsDataLoss(status)) {
+      service_->search_indexer->Rebuild();
+      status = ErrorWithReason(
+          absl::StatusCode::kUnavailable, "INDEX_REBUILDING",
+          "the search index was damaged and is being built anew: retry in a moment");
+    }
     if (!status.ok()) return End(status);
     const absl::Time found = absl::Now();
     response_->set_candidates_ms(Milliseconds(found - start_));
@@ -151,9 +158,10 @@ class Search : public std::enable_shared_from_this<Search> {
       hit.set_ref(use.ref);
       hit.set_session_id(use.session);
       if (!query_->text.empty()) {
-        ANABRANCH_ASSIGN_OR_RETURN(
-            *hit.mutable_snippet(),
-            service_->search_index->Snippet({call_->tenant, id}, query_->words, kSnippetWords));
+        // For show: what was found stands without it.
+        const StateName name = {call_->tenant, id};
+        hit.set_snippet(service_->search_index->Snippet(name, query_->words, kSnippetWords)
+                            .value_or(std::string()));
       }
       *response_->add_hits() = std::move(hit);
     }

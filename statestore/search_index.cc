@@ -24,7 +24,7 @@ namespace fs = std::filesystem;
 // Another number in the file: it is made anew.
 constexpr int64_t kFormat = 2;
 constexpr size_t kMaxQueryWords = 256;
-// Of one of many words: the smallest name of a table's row.
+// Full text tables are made with their tenants: text_<number>, whose rowid is the doc.
 constexpr char kSchema[] =
     "BEGIN;"
     "CREATE TABLE watermark(only INTEGER PRIMARY KEY CHECK (only = 0), commit_seq INTEGER);"
@@ -122,6 +122,8 @@ class SearchIndexImpl final : public SearchIndex {
     Labels labels;
   };
 
+  // Removes the file and forgets what was in it.
+  void Discard() ABSL_EXCLUSIVE_LOCKS_REQUIRED(reader_mutex_);
   absl::Status OpenFile() ABSL_EXCLUSIVE_LOCKS_REQUIRED(reader_mutex_);
   absl::Status LoadTenants();
   absl::Status LoadStates();
@@ -159,32 +161,29 @@ class SearchIndexImpl final : public SearchIndex {
 absl::Status SearchIndexImpl::Start() {
   absl::MutexLock lock(&reader_mutex_);
   if (OpenFile().ok()) return absl::OkStatus();
-  for (const char* suffix : {"", "-wal", "-shm"}) {
-    writer_.reset();
-    reader_.reset();
-    std::error_code error;
-    fs::remove(path_ + suffix, error);
-  }
-  {
-    absl::MutexLock state_lock(&mutex_);
-    watermark_ = 0;
-    tenants_.clear();
-    entries_.clear();
-    docs_.clear();
-    embeddings_.clear();
-  }
+  Discard();
   return OpenFile();
 }
 
 absl::Status SearchIndexImpl::Reset() {
-  {
-    absl::MutexLock lock(&reader_mutex_);
-    writer_.reset();
-    reader_.reset();
+  absl::MutexLock lock(&reader_mutex_);
+  Discard();
+  return OpenFile();
+}
+
+void SearchIndexImpl::Discard() {
+  writer_.reset();
+  reader_.reset();
+  for (const char* suffix : {"", "-wal", "-shm"}) {
     std::error_code error;
-    fs::remove(path_, error);
+    fs::remove(path_ + suffix, error);
   }
-  return Start();
+  absl::MutexLock lock(&mutex_);
+  watermark_ = 0;
+  tenants_.clear();
+  entries_.clear();
+  docs_.clear();
+  embeddings_.clear();
 }
 
 absl::Status SearchIndexImpl::OpenFile() {

@@ -13,13 +13,14 @@ absl::Status ToStatus(sqlite3* database, int code) {
   switch (code & 0xff) {  // without the extended part
     case SQLITE_OK:
       return absl::OkStatus();
-    case SQLITE_CORRUPT:
-    case SQLITE_NOTADB:
-      return absl::DataLossError(message);
     case SQLITE_FULL:
+    case SQLITE_NOMEM:
       return absl::ResourceExhaustedError(message);
-    default:
-      return absl::InternalError(message);
+    case SQLITE_BUSY:
+    case SQLITE_LOCKED:
+      return absl::UnavailableError(message);
+    default:  // also a table that should be there and is not
+      return absl::DataLossError(message);
   }
 }
 

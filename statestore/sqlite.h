@@ -1,8 +1,8 @@
 // SQLite as the search index uses it: a connection, statements, statuses. The only place that calls
 // its API. One thread at a time for a connection and its statements.
 //
-// Statuses: DATA_LOSS for a file that is damaged or no database, RESOURCE_EXHAUSTED for a full
-// disk, INTERNAL for the rest.
+// Statuses: RESOURCE_EXHAUSTED for a full disk or no memory, UNAVAILABLE for a file that another
+// connection holds for too long, DATA_LOSS for the rest: the file is not what was written to it.
 #pragma once
 
 #include <cstdint>

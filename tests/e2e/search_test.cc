@@ -3,7 +3,9 @@
 
 #include <filesystem>
 #include <fstream>
+#include <thread>
 
+#include "absl/time/clock.h"
 #include "tests/e2e/test_client.h"
 #include "tests/e2e/test_server.h"
 
@@ -188,6 +190,48 @@ TEST_F(SearchTest, AnIndexThatIsLostOrDamagedIsBuiltAnew) {
   Tell("more", "The ferry was late.");
   Start(RecallModel());
   EXPECT_EQ(Names(For("ferry")).size(), 2u) << "reopened";
+}
+
+TEST_F(SearchTest, AnIndexThatIsDamagedUnderTheServerIsBuiltAnew) {
+  for (int i = 0; i < 8; ++i) Tell("n/" + std::to_string(i), "Ferry number " + std::to_string(i));
+  const std::string file = dir_.path() + "/search/search.sqlite";
+  for (const char* suffix : {"", "-wal"}) {
+    std::fstream damaged(file + suffix, std::ios::binary | std::ios::in | std::ios::out);
+    damaged << std::string(std::filesystem::file_size(file + suffix), 'x');
+  }
+  Tell("more", "Ferry number 9");
+  // At first a search may say that it is being built anew; then it finds all.
+  for (int tries = 0; tries < 100; ++tries) {
+    v1::SearchResponse found;
+    const grpc::Status status =
+        client_->states().Search(TestClient::Context().get(), For("ferry"), &found);
+    if (status.ok() && found.hits_size() == 9) return;
+    if (!status.ok()) ASSERT_EQ(ReasonOf(status), "INDEX_REBUILDING") << status.error_message();
+    absl::SleepFor(absl::Milliseconds(100));
+  }
+  ADD_FAILURE() << "it was not built anew";
+}
+
+TEST_F(SearchTest, SearchesAndCommitsDoNotDisturbEachOther) {
+  Tell("first", "Barge number 0");
+  constexpr int kBarges = 20;
+  std::thread telling([&] {
+    for (int i = 1; i < kBarges; ++i) {
+      Tell("barge/" + std::to_string(i), "Barge number " + std::to_string(i));
+    }
+  });
+  size_t before = 1;
+  for (int i = 0; i < 10; ++i) {
+    v1::SearchRequest request = For("barge", 4);
+    request.set_limit(100);
+    const size_t found = Names(request).size();
+    EXPECT_GE(found, before);
+    before = found;
+  }
+  telling.join();
+  v1::SearchRequest request = For("barge");
+  request.set_limit(100);
+  EXPECT_EQ(Names(request).size(), size_t{kBarges});
 }
 
 TEST_F(SearchTest, AnIndexThatIsBehindCatchesUp) {
