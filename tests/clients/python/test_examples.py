@@ -4,6 +4,8 @@ import pathlib
 import subprocess
 import sys
 
+from anabranch import Client
+
 EXAMPLES = pathlib.Path(__file__).parents[3] / "clients" / "python" / "examples"
 
 
@@ -22,3 +24,23 @@ def test_time_travel_is_accepted_on_a_small_session():
                           capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "8 of 8" in done.stdout
+
+
+def test_a_mailbox_is_scanned_in_branches_of_which_only_findings_stay(server):
+    done = subprocess.run([sys.executable, EXAMPLES / "mailbox.py", "--addr", server.addr,
+                           "--messages", "9", "--branches", "3", "--findings", "2", "--context", "2"],
+                          capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert "recall of findings" in done.stdout
+    assert "context after the scan: unchanged" in done.stdout
+    assert "Your name is Ada" in done.stdout
+    with Client(server.addr) as client:
+        assert len(list(client.sessions())) == 1, "branches stayed"
+
+
+def test_subtasks_run_in_parallel_and_the_best_attempt_goes_on(server):
+    done = subprocess.run([sys.executable, EXAMPLES / "parallel_subtasks.py", "--addr", server.addr],
+                          capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert "Your name is Ada" in done.stdout
+    assert done.stdout.count("kept") == 1
