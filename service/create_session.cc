@@ -1,4 +1,5 @@
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -18,6 +19,7 @@ namespace {
 struct Plan {
   SessionRecord record;
   std::vector<int32_t> unread;
+  int64_t branch = 0;  // of them, up to the branch point; 0: none
 };
 
 absl::Status StartFrom(const ServiceContext& service, const StateRecord& state, Plan* plan) {
@@ -39,11 +41,19 @@ absl::Status StartFromHistory(const ServiceContext& service, const Call& call,
   ANABRANCH_ASSIGN_OR_RETURN(const auto found,
                              service.store->FindPrefix(call.tenant, model.fingerprint(),
                                                        model.numerics_profile(), tokens));
+  ANABRANCH_ASSIGN_OR_RETURN(const int64_t branch,
+                             service.store->FindBranchPoint(call.tenant, model.fingerprint(),
+                                                            model.numerics_profile(), tokens));
   if (found) {
     ANABRANCH_RETURN_IF_ERROR(StartFrom(service, *found, plan));
     tokens.erase(tokens.begin(), tokens.begin() + found->token_count);
   } else {
     usage->set_miss_reason("no stored state of this model has read a prefix of the history");
+  }
+  const int64_t start = plan->record.head_position;
+  const int64_t apart = branch - start;
+  if (apart >= kMinBranchTokens && apart < static_cast<int64_t>(tokens.size())) {
+    plan->branch = apart;
   }
   plan->unread = std::move(tokens);
   return absl::OkStatus();
@@ -87,6 +97,32 @@ absl::StatusOr<Plan> MakePlan(const ServiceContext& service, Call& call,
   return plan;
 }
 
+// The branch-point rule: what a second history shares with a first is read once more, and a third
+// time never. The state there is written without waiting; what fails, fails Complete.
+absl::Status CaptureBranchPoint(SessionCall& session) {
+  Mutation mutation;
+  ANABRANCH_ASSIGN_OR_RETURN(const std::optional<StateRecord> state,
+                             session.StageCapture({}, &mutation, CaptureReason::kFork));
+  if (!state.has_value()) return absl::OkStatus();
+  session.lease().journal().Commit(std::move(mutation), nullptr);
+  session.usage().set_branch_token_count(state->token_count);
+  return absl::OkStatus();
+}
+
+void ReadHistory(const std::shared_ptr<SessionCall>& session, int64_t branch,
+                 const std::vector<int32_t>& unread, const SessionCall::Done& done) {
+  if (branch == 0) return session->Read(unread, done);
+  const auto middle = unread.begin() + branch;
+  session->Read(
+      {unread.begin(), middle},
+      [session, done, rest = std::vector<int32_t>(middle, unread.end())](const absl::Status& read) {
+        if (!read.ok()) return done(read);
+        const absl::Status captured = CaptureBranchPoint(*session);
+        if (!captured.ok()) return done(captured);
+        session->Read(rest, done);
+      });
+}
+
 void Complete(const std::shared_ptr<SessionCall>& session, v1::CreateSessionResponse* response,
               const HandlerDone& done) {
   session->Complete(
@@ -125,10 +161,10 @@ void HandleCreateSession(ServiceContext* service, const CallPtr& call,
     session->Release();
     done(status);
   };
-  session->Load([session, response, done, fail,
-                 unread = std::move(plan->unread)](const absl::Status& loaded) mutable {
+  session->Load([session, response, done, fail, branch = plan->branch,
+                 unread = std::move(plan->unread)](const absl::Status& loaded) {
     if (!loaded.ok()) return fail(loaded);
-    session->Read(std::move(unread), [session, response, done, fail](const absl::Status& read) {
+    ReadHistory(session, branch, unread, [session, response, done, fail](const absl::Status& read) {
       if (!read.ok()) return fail(read);
       Complete(session, response, done);
     });

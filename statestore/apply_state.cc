@@ -4,6 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "statestore/apply_mutation.h"
 #include "statestore/base/status_macros.h"
+#include "statestore/branch_points.h"
 #include "statestore/library_reads.h"
 
 namespace anabranch {
@@ -140,6 +141,8 @@ void ForEachIndexKey(const StoredState& state, const PrefixHasher& hasher,
   const std::string scope = hasher.Scope(record.fingerprint, record.numerics_profile);
   visit(Family::kPrefixes, PrefixEntryKey(PrefixScopeKey(record.tenant, scope), record.token_count,
                                           state.prefix_hash, record.id));
+  std::string span = SpanEdgeKey(state, hasher);
+  if (!span.empty()) visit(Family::kEdges, std::move(span));
 }
 
 absl::Status Apply(PutState& operation, ApplyContext& context) {

@@ -77,7 +77,10 @@ bool StateOfKey(Family family, absl::string_view key, absl::string_view* tenant,
   *tenant = key.substr(0, end);
   *id = key.substr(end + 1);
   if (family == Family::kStates) return !id->empty();
-  if (id->empty() || id->front() == static_cast<char>(Edge::kBlob)) return false;
+  if (id->empty() || id->front() == static_cast<char>(Edge::kBlob) ||
+      id->front() == static_cast<char>(Edge::kSpan)) {
+    return false;
+  }
   id->remove_prefix(1);
   *id = id->substr(0, id->find('\0'));
   return !id->empty();

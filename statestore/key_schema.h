@@ -56,6 +56,7 @@ enum class Edge : char {
   kRef = 'r',      // state -> a ref that names it
   kSession = 's',  // state -> a session whose head it is
   kBlob = 'b',     // blob -> a state that needs it
+  kSpan = 'p',     // start of a span (branch_points.h) -> the state that it ends at
 };
 std::string EdgeKey(absl::string_view tenant, Edge edge, absl::string_view used,
                     absl::string_view user);

@@ -20,7 +20,7 @@ enum class CaptureReason : uint8_t {
   kIdle = 1,  // its session left the engine
   kGrid = 2,  // a position of the checkpoint grid
   kTurn = 3,  // the end of what a call read or generated
-  kFork = 4,  // sessions went on from here
+  kFork = 4,  // sessions went on from here, or histories part here
   kMark = 5,  // a client asked for it
 };
 

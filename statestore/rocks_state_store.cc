@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
 #include "statestore/base/status_macros.h"
+#include "statestore/branch_points.h"
 #include "statestore/library_reads.h"
 #include "statestore/names.h"
 
@@ -140,6 +141,15 @@ absl::StatusOr<std::optional<StateRecord>> RocksStateStore::FindPrefix(
   if (!id.has_value()) return std::optional<StateRecord>();
   ANABRANCH_ASSIGN_OR_RETURN(StoredState state, ReadState(snapshot, tenant, *id));
   return std::optional<StateRecord>(std::move(state.record));
+}
+
+absl::StatusOr<int64_t> RocksStateStore::FindBranchPoint(const std::string& tenant,
+                                                         const std::string& fingerprint,
+                                                         const std::string& numerics_profile,
+                                                         absl::Span<const int32_t> tokens) {
+  ANABRANCH_RETURN_IF_ERROR(ValidateTenant(tenant));
+  return anabranch::FindBranchPoint(Snapshot(*database_), hasher_, tenant,
+                                    hasher_.Scope(fingerprint, numerics_profile), tokens);
 }
 
 absl::StatusOr<StateUse> RocksStateStore::GetStateUse(const std::string& tenant,

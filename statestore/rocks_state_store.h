@@ -42,6 +42,9 @@ class RocksStateStore : public StateStore {
                                                         const std::string& fingerprint,
                                                         const std::string& numerics_profile,
                                                         absl::Span<const int32_t> tokens) override;
+  absl::StatusOr<int64_t> FindBranchPoint(const std::string& tenant, const std::string& fingerprint,
+                                          const std::string& numerics_profile,
+                                          absl::Span<const int32_t> tokens) override;
 
   // Of one moment, like every read here.
   absl::StatusOr<StateUse> GetStateUse(const std::string& tenant, const std::string& id) override;

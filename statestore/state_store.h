@@ -79,6 +79,10 @@ struct StoreStats {
   std::string read_only_reason;
 };
 
+// What a state at a branch point must save to be worth its bytes: about the tokens that a model is
+// read through while a state of a few MB is loaded.
+inline constexpr int64_t kMinBranchTokens = 64;
+
 class StateStore {
  public:
   virtual ~StateStore() = default;
@@ -111,6 +115,13 @@ class StateStore {
   virtual absl::StatusOr<std::optional<StateRecord>> FindPrefix(
       const std::string& tenant, const std::string& fingerprint,
       const std::string& numerics_profile, absl::Span<const int32_t> tokens) = 0;
+  // How many of the first tokens some lineage of this tenant, model and profile has, with a state
+  // at their end or without (branch_points.h); as far as they pass the state before by at least
+  // kMinBranchTokens.
+  virtual absl::StatusOr<int64_t> FindBranchPoint(const std::string& tenant,
+                                                  const std::string& fingerprint,
+                                                  const std::string& numerics_profile,
+                                                  absl::Span<const int32_t> tokens) = 0;
 
   // Of a state that is not there: nobody.
   virtual absl::StatusOr<StateUse> GetStateUse(const std::string& tenant,

@@ -8,6 +8,7 @@
 #include "clients/cli/commands.h"
 #include "clients/cli/exit_code.h"
 #include "clients/cli/format.h"
+#include "clients/cli/history_flags.h"
 #include "clients/cli/json_output.h"
 #include "clients/cli/policy_flags.h"
 #include "clients/cli/state_id.h"
@@ -26,6 +27,7 @@ struct CreateFlags {
   std::string ref;
   std::vector<std::string> labels;
   PolicyFlags policy;
+  HistoryFlags history;
 };
 
 void PrintSession(Cli& cli, const v1::Session& session) {
@@ -56,6 +58,8 @@ absl::Status Create(Cli& cli, const CreateFlags& flags) {
   } else if (!flags.from.empty()) {
     request.set_ref_name(flags.from);
   }
+  ANABRANCH_ASSIGN_OR_RETURN(const std::optional<v1::Content> history, flags.history.Read(cli));
+  if (history.has_value()) *request.mutable_history() = *history;
   for (const std::string& label : flags.labels) {
     std::pair<std::string, std::string> pair = absl::StrSplit(label, absl::MaxSplits('=', 1));
     if (pair.first.empty() || !absl::StrContains(label, '=')) {
@@ -70,6 +74,7 @@ absl::Status Create(Cli& cli, const CreateFlags& flags) {
               cli.streams.out);
   } else {
     PrintSession(cli, created.session());
+    if (history.has_value()) cli.streams.err << UsageLine(created.usage()) << std::endl;
   }
   return absl::OkStatus();
 }
@@ -143,8 +148,9 @@ void AddCreate(CLI::App& group, Cli& cli) {
   auto flags = std::make_shared<CreateFlags>();
   CLI::App* create = group.add_subcommand("create", "Open a session, empty or from a state");
   create->add_option("NAME", flags->name, "Name of the new session")->required();
-  create->add_option("--from", flags->from, "Continue from this ref or state")
-      ->type_name("REF|STATE");
+  CLI::Option* from = create->add_option("--from", flags->from, "Continue from this ref or state");
+  from->type_name("REF|STATE");
+  AddHistoryFlags(*create, from, flags->history);
   create->add_option("--ref", flags->ref, "Ref that commits move (default: NAME; - for none)");
   create->add_option("--label", flags->labels, "Attach KEY=VALUE (repeatable)")
       ->allow_extra_args(false)

@@ -85,6 +85,10 @@ std::string UsageLine(const v1::Usage& usage) {
   if (!usage.miss_reason().empty()) {
     absl::StrAppend(&line, "; nothing reused: ", usage.miss_reason());
   }
+  if (usage.branch_token_count() > 0) {
+    absl::StrAppend(&line, "; parts from a history read before at token ",
+                    HumanCount(usage.branch_token_count()), ", captured there");
+  }
   return line;
 }
 

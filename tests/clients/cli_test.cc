@@ -52,6 +52,22 @@ class CliTest : public ::testing::Test {
   testing::FakeServer server_;
 };
 
+TEST_F(CliTest, SessionsOpenWithAHistoryOfTextOrMessages) {
+  Outcome text = Run({"session", "create", "t", "--history", "-"}, "All I know.");
+  EXPECT_EQ(text.code, 0) << text.err;
+  EXPECT_EQ(server_.sessions.TextOf("t"), "All I know.");
+  EXPECT_THAT(text.err, HasSubstr("reused 0"));
+  const std::string messages = R"([{"role": "user", "text": "Hi."}])";
+  Outcome chat = Run({"session", "create", "m", "--messages", "-"}, messages);
+  EXPECT_EQ(chat.code, 0) << chat.err;
+  EXPECT_EQ(server_.sessions.TextOf("m"), "[user]Hi.\n");
+  for (const char* wrong : {"{}", "[1]", "[{\"role\": \"user\"}]", "nothing"}) {
+    Outcome refused = Run({"session", "create", "w", "--messages", "-"}, wrong);
+    EXPECT_EQ(refused.code, 2);
+    EXPECT_THAT(refused.err, HasSubstr("is not a JSON list of"));
+  }
+}
+
 TEST_F(CliTest, AskPrintsTheReplyAndCommits) {
   Outcome ask = Run({"ask", "notes", "Where?"});
   EXPECT_EQ(ask.code, 0) << ask.err;
@@ -261,7 +277,11 @@ TEST(CliWithoutServerTest, WrongCommandLinesExitWith2) {
       {"ask", "n", "\xff"},
       {"append", "n", "t", "--raw", "--role", "user"},
       {"completion", "csh"},
-      {"session", "create", "n", "--label", "novalue"}};
+      {"session", "create", "n", "--label", "novalue"},
+      {"session", "create", "n", "--history", "/nonexistent"},
+      {"session", "create", "n", "--history", "-"},
+      {"session", "create", "n", "--history", "-", "--from", "a"},
+      {"session", "create", "n", "--history", "-", "--messages", "-"}};
   for (const auto& args : wrong) {
     std::istringstream in;
     std::ostringstream out, err;

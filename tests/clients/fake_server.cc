@@ -108,6 +108,7 @@ Status FakeSessions::CreateSession(grpc::ServerContext*, const v1::CreateSession
     entry.text = state->second.second;
     response->mutable_usage()->set_tokens_reused(static_cast<int64_t>(entry.text.size()));
   }
+  if (request->has_history()) entry.text = TextOfContent(request->history());
   entry.session.set_id(request->session_id());
   entry.session.set_ref(request->ref().empty() ? request->session_id() : request->ref());
   entry.session.set_token_count(static_cast<int64_t>(entry.text.size()));

@@ -55,6 +55,10 @@ class ManualStore final : public StateStore {
                                                         absl::Span<const int32_t>) override {
     return absl::UnimplementedError("");
   }
+  absl::StatusOr<int64_t> FindBranchPoint(const std::string&, const std::string&,
+                                          const std::string&, absl::Span<const int32_t>) override {
+    return absl::UnimplementedError("");
+  }
   absl::StatusOr<StateUse> GetStateUse(const std::string&, const std::string&) override {
     return absl::UnimplementedError("");
   }

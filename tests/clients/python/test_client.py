@@ -193,3 +193,14 @@ async def test_the_asyncio_client_does_the_same(server):
 
 def test_everything_exported_exists():
     assert all(hasattr(anabranch, name) for name in anabranch.__all__)
+
+
+def test_what_resent_conversations_share_is_read_twice_and_then_never(server):
+    shared = [Message("user", f"My key number {i} hangs on hook {2 * i}.") for i in range(12)]
+    with Client(server.addr) as client:
+        usages = [client.create_session(f"chat{i}", history=[*shared, Message("user", last)])[1]
+                  for i, last in enumerate(("What is new?", "Where is key 3?", "Good morning."))]
+    first, second, third = usages
+    assert first.tokens_reused == 0 and first.branch_token_count == 0
+    assert second.tokens_reused == 0 and second.branch_token_count > 64
+    assert third.tokens_reused >= second.branch_token_count and third.tokens_read < 32

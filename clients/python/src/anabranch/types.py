@@ -25,6 +25,7 @@ class Usage:
     restore_ms: float = 0.0
     compute_ms: float = 0.0
     miss_reason: str = ""
+    branch_token_count: int = 0  # captured here, where a history parts from one read before; 0: no
 
 
 @dataclass(frozen=True)
