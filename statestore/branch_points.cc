@@ -82,8 +82,9 @@ absl::StatusOr<int64_t> FindBranchPoint(const Snapshot& snapshot, const PrefixHa
           return ++spans < kMaxSpans;
         }));
     for (const std::string& id : ids) {
-      ANABRANCH_ASSIGN_OR_RETURN(const StoredState state, ReadState(snapshot, tenant, id));
-      const std::vector<int32_t>& span = state.record.span_tokens;
+      const absl::StatusOr<StoredState> state = ReadState(snapshot, tenant, id);
+      if (!state.ok()) continue;  // damaged: a branch point less must not cost the call
+      const std::vector<int32_t>& span = state->record.span_tokens;
       const int64_t common = CommonTokens(span, rest);
       deepest = std::max(deepest, start.position + common);
       if (common == static_cast<int64_t>(span.size())) add(id, start.position + common);

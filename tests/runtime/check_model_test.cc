@@ -53,7 +53,9 @@ TEST_P(CheckGoldenModel, BFloat16IsNoFartherFromFloat32ThanTheReferenceImplement
   EXPECT_THAT(table, HasSubstr("rule: at least 97%"));
   const bool near = report->total.agreed >= kLeastBFloat16Agreement * 201;
   EXPECT_EQ(report->rule, near ? CheckModelRule::kAgreement : CheckModelRule::kAsReference);
-  if (!near) EXPECT_THAT(table, HasSubstr("at most 2 of 201 positions fewer than the reference"));
+  if (!near) {
+    EXPECT_THAT(table, HasSubstr("at most 2 of 201 positions fewer than the reference"));
+  }
 }
 
 TEST_P(CheckGoldenModel, FailsBeyondTheTolerance) {

@@ -122,7 +122,9 @@ TEST_F(BranchPoints, EqualTheLongestCommonPrefixOfRandomLineages) {
     }
     const int64_t found = Find(history);
     EXPECT_LE(found, longest);
-    if (longest - deepest_state >= kMinBranchTokens) EXPECT_EQ(found, longest);
+    if (longest - deepest_state >= kMinBranchTokens) {
+      EXPECT_EQ(found, longest);
+    }
   }
 }
 

@@ -44,3 +44,27 @@ def test_subtasks_run_in_parallel_and_the_best_attempt_goes_on(server):
     assert done.returncode == 0, done.stderr
     assert "Your name is Ada" in done.stdout
     assert done.stdout.count("kept") == 1
+
+
+def test_an_assistant_outlives_its_process_its_session_and_the_server(server):
+    def assistant(what, text):
+        done = subprocess.run([sys.executable, EXAMPLES / "long_running_assistant.py", "--addr",
+                               server.addr, what, text], capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "[0 tokens reused" in assistant("tell", "My name is Ada.")
+    server.kill()
+    server.start()
+    assistant("tell", "My locker code is 4711.")
+    with Client(server.addr) as client:
+        told = client.session("assistants/ada").info().token_count
+        client.session("assistants/ada").close()  # the ref stays
+    server.kill()
+    server.start()
+    answer = assistant("ask", "What is my name?")
+    assert answer.strip() and "[0 tokens reused" not in answer
+    with Client(server.addr) as client:
+        text = client.session("assistants/ada").text()
+        assert "My name is Ada." in text and "4711" in text
+        assert client.session("assistants/ada").info().token_count > told
