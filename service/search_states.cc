@@ -24,7 +24,7 @@ constexpr double kRankOffset = 60;
 // The mean of a language model's inner layer is a weak hint at who a question is about, words are a
 // strong one. It must not push what the words found out of the model's sight; where words find
 // nothing it still decides.
-constexpr double kWordsWeight = 1, kEmbeddingWeight = 0.3;
+constexpr double kWordsWeight = 1, kEmbeddingWeight = 0.02;
 constexpr int kSnippetWords = 24;
 // How long a search waits for the index to have all that was committed before it.
 constexpr absl::Duration kIndexPatience = absl::Seconds(5);
