@@ -68,3 +68,12 @@ def test_an_assistant_outlives_its_process_its_session_and_the_server(server):
         text = client.session("assistants/ada").text()
         assert "My name is Ada." in text and "4711" in text
         assert client.session("assistants/ada").info().token_count > told
+
+
+def test_forks_store_nothing_and_leave_their_parent_as_it_was():
+    script = EXAMPLES.parents[2] / "tests" / "acceptance" / "fork.py"
+    model = EXAMPLES.parents[2] / "tests" / "golden" / "models" / "mamba2"
+    done = subprocess.run([sys.executable, script, "--server", os.environ["ANABRANCHD"],
+                           "--model", model, "--tokens", "200", "--forks", "8", "--repeat", "2",
+                           "--thousand", "40"], capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
