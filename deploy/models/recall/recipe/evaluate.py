@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 import generate as G
 import model as M
 import slots as S
+import wordings as L
 
 LENGTHS = (700, 1200, 2600, 5000, 10000)
 MERGES = (2, 4, 8, 16, 32)
@@ -31,7 +32,7 @@ def plain_slot(r, held, cast):
     noun, kind = r.choice(PLAIN)
     who = ("me", "you") if r.random() < .7 else S.who(r, held, cast)
     slot = S.person_noun(r, who, noun, kind)
-    slot._tell, slot._ask, slot._fix = S.TELL[:1], S.ASK[:2], S.FIX[:1]
+    slot._tell, slot._ask, slot._fix = L.NOUN_TELL[:1], L.NOUN_ASK[:2], ["actually, {p} is {v}"]
     return slot
 
 

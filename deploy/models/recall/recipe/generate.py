@@ -89,7 +89,7 @@ def prepare(text_dir, work):
         save("prose_held" if held else "prose", [e.ids for e in tok.encode_batch(mine)])
         np.save(f"{work}/prose{'_held' if held else ''}_bytes.npy", [len(d.encode()) for d in mine])
     count = Counter(re.findall(r"(?<=[a-z] )[a-z]{4,9}(?= [a-z])", corpus[:20_000_000]))
-    json.dump([w for w, n in count.most_common(6000)[300:] if n > 30], open(f"{work}/bank.json", "w"))
+    json.dump([w for w, n in count.most_common(16000)[200:] if n > 12], open(f"{work}/bank.json", "w"))
     dialogs = [json.loads(x) for x in lzma.open(f"{text_dir}/dialogs.jsonl.xz")]
     for held in (False, True):
         rows = []
@@ -206,7 +206,7 @@ class Conversation:
             joined = ", ".join(said[:-1]) + " and " + said[-1]
             self.user(self.style(joined))
         else:
-            self.user(" ".join(self.style(s) for s in said))
+            self.user(" ".join(s if s[-1] in "?.!" or k == n - 1 else s + "." for k, s in enumerate(map(self.style, said))))
         if r.random() < .3:
             self.reply("Got it. " + last[0].answer(last[1]), 20)
         else:
@@ -243,7 +243,7 @@ class Conversation:
         thing = S.project_name(r) if r.random() < .7 else S.thing_name(r)
         found = []
         for noun, kind in self.columns(r.randint(1, 4)):
-            slot = S.thing_slot(r, thing, noun, kind)
+            slot = S.thing_slot(thing, noun, kind)
             if slot.key not in self.ever:
                 found.append((slot, noun, self.value(slot)))
         if not found:
@@ -279,7 +279,7 @@ class Conversation:
         thing = S.project_name(r)
         found = []
         for noun, kind in self.columns(r.randint(1, 3)):
-            slot = S.thing_slot(r, thing, noun, kind)
+            slot = S.thing_slot(thing, noun, kind)
             if slot.key not in self.ever:
                 found.append((slot, noun, self.value(slot)))
         if not found:
@@ -353,7 +353,7 @@ class Conversation:
                             row[k] = r.randrange(4, 4096)
                     self.put(row, 0)
                 else:
-                    self.put(row, FILL)
+                    self.put(row, FILL if r.random() < .3 else 0)  # or a few million tokens are learnt by heart
                 return
         self.user(r.choice(READ_ASK), self.filler.text(r, max(8, n - 12)))
         self.reply(r.choice(READ_ACKS))
@@ -389,8 +389,8 @@ class Conversation:
         slot, v = r.choice(list(self.facts.values()))
         other = self.value(slot, v)
         if r.random() < .5 and slot.kind != "place":
-            return "check", f"is it true that {slot.tell(v, r, False).rstrip('?.')}?", "Yes. " + slot.answer(v)
-        return "check", f"is it true that {slot.tell(other, r, False).rstrip('?.')}?", "No. " + slot.answer(v)
+            return "check", f"is it true that {slot.claim(v, r)}?", "Yes. " + slot.answer(v)
+        return "check", f"is it true that {slot.claim(other, r)}?", "No. " + slot.answer(v)
 
     def question_list(self):
         r = self.r
@@ -488,14 +488,14 @@ class Maker:
     def plain(self, r, length):
         """A row of dialogues alone, or of prose alone."""
         c = self.start(r)
-        if r.random() < .35:
+        if r.random() < .2:
             while len(c.ids) <= length:
                 c.put(self.filler.dialog(r, 2000), TEXT)
         else:
             c.put(self.filler.text(r, length), TEXT)
         return c.ids[:length + 1], c.weights[:length + 1]
 
-    def rows(self, r, count, length, plain=.18):
+    def rows(self, r, count, length, plain=.33):
         ids, weights = np.zeros((count, length + 1), np.int16), np.zeros((count, length + 1), np.uint8)
         for k in range(count):
             i, w = (self.plain if r.random() < plain else self.conversation)(r, length)

@@ -45,7 +45,7 @@ class Stream(IterableDataset):
                 if self.kind == "short":
                     out = maker.rows(r, a.tokens // a.short, a.short)
                 elif self.kind == "long":
-                    out = maker.rows(r, a.tokens // a.long, 2 * a.long, .15)
+                    out = maker.rows(r, a.tokens // a.long, 2 * a.long, .2)
                 else:
                     out = maker.merge_batch(r, sizes(r, a.contexts, a.contexts // 4), a.context, a.context)
             except Exception:  # one bad batch is no reason to lose a run: say so, take the next
@@ -57,7 +57,7 @@ class Stream(IterableDataset):
 def sizes(r, contexts, groups):
     """`groups` group sizes, from 1 to 32 and mostly 2 to 8, that sum up to `contexts`."""
     out = []
-    big = [s for s in r.choice(([32, 16, 8], [16, 8, 8, 6], [16, 16, 12, 8], [8] * 6, [12, 12, 8, 8, 8])) if s <= contexts // 4]
+    big = [s for s in r.choice(([32, 16], [32, 12, 8], [24, 16, 8], [16, 8, 8, 6], [16, 16, 12, 8], [8] * 6, [12, 12, 8, 8, 8])) if s <= contexts // 3]
     for s in big:
         if contexts - sum(out) - s >= 2 * (groups - len(out) - 1):
             out.append(s)
