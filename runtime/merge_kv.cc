@@ -79,25 +79,41 @@ void CopyTokens(const StateImage& image, int64_t from, int64_t count, int64_t to
 
 }  // namespace
 
-std::vector<std::string> ConcatenateKv(const StateLayout& layout,
-                                       absl::Span<const StateImage* const> inputs,
-                                       const StateImage* ancestor) {
-  const int64_t shared = ancestor != nullptr ? ancestor->header.token_count : 0;
-  Blocks result{layout, shared};
-  for (const StateImage* input : inputs) result.token_count += input->header.token_count - shared;
+std::vector<std::string> GatherKv(const StateLayout& layout, absl::Span<const KvRange> ranges) {
+  Blocks result{layout, 0};
+  for (const KvRange& range : ranges) result.token_count += range.count;
   std::vector<std::string> out;
   const int64_t token_bytes = static_cast<int64_t>(layout.kv_page_bytes()) / kKvPageTokens;
   for (int64_t start = 0; start < result.token_count; start += kKvPageTokens) {
     out.emplace_back(token_bytes * result.TokensIn(start / kKvPageTokens), '\0');
   }
-  if (ancestor != nullptr) CopyTokens(*ancestor, 0, shared, 0, result, out);
-  int64_t at = shared;
-  for (const StateImage* input : inputs) {
-    const int64_t added = input->header.token_count - shared;
-    CopyTokens(*input, shared, added, at, result, out);
-    at += added;
+  int64_t at = 0;
+  for (const KvRange& range : ranges) {
+    CopyTokens(*range.image, range.from, range.count, at, result, out);
+    at += range.count;
   }
   return out;
+}
+
+std::vector<std::string> ConcatenateKv(const StateLayout& layout,
+                                       absl::Span<const StateImage* const> inputs,
+                                       const StateImage* ancestor) {
+  const int64_t shared = ancestor != nullptr ? ancestor->header.token_count : 0;
+  std::vector<KvRange> ranges;
+  if (ancestor != nullptr) ranges.push_back({ancestor, 0, shared});
+  for (const StateImage* input : inputs) {
+    ranges.push_back({input, shared, input->header.token_count - shared});
+  }
+  return GatherKv(layout, ranges);
+}
+
+const char* KvRow(const StateLayout& layout, const StateImage& image, size_t entry, int64_t token) {
+  int64_t before = 0;
+  for (size_t e = 0; e < entry; ++e) {
+    if (layout.entries[e].paged()) before += Blocks::TokenBytes(layout.entries[e]);
+  }
+  return image.kv_blocks[token / kKvPageTokens].data() +
+         Blocks{layout, image.header.token_count}.Offset(token, before, layout.entries[entry]);
 }
 
 }  // namespace anabranch

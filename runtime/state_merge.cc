@@ -2,13 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <string>
 
 #include "absl/strings/str_cat.h"
 #include "runtime/float_convert.h"
 #include "runtime/merge_kv.h"
 #include "runtime/merge_weights.h"
+#include "runtime/state_tensors.h"
 #include "statestore/base/status_macros.h"
 
 namespace anabranch {
@@ -27,35 +27,18 @@ struct Merge {
   StateImage merged;
 };
 
-// Copies, because a payload keeps no alignment.
-template <typename T>
-std::vector<T> Read(const StateImage& image, const StateSegment& segment) {
-  std::vector<T> values(segment.bytes / sizeof(T));
-  std::memcpy(values.data(), image.payload.data() + segment.offset, segment.bytes);
-  return values;
-}
 template <typename T>
 std::vector<std::vector<T>> ReadAll(const Merge& merge, const StateSegment& segment) {
   std::vector<std::vector<T>> all;
-  for (const StateImage* input : merge.inputs) all.push_back(Read<T>(*input, segment));
+  for (const StateImage* input : merge.inputs) all.push_back(ReadSegment<T>(*input, segment));
   return all;
-}
-// Of the ancestor; zeros without one.
-template <typename T>
-std::vector<T> ReadOld(const Merge& merge, const StateSegment& segment) {
-  if (merge.ancestor != nullptr) return Read<T>(*merge.ancestor, segment);
-  return std::vector<T>(segment.bytes / sizeof(T));
-}
-template <typename T>
-void Write(const std::vector<T>& values, const StateSegment& segment, Merge& merge) {
-  std::memcpy(merge.merged.payload.data() + segment.offset, values.data(), segment.bytes);
 }
 
 // Windows and last logits, as they are stored: numbers to and from double.
 template <typename T, typename ToNumber, typename FromNumber>
 void MergeNumbers(Merge& merge, const StateSegment& segment, ToNumber to, FromNumber from) {
   if (merge.method == MergeMethod::kOrdered) {
-    return Write(Read<T>(*merge.inputs.back(), segment), segment, merge);
+    return WriteSegment(ReadSegment<T>(*merge.inputs.back(), segment), segment, merge.merged);
   }
   const std::vector<std::vector<T>> in = ReadAll<T>(merge, segment);
   std::vector<T> out(in.front().size());
@@ -64,7 +47,7 @@ void MergeNumbers(Merge& merge, const StateSegment& segment, ToNumber to, FromNu
     for (size_t k = 0; k < in.size(); ++k) sum += merge.weights[k] * to(in[k][i]);
     out[i] = from(static_cast<float>(sum / merge.weight_sum));
   }
-  Write(out, segment, merge);
+  WriteSegment(out, segment, merge.merged);
 }
 
 void MergeNumbers(Merge& merge, const StateSegment& segment) {
@@ -80,7 +63,7 @@ void MergeNumbers(Merge& merge, const StateSegment& segment) {
 
 void MergeCumulative(Merge& merge, const StateSegment& segment) {
   const std::vector<std::vector<double>> in = ReadAll<double>(merge, segment);
-  const std::vector<double> old = ReadOld<double>(merge, segment);
+  const std::vector<double> old = ReadSegment<double>(merge.ancestor, segment);
   const bool mean = merge.method == MergeMethod::kMean;
   std::vector<double> out(old.size());
   for (size_t i = 0; i < out.size(); ++i) {
@@ -90,7 +73,7 @@ void MergeCumulative(Merge& merge, const StateSegment& segment) {
     }
     out[i] = mean ? sum / merge.weight_sum : old[i] + sum;
   }
-  Write(out, segment, merge);
+  WriteSegment(out, segment, merge.merged);
 }
 
 // S = base S_O + sum_k factor[k] S_k, for elements that share their transitions.
@@ -163,8 +146,10 @@ void ScaleToInputs(const Merge& merge, Recurrent& layer, int64_t at, int64_t siz
   for (float& value : group) value *= scale;
 }
 
-void MergeGroup(const Merge& merge, const float* rates, int64_t num_rates, int64_t group,
-                int64_t size, MergeWeights& weights, Recurrent& layer) {
+void MergeGroup(const Merge& merge, const RecurrentDecay& decay, int64_t group,
+                MergeWeights& weights, Recurrent& layer) {
+  const int64_t num_rates = decay.num_rates, size = decay.size;
+  const float* rates = decay.rates + group * num_rates;
   std::vector<double> transitions(layer.in.size());
   Combination with;
   with.factor.resize(layer.in.size());
@@ -187,28 +172,16 @@ void MergeGroup(const Merge& merge, const float* rates, int64_t num_rates, int64
 }
 
 absl::Status MergeRecurrent(Merge& merge, const StateSegment& segment) {
-  const auto is_t = [&](const auto& each) {
-    return each.layer == segment.layer && each.kind == StateKind::kCumulative;
-  };
-  const auto& table = merge.merged.header.segments;
-  const auto& entries = merge.layout.entries;
-  const auto t = std::find_if(table.begin(), table.end(), is_t);
-  const auto entry = std::find_if(entries.begin(), entries.end(), is_t);
-  if (t == table.end() || entry == entries.end() || entry->rates == nullptr) {
-    return absl::InternalError(
-        absl::StrCat("layer ", segment.layer, " does not say how it decays"));
-  }
-  const int64_t groups = entry->num_elements();
-  const int64_t size = static_cast<int64_t>(segment.bytes / sizeof(float)) / groups;
-  const int64_t num_rates = entry->num_rates / groups;
-  Recurrent layer{ReadAll<float>(merge, segment), ReadOld<float>(merge, segment),
-                  std::vector<float>(groups * size), ReadAll<double>(merge, *t),
-                  ReadOld<double>(merge, *t)};
+  ANABRANCH_ASSIGN_OR_RETURN(const RecurrentDecay decay,
+                             DecayOf(merge.layout, merge.merged.header, segment));
+  Recurrent layer{ReadAll<float>(merge, segment), ReadSegment<float>(merge.ancestor, segment),
+                  std::vector<float>(segment.bytes / sizeof(float)),
+                  ReadAll<double>(merge, decay.t), ReadSegment<double>(merge.ancestor, decay.t)};
   MergeWeights weights(static_cast<int>(merge.inputs.size()));
-  for (int64_t g = 0; g < groups; ++g) {
-    MergeGroup(merge, entry->rates + g * num_rates, num_rates, g, size, weights, layer);
+  for (int64_t g = 0; g < decay.groups; ++g) {
+    MergeGroup(merge, decay, g, weights, layer);
   }
-  Write(layer.out, segment, merge);
+  WriteSegment(layer.out, segment, merge.merged);
   return absl::OkStatus();
 }
 
@@ -255,6 +228,32 @@ void MergeInnerSum(Merge& merge) {
   merge.merged.header.inner_sum = std::move(sum);
 }
 
+// Whether the input is where the ancestor is, in tokens and in time (it may have aged).
+bool AddsNothing(const StateImage& input, const StateImage* ancestor) {
+  if (input.header.token_count != (ancestor ? ancestor->header.token_count : 0)) return false;
+  for (const StateSegment& segment : input.header.segments) {
+    if (segment.kind == StateKind::kCumulative &&
+        ReadSegment<double>(input, segment) != ReadSegment<double>(ancestor, segment)) {
+      return false;
+    }
+  }
+  return true;
+}
+
+// The inputs that have a say, with their weights: those that added something, or all if none did.
+void KeepWhatAdds(absl::Span<const StateImage* const> inputs, const MergeOptions& options,
+                  const StateImage* ancestor, std::vector<const StateImage*>& kept,
+                  std::vector<double>& weights) {
+  for (const bool all : {false, true}) {
+    for (size_t k = 0; k < inputs.size(); ++k) {
+      if (!all && AddsNothing(*inputs[k], ancestor)) continue;
+      kept.push_back(inputs[k]);
+      weights.push_back(options.weights.empty() ? 1 : options.weights[k]);
+    }
+    if (!kept.empty()) return;
+  }
+}
+
 // The result's header, and a payload of its size: as the first input's, without last logits unless
 // all inputs have them.
 void Prepare(Merge& merge) {
@@ -285,12 +284,14 @@ absl::StatusOr<StateImage> MergeStates(const StateLayout& layout,
                                        absl::Span<const StateImage* const> inputs,
                                        const StateImage* ancestor, const MergeOptions& options) {
   ANABRANCH_RETURN_IF_ERROR(CheckOptions(options, inputs.size()));
-  Merge merge{layout, inputs, ancestor, options.method, options.norm, options.weights, 0, {}};
-  if (merge.weights.empty()) merge.weights.assign(inputs.size(), 1);
+  std::vector<const StateImage*> kept;
+  std::vector<double> weights;
+  KeepWhatAdds(inputs, options, ancestor, kept, weights);
+  Merge merge{layout, kept, ancestor, options.method, options.norm, weights, 0, {}};
   for (double weight : merge.weights) merge.weight_sum += weight;
   Prepare(merge);
   ANABRANCH_RETURN_IF_ERROR(MergePayload(merge));
-  if (layout.has_kv()) merge.merged.kv_blocks = ConcatenateKv(layout, inputs, ancestor);
+  if (layout.has_kv()) merge.merged.kv_blocks = ConcatenateKv(layout, kept, ancestor);
   ANABRANCH_RETURN_IF_ERROR(SealState(layout, merge.merged));
   return std::move(merge.merged);
 }

@@ -5,6 +5,7 @@
 //   compose  S = (prod_k P_k) S_O + sum_k w_k W_k (S_k - P_k S_O), W_k of merge_weights.h
 //   ordered  S = S_O, then for each k in turn S = P_k S + w_k (S_k - P_k S_O): exact in one layer
 //   mean     S = sum_k w_k S_k / sum_k w_k
+// An input that added nothing to the ancestor (or to nothing) has no say, unless none added any.
 // T is T_O plus what each input added, so that merges can be merged; for mean it is the mean.
 // Windows and last logits: the last input's if ordered, the weighted mean otherwise. Keys and
 // values: the ancestor's once, then what each input added, in order; rotated keys are turned to

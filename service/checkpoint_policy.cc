@@ -6,6 +6,7 @@
 #include "absl/numeric/bits.h"
 #include "absl/strings/str_cat.h"
 #include "service/error_info.h"
+#include "service/proto_conversion.h"
 
 namespace anabranch {
 namespace {
@@ -101,7 +102,7 @@ v1::CheckpointPolicy ToProto(const CheckpointPolicy& policy) {
 }
 
 std::string KindName(const StateRecord& record) {
-  if (record.operation == StateOperation::kMerge) return "merge";
+  if (record.operation != StateOperation::kAppend) return OperationName(record.operation);
   switch (record.kind) {
     case CaptureReason::kIdle:
       return "idle";

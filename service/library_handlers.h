@@ -49,6 +49,18 @@ absl::Status HandleMerge(const ServiceContext& service, const Call& call,
 void HandleSearch(ServiceContext* service, const CallPtr& call, const v1::SearchRequest* request,
                   v1::SearchResponse* response, const std::function<void(absl::Status)>& done);
 
+// One state of one (derive_states.cc), and how two differ (diff_states.cc). FAILED_PRECONDITION for
+// another model (MODEL_MISMATCH), for points inside computed states (NO_SUCH_POINT) and for states
+// that the one does not go on from (NOT_AN_ANCESTOR). Missing points run the engine.
+absl::Status HandleExtractSpan(const ServiceContext& service, const Call& call,
+                               const v1::SpanRequest& request, v1::ComputedState* response);
+absl::Status HandleForget(const ServiceContext& service, const Call& call,
+                          const v1::SpanRequest& request, v1::ComputedState* response);
+absl::Status HandleDecay(const ServiceContext& service, const Call& call,
+                         const v1::DecayRequest& request, v1::ComputedState* response);
+absl::Status HandleDiff(const ServiceContext& service, const Call& call,
+                        const v1::DiffRequest& request, v1::DiffResponse* response);
+
 // Refs (ref_handlers.cc).
 absl::Status HandleGetRef(const ServiceContext& service, const Call& call,
                           const v1::GetRefRequest& request, v1::Ref* response);

@@ -25,6 +25,7 @@ inline constexpr int32_t kDefaultRerank = 16, kMaxRerank = 64;
 inline constexpr int64_t kMaxSearchTextBytes = 16384;
 inline constexpr int kMaxMergeInputs = 64;
 inline constexpr double kMaxMergeWeight = 1000;
+inline constexpr int64_t kMaxDecayTokens = int64_t{1} << 40;
 
 // Calls waiting for a worker beyond this are refused with RESOURCE_EXHAUSTED.
 inline constexpr int kMaxQueuedCalls = 256;

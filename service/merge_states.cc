@@ -1,20 +1,19 @@
 #include <algorithm>
+#include <cmath>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "runtime/state_merge.h"
+#include "service/computed_state.h"
 #include "service/error_info.h"
 #include "service/library_handlers.h"
-#include "service/names.h"
-#include "service/proto_conversion.h"
+#include "service/select_state.h"
 #include "service/state_loading.h"
-#include "service/state_storing.h"
-#include "statestore/base/status_macros.h"
+#include "service/state_points.h"
 
 namespace anabranch {
 namespace {
@@ -42,8 +41,13 @@ absl::StatusOr<MergeOptions> ParseOptions(const v1::MergeRequest& request) {
     case v1::MERGE_METHOD_MEAN:
       options.method = MergeMethod::kMean;
       break;
+    case v1::MERGE_METHOD_SELECT:
+      break;  // merges nothing
     default:
       return InvalidField("method", "is none that this server knows");
+  }
+  if (!request.query().empty() && request.method() != v1::MERGE_METHOD_SELECT) {
+    return InvalidField("query", "is for the method select");
   }
   switch (request.norm()) {
     case v1::MERGE_NORM_UNSPECIFIED:
@@ -60,43 +64,28 @@ absl::StatusOr<MergeOptions> ParseOptions(const v1::MergeRequest& request) {
   return options;
 }
 
-// The state and its ancestors, newest first, up to a merge: a state does not go on from the inputs
-// of a merge in the way that merging relies on.
-absl::StatusOr<std::vector<std::string>> Ancestors(StateStore& store, const StateRecord& state) {
-  std::vector<std::string> ids;
-  ANABRANCH_RETURN_IF_ERROR(
-      VisitLineage(store, state.tenant, state.id, [&](const StateRecord& each) {
-        if (!each.thinned) ids.push_back(each.id);
-        return each.operation != StateOperation::kMerge;
-      }));
-  return ids;
-}
-
 // The ancestor to count once, as the request says; empty: none.
 absl::StatusOr<std::string> FindAncestor(StateStore& store, const v1::MergeRequest& request,
                                          const std::vector<StateRecord>& inputs) {
   if (request.ancestor_id() == "-") return std::string();
-  std::vector<std::string> common;
-  for (const StateRecord& input : inputs) {
-    ANABRANCH_ASSIGN_OR_RETURN(std::vector<std::string> ids, Ancestors(store, input));
-    if (&input == &inputs.front()) {
-      common = std::move(ids);
-      continue;
-    }
-    const absl::flat_hash_set<std::string> known(ids.begin(), ids.end());
-    common.erase(std::remove_if(common.begin(), common.end(),
-                                [&](const std::string& id) { return !known.contains(id); }),
-                 common.end());
-  }
-  if (request.ancestor_id().empty()) return common.empty() ? "" : common.front();
+  ANABRANCH_ASSIGN_OR_RETURN(const std::string nearest, NearestCommon(store, inputs));
+  if (request.ancestor_id().empty()) return nearest;
   ANABRANCH_ASSIGN_OR_RETURN(const StateRecord wanted,
                              ResolveState(store, inputs.front().tenant, request.ancestor_id()));
-  if (std::find(common.begin(), common.end(), wanted.id) != common.end()) return wanted.id;
-  return ErrorWithReason(
-      absl::StatusCode::kFailedPrecondition, "NO_COMMON_ANCESTOR",
-      absl::StrCat("ancestor_id: not all inputs go on from ", wanted.id,
-                   common.empty() ? std::string("; they share no ancestor")
-                                  : absl::StrCat("; they share ", common.front())));
+  // All go on from what the nearest one goes on from, and from nothing else together.
+  bool shared = false;
+  if (!nearest.empty()) {
+    ANABRANCH_ASSIGN_OR_RETURN(const StateRecord from, ResolveState(store, wanted.tenant, nearest));
+    ANABRANCH_RETURN_IF_ERROR(VisitPast(store, from, [&](const StateRecord& each) {
+      shared = each.id == wanted.id;
+      return !shared;
+    }));
+  }
+  if (shared) return wanted.id;
+  return ErrorWithReason(absl::StatusCode::kFailedPrecondition, "NO_COMMON_ANCESTOR",
+                         absl::StrCat("ancestor_id: not all inputs go on from ", wanted.id,
+                                      nearest.empty() ? std::string("; they share no ancestor")
+                                                      : absl::StrCat("; they share ", nearest)));
 }
 
 // Everything that goes into one merge.
@@ -170,10 +159,29 @@ absl::StatusOr<std::vector<StateRecord>> Resolve(const ServiceContext& service, 
   return inputs;
 }
 
+// How many tokens' time the merged T covers, which is made as T is.
+absl::StatusOr<int64_t> MergedElapsed(StateStore& store, const MergeOptions& options,
+                                      const Material& material) {
+  int64_t shared = 0, added = 0;
+  if (!material.ancestor.record.id.empty()) {
+    ANABRANCH_ASSIGN_OR_RETURN(shared, ElapsedTokens(store, material.ancestor.record));
+  }
+  double mean = 0, weights = 0;
+  for (size_t k = 0; k < material.inputs.size(); ++k) {
+    ANABRANCH_ASSIGN_OR_RETURN(const int64_t elapsed,
+                               ElapsedTokens(store, material.inputs[k].record));
+    added += elapsed - shared;
+    mean += options.weights[k] * static_cast<double>(elapsed);
+    weights += options.weights[k];
+  }
+  return options.method == MergeMethod::kMean ? std::llround(mean / weights) : shared + added;
+}
+
 absl::StatusOr<PutState> MakeState(const ServiceContext& service, const Call& call,
                                    const v1::MergeRequest& request, v1::MergeResponse* response) {
   ANABRANCH_ASSIGN_OR_RETURN(const MergeOptions options, ParseOptions(request));
-  ANABRANCH_ASSIGN_OR_RETURN(const Labels labels, ParseLabels(request.labels()));
+  Computation computation;
+  ANABRANCH_ASSIGN_OR_RETURN(computation.labels, ParseLabels(request.labels()));
   ANABRANCH_ASSIGN_OR_RETURN(const std::vector<StateRecord> inputs,
                              Resolve(service, call, request));
   ANABRANCH_ASSIGN_OR_RETURN(const std::string ancestor,
@@ -183,55 +191,64 @@ absl::StatusOr<PutState> MakeState(const ServiceContext& service, const Call& ca
   const absl::Time start = absl::Now();
   ANABRANCH_ASSIGN_OR_RETURN(const Material material, Load(service, inputs, ancestor, usage));
   usage->set_restore_ms(absl::ToDoubleMilliseconds(absl::Now() - start));
-  PutState put;
-  put.record.tenant = call.tenant;
-  put.record.operation = StateOperation::kMerge;
-  put.record.operation_params = Parameters(options, ancestor);
-  put.record.span_tokens = MergedTokens(material);
-  const int64_t tokens = put.record.span_tokens.size();
+  computation.tokens = MergedTokens(material);
+  const int64_t tokens = static_cast<int64_t>(computation.tokens.size());
   if (tokens > service.limits.max_context_tokens) {
     return LimitExceeded("inputs: context tokens", tokens, service.limits.max_context_tokens);
   }
-  for (const StateRecord& input : inputs) put.record.parents.push_back(input.id);
+  ANABRANCH_ASSIGN_OR_RETURN(const int64_t elapsed,
+                             MergedElapsed(*service.store, options, material));
+  computation.params =
+      absl::StrCat(Parameters(options, ancestor), ElapsedParameter(elapsed, tokens));
+  for (const StateRecord& input : inputs) computation.parents.push_back(input.id);
   ANABRANCH_ASSIGN_OR_RETURN(StateImage merged,
                              Compute(*service.model->model(), material, options, usage));
-  usage->set_state_bytes_stored(StageImage(std::move(merged), {}, &put));
-  usage->set_tokens_reused(tokens);
-  put.record.labels = labels;
-  put.record.created = absl::Now();
-  put.record.id = StateId(put.record);
-  return put;
+  return StageComputed(call, std::move(computation), std::move(merged), usage);
+}
+
+// A selected state stays as it is.
+absl::Status CheckSelect(const v1::MergeRequest& request) {
+  constexpr const char* kWhy = "must be empty: select makes no new state";
+  if (request.norm() != v1::MERGE_NORM_UNSPECIFIED) return InvalidField("norm", kWhy);
+  if (!request.ancestor_id().empty()) return InvalidField("ancestor_id", kWhy);
+  return request.labels().empty() ? absl::OkStatus() : InvalidField("labels", kWhy);
+}
+
+absl::StatusOr<StateRecord> Select(const ServiceContext& service, const Call& call,
+                                   const v1::MergeRequest& request, v1::MergeResponse* response) {
+  ANABRANCH_ASSIGN_OR_RETURN(const MergeOptions options, ParseOptions(request));
+  ANABRANCH_RETURN_IF_ERROR(CheckSelect(request));
+  ANABRANCH_ASSIGN_OR_RETURN(std::vector<StateRecord> inputs, Resolve(service, call, request));
+  const auto& weights = options.weights;
+  size_t best = std::max_element(weights.begin(), weights.end()) - weights.begin();
+  if (!request.query().empty()) {
+    v1::Usage* usage = response->mutable_usage();
+    ANABRANCH_ASSIGN_OR_RETURN(const Material material, Load(service, inputs, "", usage));
+    ANABRANCH_ASSIGN_OR_RETURN(const std::vector<QueryScore> scores,
+                               ScoreQuery(service, call, request.query(), material.inputs, usage));
+    for (const QueryScore& score : scores) {
+      v1::QueryScore* proto = response->add_query_scores();
+      proto->set_logprob(score.logprob);
+      proto->set_entropy(score.entropy);
+    }
+    best = BestOf(scores);
+  }
+  response->mutable_usage()->set_tokens_reused(inputs[best].token_count);
+  return std::move(inputs[best]);
 }
 
 }  // namespace
 
 absl::Status HandleMerge(const ServiceContext& service, const Call& call,
                          const v1::MergeRequest& request, v1::MergeResponse* response) {
-  AnswerBook::Claim claim;
-  ANABRANCH_ASSIGN_OR_RETURN(
-      const bool repeat,
-      service.answers->Begin(call.tenant, request.request_id(), response, &claim));
-  if (repeat) return absl::OkStatus();
-  if (!request.ref().empty()) ANABRANCH_RETURN_IF_ERROR(CheckRefName("ref", request.ref()));
-  ANABRANCH_ASSIGN_OR_RETURN(PutState put, MakeState(service, call, request, response));
-  *response->mutable_state() = ToProto(put.record);
-  const std::string id = put.record.id;
-  Mutation mutation;
-  mutation.operations.push_back(std::move(put));
-  if (!request.ref().empty()) {
-    mutation.operations.push_back(
-        SetRef{call.tenant, request.ref(), id, ExpectedRefState(request.expected_ref_state_id())});
-    *response->mutable_ref() = ToProto(RefRecord{call.tenant, request.ref(), id, absl::Now(), 0});
+  if (request.method() == v1::MERGE_METHOD_SELECT) {
+    return AnswerWithStored(service, call, request, response, [&](v1::MergeResponse* answer) {
+      return Select(service, call, request, answer);
+    });
   }
-  claim.StageAnswer(*response, &mutation);
-  const absl::Status status = WriteError(service.store->CommitAndWait(std::move(mutation)));
-  if (absl::IsAborted(status)) return WithReason(status, "REF_MISMATCH");
-  ANABRANCH_RETURN_IF_ERROR(status);
-  // With the etags, which the library gives.
-  if (const auto state = service.store->GetState(call.tenant, id); state.ok()) {
-    *response->mutable_state() = ToProto(*state);
-  }
-  return absl::OkStatus();
+  return AnswerWithComputed(service, call, request, response, [&](v1::MergeResponse* answer) {
+    return MakeState(service, call, request, answer);
+  });
 }
 
 }  // namespace anabranch

@@ -42,11 +42,17 @@ v1::Session ToProto(const SessionView& view) {
   return session;
 }
 
+const char* OperationName(StateOperation operation) {
+  constexpr const char* kNames[] = {"append", "merge", "span", "forget", "decay"};
+  return kNames[static_cast<int>(operation)];
+}
+
 v1::State ToProto(const StateRecord& record) {
   v1::State state;
   state.set_id(record.id);
   for (const std::string& parent : record.parents) state.add_parent_ids(parent);
-  state.set_operation(record.operation == StateOperation::kMerge ? "merge" : "append");
+  state.set_operation(OperationName(record.operation));
+  state.set_operation_params(record.operation_params);
   state.set_model_fingerprint(record.fingerprint);
   state.set_numerics_profile(record.numerics_profile);
   state.set_token_count(record.token_count);

@@ -13,6 +13,8 @@ namespace anabranch {
 v1::Session ToProto(const SessionView& view);
 v1::State ToProto(const StateRecord& record);
 v1::Ref ToProto(const RefRecord& record);
+// As State.operation has it.
+const char* OperationName(StateOperation operation);
 
 google::protobuf::Timestamp ToProto(absl::Time time);
 // Clamped to what a timestamp can say; out-of-range nanoseconds are treated as zero.

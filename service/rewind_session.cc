@@ -9,7 +9,7 @@
 #include "service/proto_conversion.h"
 #include "service/session_call.h"
 #include "service/session_handlers.h"
-#include "service/state_loading.h"
+#include "service/state_points.h"
 #include "statestore/base/status_macros.h"
 
 namespace anabranch {
@@ -22,26 +22,15 @@ struct Base {
   std::vector<int32_t> replay;
 };
 
-// The deepest state at or before `target` in the lineage of the session's head.
+// The deepest state at or before `target` that the session's head goes on from.
 absl::Status FindState(StateStore& store, const SessionRecord& record, int64_t target, Base* base) {
   if (record.head_state.empty()) return absl::OkStatus();
-  absl::Status found;
-  ANABRANCH_RETURN_IF_ERROR(
-      VisitLineage(store, record.tenant, record.head_state, [&](const StateRecord& state) {
-        if (state.token_count <= target && !state.thinned) {
-          base->state_id = state.id;
-          base->position = state.token_count;
-          return false;
-        }
-        if (state.operation != StateOperation::kMerge) return true;
-        found = ErrorWithReason(
-            absl::StatusCode::kFailedPrecondition, "NO_SUCH_POINT",
-            absl::StrCat("token_count ", target, " lies before the merge ", state.id,
-                         ", which has ", state.token_count,
-                         " tokens: a merge has no point inside. Rewind one of its parents"));
-        return false;
-      }));
-  return found;
+  ANABRANCH_ASSIGN_OR_RETURN(const StateRecord head,
+                             store.GetState(record.tenant, record.head_state));
+  ANABRANCH_ASSIGN_OR_RETURN(const StateRecord found, FindPoint(store, head, target));
+  base->state_id = found.id;
+  base->position = found.token_count;
+  return absl::OkStatus();
 }
 
 absl::StatusOr<Base> FindBase(const ServiceContext& service, SessionLease& lease, int64_t target) {

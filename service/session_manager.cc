@@ -31,7 +31,7 @@ absl::StatusOr<std::vector<LineState>> OwnLine(StateStore& store, const SessionR
           line.push_back(
               {state.id, state.token_count, state.kind, static_cast<int64_t>(state.payload_bytes)});
         }
-        return state.operation != StateOperation::kMerge;
+        return state.operation == StateOperation::kAppend;
       }));
   std::reverse(line.begin(), line.end());
   return line;

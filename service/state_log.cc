@@ -13,7 +13,7 @@
 #include "service/names.h"
 #include "service/paging.h"
 #include "service/proto_conversion.h"
-#include "service/state_loading.h"
+#include "service/state_points.h"
 #include "statestore/base/status_macros.h"
 
 namespace anabranch {
@@ -79,7 +79,7 @@ absl::StatusOr<bool> AddEntries(const ServiceContext& service, const std::vector
     ANABRANCH_ASSIGN_OR_RETURN(*entry, MakeLogEntry(*service.store, state));
     entry->set_next_token_count(cursor->above);
     cursor->above = state.token_count;
-    if (state.operation != StateOperation::kMerge) continue;
+    if (KeepsPoints(state)) continue;
     response->set_first_token_count(state.token_count);
     return true;
   }

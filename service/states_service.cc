@@ -8,16 +8,33 @@ namespace {
 
 constexpr bool kReads = false, kWrites = true;
 
+template <typename Request, typename Response>
+using Handler = absl::Status (*)(const ServiceContext&, const Call&, const Request&, Response*);
+
 // Binds one handler to one call.
+template <typename Request, typename Response>
+grpc::ServerUnaryReactor* Bind(ServiceContext* service, grpc::CallbackServerContext* context,
+                               const MethodTraits& method, const Request* request,
+                               Response* response, Handler<Request, Response> handler) {
+  return RunBlocking(service, context, method, response,
+                     [=](const Call& call) { return handler(*service, call, *request, response); });
+}
+
 template <typename Request, typename Response>
 grpc::ServerUnaryReactor* Run(ServiceContext* service, grpc::CallbackServerContext* context,
                               const char* name, bool writes, const Request* request,
-                              Response* response,
-                              absl::Status (*handler)(const ServiceContext&, const Call&,
-                                                      const Request&, Response*)) {
-  const MethodTraits method = {name, service->limits.quick_deadline, writes};
-  return RunBlocking(service, context, method, response,
-                     [=](const Call& call) { return handler(*service, call, *request, response); });
+                              Response* response, Handler<Request, Response> handler) {
+  return Bind(service, context, {name, service->limits.quick_deadline, writes}, request, response,
+              handler);
+}
+
+// The same for calls that compute with states.
+template <typename Request, typename Response>
+grpc::ServerUnaryReactor* RunLong(ServiceContext* service, grpc::CallbackServerContext* context,
+                                  const char* name, bool writes, const Request* request,
+                                  Response* response, Handler<Request, Response> handler) {
+  return Bind(service, context, {name, service->limits.model_deadline, writes}, request, response,
+              handler);
 }
 
 }  // namespace
@@ -79,10 +96,31 @@ grpc::ServerUnaryReactor* StatesService::GetTokens(grpc::CallbackServerContext* 
 grpc::ServerUnaryReactor* StatesService::Merge(grpc::CallbackServerContext* context,
                                                const v1::MergeRequest* request,
                                                v1::MergeResponse* response) {
-  const MethodTraits method = {"Merge", service_->limits.model_deadline, kWrites};
-  return RunBlocking(service_, context, method, response, [=, this](const Call& call) {
-    return HandleMerge(*service_, call, *request, response);
-  });
+  return RunLong(service_, context, "Merge", kWrites, request, response, HandleMerge);
+}
+
+grpc::ServerUnaryReactor* StatesService::ExtractSpan(grpc::CallbackServerContext* context,
+                                                     const v1::SpanRequest* request,
+                                                     v1::ComputedState* response) {
+  return RunLong(service_, context, "ExtractSpan", kWrites, request, response, HandleExtractSpan);
+}
+
+grpc::ServerUnaryReactor* StatesService::Forget(grpc::CallbackServerContext* context,
+                                                const v1::SpanRequest* request,
+                                                v1::ComputedState* response) {
+  return RunLong(service_, context, "Forget", kWrites, request, response, HandleForget);
+}
+
+grpc::ServerUnaryReactor* StatesService::Decay(grpc::CallbackServerContext* context,
+                                               const v1::DecayRequest* request,
+                                               v1::ComputedState* response) {
+  return RunLong(service_, context, "Decay", kWrites, request, response, HandleDecay);
+}
+
+grpc::ServerUnaryReactor* StatesService::Diff(grpc::CallbackServerContext* context,
+                                              const v1::DiffRequest* request,
+                                              v1::DiffResponse* response) {
+  return RunLong(service_, context, "Diff", kReads, request, response, HandleDiff);
 }
 
 grpc::ServerUnaryReactor* StatesService::Search(grpc::CallbackServerContext* context,

@@ -52,6 +52,21 @@ class StatesService final : public v1::States::CallbackService {
   grpc::ServerUnaryReactor* Search(grpc::CallbackServerContext* context,
                                    const v1::SearchRequest* request,
                                    v1::SearchResponse* response) override;
+  // Take states of one lineage apart: a span alone, all but a span, and all but faded. Each gives a
+  // state of its own kind.
+  grpc::ServerUnaryReactor* ExtractSpan(grpc::CallbackServerContext* context,
+                                        const v1::SpanRequest* request,
+                                        v1::ComputedState* response) override;
+  grpc::ServerUnaryReactor* Forget(grpc::CallbackServerContext* context,
+                                   const v1::SpanRequest* request,
+                                   v1::ComputedState* response) override;
+  grpc::ServerUnaryReactor* Decay(grpc::CallbackServerContext* context,
+                                  const v1::DecayRequest* request,
+                                  v1::ComputedState* response) override;
+  // Compares two, tensor by tensor.
+  grpc::ServerUnaryReactor* Diff(grpc::CallbackServerContext* context,
+                                 const v1::DiffRequest* request,
+                                 v1::DiffResponse* response) override;
   // Refs: names of states.
   grpc::ServerUnaryReactor* GetRef(grpc::CallbackServerContext* context,
                                    const v1::GetRefRequest* request, v1::Ref* response) override;

@@ -45,13 +45,13 @@ absl::Status CheckShape(const StateRecord& record) {
     return absl::InvalidArgumentError("record.parents: an append has at most one parent");
   }
   if (!append && record.parents.empty()) {
-    return absl::InvalidArgumentError("record.parents: a merge needs parents");
+    return absl::InvalidArgumentError("record.parents: a computed state needs parents");
   }
   const int64_t span = static_cast<int64_t>(record.span_tokens.size());
   if ((!append || record.parents.empty()) && record.token_count != span) {
     return absl::InvalidArgumentError(
         absl::StrCat("record.token_count is ", record.token_count,
-                     "; a root and a merge have as many as their span, ", span));
+                     "; a root and a computed state have as many as their span, ", span));
   }
   return CheckPosition("record.token_count", record.token_count);
 }

@@ -29,7 +29,7 @@ absl::Status CheckContinuesParent(const StateRecord& record, const StateRecord& 
 }
 
 // Checks the parents and gives the hash of the state's tokens from the root; empty if it or an
-// ancestor is a merge.
+// ancestor was computed.
 absl::StatusOr<std::string> CheckParents(const StateRecord& record, const ApplyContext& context) {
   std::string hash = context.hasher.Empty();
   for (const std::string& id : record.parents) {

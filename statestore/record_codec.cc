@@ -219,7 +219,7 @@ absl::StatusOr<StoredState> DecodeState(absl::string_view key, absl::string_view
   const bool flags = ReadFlags(reader.Byte(), record);
   record.etag = reader.Fixed64();
   state.prefix_hash = std::string(reader.String());
-  const bool meaningful = operation <= static_cast<uint8_t>(StateOperation::kMerge) && flags &&
+  const bool meaningful = operation <= static_cast<uint8_t>(StateOperation::kDecay) && flags &&
                           record.token_count >= 0 &&
                           (state.prefix_hash.empty() || state.prefix_hash.size() == 16);
   if (!reader.AtEnd() || !meaningful) return Malformed("state");

@@ -12,7 +12,8 @@ namespace anabranch {
 
 using Labels = absl::btree_map<std::string, std::string>;
 
-enum class StateOperation : uint8_t { kAppend = 0, kMerge = 1 };
+// How a state came to be: read on from its parent, or computed from its parents' states.
+enum class StateOperation : uint8_t { kAppend = 0, kMerge = 1, kSpan = 2, kForget = 3, kDecay = 4 };
 
 // Why a state was captured; a later one is the stronger reason. On disk.
 enum class CaptureReason : uint8_t {
@@ -32,7 +33,7 @@ struct StateRecord {
   StateOperation operation = StateOperation::kAppend;
   std::string operation_params;                      // canonical text; part of the id
   int64_t token_count = 0;                           // since the root
-  std::vector<int32_t> span_tokens;                  // tokens since the parent; of a merge: all
+  std::vector<int32_t> span_tokens;                  // tokens since the parent; computed: all
   std::string header;                                // opaque: the runtime's serialised header
   uint64_t payload_bytes = 0, payload_checksum = 0;  // filled by the store on Put
   std::vector<std::string> blob_hashes;              // shared blobs this state needs, in order

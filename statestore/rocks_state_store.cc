@@ -25,11 +25,12 @@ uint64_t BytesUnder(const std::string& directory) {
   return bytes;
 }
 
-// Tokens of the state from its last to its first, span by span. A merge's span is all it has read.
+// Tokens of the state from its last to its first, span by span. A computed state's span is all it
+// has read.
 absl::Status WalkSpans(const Snapshot& snapshot, absl::string_view tenant, absl::string_view id,
                        absl::FunctionRef<bool(const StateRecord&)> visit) {
   return WalkLineage(snapshot, tenant, id, [&](const StoredState& state) -> absl::StatusOr<bool> {
-    return visit(state.record) && state.record.operation != StateOperation::kMerge;
+    return visit(state.record) && state.record.operation == StateOperation::kAppend;
   });
 }
 

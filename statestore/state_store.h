@@ -101,7 +101,7 @@ class StateStore {
   virtual absl::StatusOr<Page<StateRecord>> ListStates(const std::string& tenant,
                                                        const StateFilter& filter,
                                                        const PageRequest& page) = 0;
-  // All tokens from the root, or the merge above it, to the state.
+  // All tokens from the root, or the computed state above it, to the state.
   virtual absl::StatusOr<std::vector<int32_t>> GetTokens(const std::string& tenant,
                                                          const std::string& id) = 0;
   // The state and its ancestors along first parents, newest first.

@@ -91,6 +91,8 @@ std::unique_ptr<CLI::App> BuildApp(Cli& cli) {
   AddGraphCommand(*app, cli);
   AddDelegateCommand(*app, cli);
   AddMergeCommand(*app, cli);
+  AddAlgebraCommands(*app, cli);
+  AddDiffCommand(*app, cli);
   AddSearchCommand(*app, cli);
   AddStateCommands(*app, cli);
   AddRefCommands(*app, cli);

@@ -17,7 +17,7 @@ namespace {
 
 struct MergeFlags {
   std::vector<std::string> inputs;  // ID or ID=WEIGHT
-  std::string ref, ancestor;
+  std::string ref, ancestor, query;
   v1::MergeMethod method = v1::MERGE_METHOD_COMPOSE;
   v1::MergeNorm norm = v1::MERGE_NORM_UNSPECIFIED;
 };
@@ -26,7 +26,8 @@ const std::map<std::string, v1::MergeMethod>& Methods() {
   static const auto* methods =
       new std::map<std::string, v1::MergeMethod>{{"compose", v1::MERGE_METHOD_COMPOSE},
                                                  {"ordered", v1::MERGE_METHOD_ORDERED},
-                                                 {"mean", v1::MERGE_METHOD_MEAN}};
+                                                 {"mean", v1::MERGE_METHOD_MEAN},
+                                                 {"select", v1::MERGE_METHOD_SELECT}};
   return *methods;
 }
 
@@ -60,6 +61,7 @@ absl::Status Merge(Cli& cli, const MergeFlags& flags) {
   request.set_norm(flags.norm);
   request.set_ref(flags.ref);
   request.set_ancestor_id(flags.ancestor);
+  request.set_query(flags.query);
   ANABRANCH_ASSIGN_OR_RETURN(const v1::MergeResponse merged, cli.client().Merge(request));
   if (cli.options.json) {
     PrintJson(ToJson(merged), cli.streams.out);
@@ -85,7 +87,8 @@ void AddMergeCommand(CLI::App& app, Cli& cli) {
   merge->add_option("-o,--ref", flags->ref, "Ref to set to the merged state")->type_name("REF");
   merge
       ->add_option("--method", flags->method,
-                   "compose (in any order), ordered (later ones weigh more) or mean")
+                   "compose (in any order), ordered (later ones weigh more), mean, or select (the "
+                   "best one alone)")
       ->transform(CLI::CheckedTransformer(Methods()).description(""))
       ->type_name("METHOD")
       ->default_str("compose");
@@ -99,6 +102,8 @@ void AddMergeCommand(CLI::App& app, Cli& cli) {
       ->add_option("--ancestor", flags->ancestor,
                    "What all go on from, counted once (default: the nearest known; - for none)")
       ->type_name("STATE");
+  merge->add_option("--query", flags->query, "What select should know most about")
+      ->type_name("TEXT");
   merge->callback([&cli, flags] { cli.command = [flags](Cli& c) { return Merge(c, *flags); }; });
 }
 

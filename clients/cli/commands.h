@@ -17,6 +17,8 @@ void AddGraphCommand(CLI::App& app, Cli& cli);       // command_graph.cc
 void AddLogCommands(CLI::App& app, Cli& cli);        // command_log.cc
 void AddDelegateCommand(CLI::App& app, Cli& cli);    // command_delegate.cc
 void AddMergeCommand(CLI::App& app, Cli& cli);       // command_merge.cc
+void AddAlgebraCommands(CLI::App& app, Cli& cli);    // command_algebra.cc
+void AddDiffCommand(CLI::App& app, Cli& cli);        // command_diff.cc
 void AddSearchCommand(CLI::App& app, Cli& cli);      // command_search.cc
 void AddStateCommands(CLI::App& app, Cli& cli);      // command_state.cc
 void AddRefCommands(CLI::App& app, Cli& cli);        // command_ref.cc

@@ -163,6 +163,29 @@ absl::StatusOr<v1::MergeResponse> Client::Merge(v1::MergeRequest request, Cancel
                    request);
 }
 
+absl::StatusOr<v1::ComputedState> Client::ExtractSpan(v1::SpanRequest request) {
+  EnsureRequestId(request);
+  return CallUnary(ModelLimits(options_, nullptr), *stubs_->states, &v1::States::Stub::ExtractSpan,
+                   request);
+}
+
+absl::StatusOr<v1::ComputedState> Client::Forget(v1::SpanRequest request) {
+  EnsureRequestId(request);
+  return CallUnary(ModelLimits(options_, nullptr), *stubs_->states, &v1::States::Stub::Forget,
+                   request);
+}
+
+absl::StatusOr<v1::ComputedState> Client::Decay(v1::DecayRequest request) {
+  EnsureRequestId(request);
+  return CallUnary(ModelLimits(options_, nullptr), *stubs_->states, &v1::States::Stub::Decay,
+                   request);
+}
+
+absl::StatusOr<v1::DiffResponse> Client::Diff(const v1::DiffRequest& request) {
+  return CallUnary(ModelLimits(options_, nullptr), *stubs_->states, &v1::States::Stub::Diff,
+                   request);
+}
+
 absl::StatusOr<v1::SearchResponse> Client::Search(const v1::SearchRequest& request,
                                                   Cancellation* cancel) {
   return CallUnary(ModelLimits(options_, cancel), *stubs_->states, &v1::States::Stub::Search,

@@ -53,7 +53,8 @@ struct ClientOptions {
   std::string address = "127.0.0.1:50051";
   // Deadline of calls that do not run the model.
   absl::Duration timeout = absl::Seconds(30);
-  // Deadline of CreateSession, Append, Generate, Delegate, Score, Commit, Fork, Merge and Search.
+  // Deadline of CreateSession, Append, Generate, Delegate, Score, Commit, Fork, Merge, Search and
+  // what else computes with states.
   absl::Duration model_timeout = absl::Hours(1);
   // Tries of one call, the first included.
   int max_attempts = 4;
@@ -143,6 +144,11 @@ class Client {
   absl::StatusOr<v1::GetTokensResponse> GetTokens(const v1::GetTokensRequest& request);
 
   absl::StatusOr<v1::MergeResponse> Merge(v1::MergeRequest request, Cancellation* cancel = nullptr);
+  // States of one lineage taken apart, and how far two lie apart.
+  absl::StatusOr<v1::ComputedState> ExtractSpan(v1::SpanRequest request);
+  absl::StatusOr<v1::ComputedState> Forget(v1::SpanRequest request);
+  absl::StatusOr<v1::ComputedState> Decay(v1::DecayRequest request);
+  absl::StatusOr<v1::DiffResponse> Diff(const v1::DiffRequest& request);
 
   // The states that know about something, best first.
   absl::StatusOr<v1::SearchResponse> Search(const v1::SearchRequest& request,

@@ -1,44 +1,15 @@
 // Merging over a real socket: sessions that read separately go on from one state, which is kept.
 #include <gtest/gtest.h>
 
-#include "tests/e2e/test_client.h"
-#include "tests/e2e/test_server.h"
+#include "tests/e2e/library_fixture.h"
 
 namespace anabranch {
 namespace {
 
 using grpc::StatusCode;
 
-class MergeTest : public testing::Test {
+class MergeTest : public LibraryTest {
  protected:
-  void Start(const std::string& model) {
-    client_.reset();
-    server_.reset();
-    auto server = Server::Start(TestConfig(model, dir_.path()));
-    ASSERT_TRUE(server.ok()) << server.status();
-    server_ = *std::move(server);
-    client_ = std::make_unique<TestClient>(server_->address());
-  }
-  // A session that reads the tokens and commits them to a ref of its own name; the state's id.
-  std::string Read(const std::string& id, const std::vector<int32_t>& tokens) {
-    client_->MustCreate(id);
-    EXPECT_TRUE(client_->AppendTokens(id, tokens).has_done);
-    return Commit(id);
-  }
-  std::string Commit(const std::string& id) {
-    v1::CommitRequest commit;
-    commit.set_session_id(id);
-    v1::CommitResponse committed;
-    EXPECT_TRUE(client_->Commit(commit, &committed).ok());
-    return committed.state().id();
-  }
-  void Fork(const std::string& id, int count) {
-    v1::ForkRequest request;
-    request.set_session_id(id);
-    request.set_count(count);
-    v1::ForkResponse response;
-    EXPECT_TRUE(client_->sessions().Fork(TestClient::Context().get(), request, &response).ok());
-  }
   static v1::MergeRequest Of(const std::vector<std::string>& ids,
                              v1::MergeMethod method = v1::MERGE_METHOD_UNSPECIFIED) {
     v1::MergeRequest request;
@@ -55,33 +26,6 @@ class MergeTest : public testing::Test {
     EXPECT_TRUE(status.ok()) << status.error_message();
     return response;
   }
-  void CreateFrom(const std::string& id, const std::string& state) {
-    v1::CreateSessionRequest request;
-    request.set_session_id(id);
-    request.set_state_id(state);
-    v1::CreateSessionResponse response;
-    const grpc::Status status = client_->Create(request, &response);
-    ASSERT_TRUE(status.ok()) << status.error_message();
-  }
-  std::vector<float> Fingerprint(const std::string& id) {
-    v1::ScoreRequest request;
-    request.set_session_id(id);
-    *request.mutable_content() = TokenContent(SomeTokens(8, 99));
-    request.set_per_token(true);
-    v1::ScoreResponse response;
-    EXPECT_TRUE(client_->sessions().Score(TestClient::Context().get(), request, &response).ok());
-    std::vector<float> logprobs;
-    for (const v1::TokenInfo& token : response.tokens()) logprobs.push_back(token.logprob());
-    return logprobs;
-  }
-  void ExpectClose(const std::vector<float>& a, const std::vector<float>& b) {
-    ASSERT_EQ(a.size(), b.size());
-    for (size_t i = 0; i < a.size(); ++i) EXPECT_NEAR(a[i], b[i], 1e-4);
-  }
-
-  TempDir dir_;
-  std::unique_ptr<Server> server_;
-  std::unique_ptr<TestClient> client_;
 };
 
 class MergeOfModelTest : public MergeTest, public testing::WithParamInterface<const char*> {};
@@ -188,6 +132,52 @@ TEST_F(MergeTest, WhatWasReadSeparatelyIsKnownTogether) {
   };
   EXPECT_NE(ask("What is my name?").find("Ada"), std::string::npos);
   EXPECT_NE(ask("What is my locker code?").find("4711"), std::string::npos);
+}
+
+TEST_F(MergeTest, TheInputThatKnowsMostIsSelected) {
+  Start(RecallModel());
+  const auto tell = [&](const std::string& id, const std::string& text) {
+    client_->MustCreate(id);
+    v1::AppendRequest request;
+    request.set_session_id(id);
+    v1::Message& message = *request.mutable_content()->mutable_messages()->add_messages();
+    message.set_role("user");
+    message.set_text(text);
+    EXPECT_TRUE(client_->Append({request}).has_done);
+    return Commit(id);
+  };
+  const std::string left = tell("left", "My name is Ada."), right = tell("right", "I like rain.");
+  v1::MergeRequest request = Of({"left", "right"}, v1::MERGE_METHOD_SELECT);
+  request.set_query("My name is Ada.");
+  request.set_ref("best");
+  const v1::MergeResponse selected = MustMerge(request);
+  ASSERT_EQ(selected.query_scores_size(), 2);
+  const bool first = selected.query_scores(0).logprob() >= selected.query_scores(1).logprob();
+  EXPECT_EQ(selected.state().id(), first ? left : right);
+  EXPECT_EQ(selected.ref().state_id(), selected.state().id());
+  EXPECT_GT(selected.usage().tokens_read(), 0);
+  // Without a query the heaviest, which may be read already.
+  v1::MergeRequest heaviest = Of({left, right}, v1::MERGE_METHOD_SELECT);
+  heaviest.mutable_inputs(1)->set_weight(2);
+  EXPECT_EQ(MustMerge(heaviest).state().id(), right);
+  v1::MergeResponse response;
+  (*heaviest.mutable_labels())["a"] = "b";
+  EXPECT_EQ(ReasonOf(Merge(heaviest, &response)), "INVALID_FIELD");
+  v1::MergeRequest query = Of({left, right});
+  query.set_query("what?");
+  EXPECT_EQ(ReasonOf(Merge(query, &response)), "INVALID_FIELD");
+}
+
+TEST_F(MergeTest, SixtyFourStatesAreOne) {
+  Start(GoldenModel("mamba2"));
+  std::vector<std::string> ids;
+  for (int i = 0; i < 64; ++i) ids.push_back(Read("s" + std::to_string(i), SomeTokens(4, i)));
+  for (v1::MergeNorm norm :
+       {v1::MERGE_NORM_UNSPECIFIED, v1::MERGE_NORM_SHARES, v1::MERGE_NORM_INPUTS}) {
+    v1::MergeRequest request = Of(ids);
+    request.set_norm(norm);
+    EXPECT_EQ(MustMerge(request).state().token_count(), 256);
+  }
 }
 
 TEST_F(MergeTest, BadMergesAreNamedAndChangeNothing) {

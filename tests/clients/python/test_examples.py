@@ -16,6 +16,23 @@ def test_time_travel(server):
     assert "the lines part at token" in done.stdout
 
 
+def test_merge_notes(server):
+    done = subprocess.run([sys.executable, EXAMPLES / "merge_notes.py", server.addr],
+                          capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "3 states merged" in done.stdout and "faded: decay" in done.stdout
+
+
+def test_tables_of_merging_and_forgetting_are_made():
+    scripts = EXAMPLES.parents[2] / "tests" / "acceptance"
+    for name, more in (("merge_table.py", ["--sizes", "2,4"]), ("forget_table.py", ["--decay", "0,50"])):
+        done = subprocess.run([sys.executable, "-B", scripts / name, "--server",
+                               os.environ["ANABRANCHD"], "--trials", "1", *more],
+                              capture_output=True, text=True, timeout=240)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "1 merges" in done.stdout or "1 trials" in done.stdout
+
+
 def test_time_travel_is_accepted_on_a_small_session():
     script = EXAMPLES.parents[2] / "tests" / "acceptance" / "time_travel.py"
     model = EXAMPLES.parents[2] / "tests" / "golden" / "models" / "mamba2"

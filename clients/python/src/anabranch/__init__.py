@@ -16,15 +16,16 @@ from .errors import (Aborted, AlreadyExists, AnabranchError, Cancelled, DataLoss
                      FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted, Unavailable)
 from .types import BranchDelta, BranchError, BranchResult, Delegated, KeptBranch
 from .types import CheckpointPolicy, Edit, Graph, Log, LogEntry, StateStats, TensorStats
-from .types import (Append, Commit, Delta, Merge, Message, RefInfo, Reply, Rewind, Score,
-                    Search, SearchHit, SessionInfo, StateInfo, Token, Usage)
+from .types import (Append, Commit, Computed, Delta, Diff, Distance, Merge, Message, RefInfo, Reply,
+                    Rewind, Score, Search, SearchHit, SessionInfo, StateInfo, TensorDistance, Token,
+                    Usage)
 
 __all__ = [
     "Aborted", "AlreadyExists", "AnabranchError", "Append", "AsyncClient", "AsyncDelegation",
     "AsyncGeneration", "AsyncSession", "BranchDelta", "BranchError", "BranchResult", "Cancelled",
-    "CheckpointPolicy", "Client", "Commit", "DataLoss", "DeadlineExceeded", "Delegated",
-    "Delegation", "Delta", "Edit", "FailedPrecondition", "Generation", "Graph", "InvalidArgument",
+    "CheckpointPolicy", "Client", "Commit", "Computed", "DataLoss", "DeadlineExceeded", "Delegated",
+    "Delegation", "Delta", "Diff", "Distance", "Edit", "FailedPrecondition", "Generation", "Graph", "InvalidArgument",
     "KeptBranch", "Log", "LogEntry", "Merge", "Message", "NotFound", "RefInfo", "Reply",
     "ResourceExhausted", "Rewind", "Score", "Search", "SearchHit", "Session", "SessionInfo",
-    "StateInfo", "StateStats", "TensorStats", "Token", "Unavailable", "Usage",
+    "StateInfo", "StateStats", "TensorDistance", "TensorStats", "Token", "Unavailable", "Usage",
 ]

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .types import Graph, StateStats, TensorStats
-from .types import (Append, CheckpointPolicy, Commit, Delta, Log, LogEntry, Merge, Message, RefInfo,
-                    Reply, Rewind, Score, SessionInfo, StateInfo, Token, Usage)
+from .types import (Append, CheckpointPolicy, Commit, Computed, Delta, Diff, Distance, Log, LogEntry,
+                    Merge, Message, RefInfo, Reply, Rewind, Score, SessionInfo, StateInfo,
+                    TensorDistance, Token, Usage)
 from .v1 import resources_pb2 as resources
 from .v1 import sessions_pb2 as sessions
 from .v1 import states_pb2 as states
@@ -121,14 +122,40 @@ def fork_request(session_id: str, state: str, from_ref: str, count: int, prefix:
 
 
 def merge_request(inputs: Sequence[str] | Mapping[str, float], method: str, norm: str,
-                  ancestor: str, ref: str, expected_ref: str,
-                  labels: Mapping[str, str]) -> states.MergeRequest:
+                  ancestor: str, ref: str, expected_ref: str, labels: Mapping[str, str],
+                  query: str) -> states.MergeRequest:
     weights = inputs if isinstance(inputs, Mapping) else {}
     return states.MergeRequest(
         inputs=[states.MergeInput(id=each, weight=weights.get(each, 1.0)) for each in inputs],
         method=enum(states.MergeMethod, "MERGE_METHOD_", method),
         norm=enum(states.MergeNorm, "MERGE_NORM_", norm), ancestor_id=ancestor, ref=ref,
-        expected_ref_state_id=expected_ref, labels=dict(labels), request_id=new_request_id())
+        expected_ref_state_id=expected_ref, labels=dict(labels), request_id=new_request_id(),
+        query=query)
+
+
+# One end of a span: a token count, or a state that the other goes on from (by id or ref).
+Point = int | str
+
+
+def span_request(state: str, begin: Point, end: Point | None, ref: str, expected_ref: str,
+                 labels: Mapping[str, str]) -> states.SpanRequest:
+    span = states.TokenSpan()
+    if isinstance(begin, str):
+        span.begin_id = begin
+    else:
+        span.begin = begin
+    if isinstance(end, str):
+        span.end_id = end
+    elif end is not None:
+        span.end = end
+    return states.SpanRequest(id=state, span=span, ref=ref, expected_ref_state_id=expected_ref,
+                              labels=dict(labels), request_id=new_request_id())
+
+
+def decay_request(state: str, tokens: int, ref: str, expected_ref: str,
+                  labels: Mapping[str, str]) -> states.DecayRequest:
+    return states.DecayRequest(id=state, tokens=tokens, ref=ref, expected_ref_state_id=expected_ref,
+                               labels=dict(labels), request_id=new_request_id())
 
 
 def enum(kind: Any, prefix: str, name: str) -> int:
@@ -197,7 +224,7 @@ def rewind(m: sessions.RewindResponse) -> Rewind:
 
 def merge(m: states.MergeResponse) -> Merge:
     return Merge(state_info(m.state), ref_info(m.ref) if m.HasField("ref") else None, m.ancestor_id,
-                 usage(m.usage))
+                 usage(m.usage), tuple((s.logprob, s.entropy) for s in m.query_scores))
 
 
 def log_entry(m: states.LogEntry) -> LogEntry:
@@ -230,3 +257,20 @@ def state_stats(m: states.StateStats) -> StateStats:
     return StateStats(m.state_id, m.token_count, tuple(
         TensorStats(t.layer, t.kind, tuple(t.shape), tuple(t.norms), t.max_abs, t.nonfinite_count,
                     t.checksum) for t in m.tensors))
+
+
+def computed(m: states.ComputedState) -> Computed:
+    return Computed(state_info(m.state), ref_info(m.ref) if m.HasField("ref") else None, m.begin,
+                    m.end, usage(m.usage))
+
+
+def _tensor_distance(m: states.TensorDistance) -> TensorDistance:
+    w = m.whole
+    parts = zip(m.relative_l2, m.cosine, m.norm_a, m.norm_b, strict=True)
+    return TensorDistance(m.layer, m.kind, Distance(w.relative_l2, w.cosine, w.norm_a, w.norm_b),
+                          tuple(Distance(*part) for part in parts), m.heads_per_part)
+
+
+def diff(m: states.DiffResponse) -> Diff:
+    return Diff(state_info(m.a), state_info(m.b), m.ancestor_id,
+                tuple(map(_tensor_distance, m.tensors)), usage(m.usage))

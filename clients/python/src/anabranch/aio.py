@@ -14,8 +14,8 @@ from . import _search
 from .errors import AlreadyExists, NotFound, from_rpc_error
 from .types import BranchDelta, BranchResult, Delegated
 from .types import CheckpointPolicy, Edit, Graph, Log, StateStats
-from .types import (Append, Commit, Delta, Merge, Message, RefInfo, Reply, Rewind, Score,
-                    Search, SessionInfo, StateInfo, Usage)
+from .types import (Append, Commit, Computed, Delta, Diff, Merge, Message, RefInfo, Reply, Rewind,
+                    Score, Search, SessionInfo, StateInfo, Usage)
 from .v1 import admin_pb2, search_pb2, sessions_pb2, states_pb2
 
 
@@ -270,9 +270,29 @@ class AsyncClient:
 
     async def merge(self, inputs: Sequence[str] | Mapping[str, float], *, method: str = "",
                     norm: str = "", ancestor: str = "", ref: str = "", expected_ref: str = "",
-                    labels: Mapping[str, str] | None = None) -> Merge:
-        request = p.merge_request(inputs, method, norm, ancestor, ref, expected_ref, labels or {})
+                    labels: Mapping[str, str] | None = None, query: str = "") -> Merge:
+        request = p.merge_request(inputs, method, norm, ancestor, ref, expected_ref, labels or {},
+                                  query)
         return p.merge(await self._unary("States", "Merge", request, states_pb2.MergeResponse))
+
+    async def span(self, state: str, begin: p.Point = 0, end: p.Point | None = None, *, ref: str = "",
+                   expected_ref: str = "", labels: Mapping[str, str] | None = None) -> Computed:
+        request = p.span_request(state, begin, end, ref, expected_ref, labels or {})
+        return p.computed(await self._unary("States", "ExtractSpan", request, states_pb2.ComputedState))
+
+    async def forget(self, state: str, begin: p.Point, end: p.Point | None = None, *, ref: str = "",
+                     expected_ref: str = "", labels: Mapping[str, str] | None = None) -> Computed:
+        request = p.span_request(state, begin, end, ref, expected_ref, labels or {})
+        return p.computed(await self._unary("States", "Forget", request, states_pb2.ComputedState))
+
+    async def decay(self, state: str, tokens: int, *, ref: str = "", expected_ref: str = "",
+                    labels: Mapping[str, str] | None = None) -> Computed:
+        request = p.decay_request(state, tokens, ref, expected_ref, labels or {})
+        return p.computed(await self._unary("States", "Decay", request, states_pb2.ComputedState))
+
+    async def diff(self, a: str, b: str) -> Diff:
+        request = states_pb2.DiffRequest(id_a=a, id_b=b)
+        return p.diff(await self._unary("States", "Diff", request, states_pb2.DiffResponse))
 
     async def search(self, text: str = "", *, like: str = "",
                      labels: Mapping[str, str] | None = None, model: str = "",

@@ -13,8 +13,8 @@ from . import _search
 from .errors import AlreadyExists, NotFound, from_rpc_error
 from .types import BranchDelta, BranchResult, Delegated
 from .types import CheckpointPolicy, Edit, Graph, Log, StateStats
-from .types import (Append, Commit, Delta, Merge, Message, RefInfo, Reply, Rewind, Score,
-                    Search, SessionInfo, StateInfo, Usage)
+from .types import (Append, Commit, Computed, Delta, Diff, Merge, Message, RefInfo, Reply, Rewind,
+                    Score, Search, SessionInfo, StateInfo, Usage)
 from .v1 import admin_pb2, search_pb2, sessions_pb2, states_pb2
 
 
@@ -292,12 +292,39 @@ class Client:
 
     def merge(self, inputs: Sequence[str] | Mapping[str, float], *, method: str = "",
               norm: str = "", ancestor: str = "", ref: str = "", expected_ref: str = "",
-              labels: Mapping[str, str] | None = None) -> Merge:
+              labels: Mapping[str, str] | None = None, query: str = "") -> Merge:
         """One state of several that were read separately. `inputs`: ids or refs, or a mapping of
-        them to weights. method: compose, ordered or mean; norm: shares or inputs; ancestor: what
-        all go on from ("": the nearest known, "-": none)."""
-        request = p.merge_request(inputs, method, norm, ancestor, ref, expected_ref, labels or {})
+        them to weights. method: compose, ordered, mean or select (the single best one, by `query`
+        or else by weight); norm: shares or inputs; ancestor: what all go on from ("": the nearest
+        known, "-": none)."""
+        request = p.merge_request(inputs, method, norm, ancestor, ref, expected_ref, labels or {},
+                                  query)
         return p.merge(self._unary("States", "Merge", request, states_pb2.MergeResponse))
+
+    def span(self, state: str, begin: p.Point = 0, end: p.Point | None = None, *, ref: str = "",
+             expected_ref: str = "", labels: Mapping[str, str] | None = None) -> Computed:
+        """The state of what `state` read from `begin` to `end` alone (None: its end). Each is a token
+        count, or a state that it goes on from."""
+        request = p.span_request(state, begin, end, ref, expected_ref, labels or {})
+        return p.computed(self._unary("States", "ExtractSpan", request, states_pb2.ComputedState))
+
+    def forget(self, state: str, begin: p.Point, end: p.Point | None = None, *, ref: str = "",
+               expected_ref: str = "", labels: Mapping[str, str] | None = None) -> Computed:
+        """The state without what it read from `begin` to `end`. What was read after the span was read
+        knowing it, so this is no guarantee that nothing of it is left."""
+        request = p.span_request(state, begin, end, ref, expected_ref, labels or {})
+        return p.computed(self._unary("States", "Forget", request, states_pb2.ComputedState))
+
+    def decay(self, state: str, tokens: int, *, ref: str = "", expected_ref: str = "",
+              labels: Mapping[str, str] | None = None) -> Computed:
+        """The state aged as if `tokens` tokens had passed that wrote nothing."""
+        request = p.decay_request(state, tokens, ref, expected_ref, labels or {})
+        return p.computed(self._unary("States", "Decay", request, states_pb2.ComputedState))
+
+    def diff(self, a: str, b: str) -> Diff:
+        """How far two states lie apart, per layer and head."""
+        request = states_pb2.DiffRequest(id_a=a, id_b=b)
+        return p.diff(self._unary("States", "Diff", request, states_pb2.DiffResponse))
 
     def search(self, text: str = "", *, like: str = "", labels: Mapping[str, str] | None = None,
                model: str = "", descendant_of: str = "",

@@ -72,6 +72,7 @@ class StateInfo:
     etag: str = ""
     kind: str = ""  # "turn", "mark", "grid", "fork", "idle", "merge"
     thinned: bool = False
+    operation_params: str = ""
 
 
 @dataclass(frozen=True)
@@ -172,11 +173,13 @@ class Search:
 
 @dataclass(frozen=True)
 class Merge:
-    """`ancestor_id` was counted once ("": none)."""
+    """`ancestor_id` was counted once ("": none). `query_scores`: by input, the mean log-likelihood of
+    the query and the entropy of the next token."""
     state: StateInfo
     ref: RefInfo | None
     ancestor_id: str
     usage: Usage
+    query_scores: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -284,4 +287,42 @@ class Delegated:
     """The end of a delegation: all results in order, and what was kept."""
     results: tuple[BranchResult, ...]
     kept: tuple[KeptBranch, ...]
+    usage: Usage
+
+
+@dataclass(frozen=True)
+class Computed:
+    """A state computed from one state; `begin` and `end` of the span, in that state's tokens."""
+    state: StateInfo
+    ref: RefInfo | None
+    begin: int
+    end: int
+    usage: Usage
+
+
+@dataclass(frozen=True)
+class Distance:
+    """relative_l2: |a - b| / max(|a|, |b|), 0 for equal."""
+    relative_l2: float
+    cosine: float
+    norm_a: float
+    norm_b: float
+
+
+@dataclass(frozen=True)
+class TensorDistance:
+    """One tensor of a layer; `parts` are its heads, or groups of `heads_per_part`."""
+    layer: int
+    kind: str  # "recurrent", "keys", "values"
+    whole: Distance
+    parts: tuple[Distance, ...]
+    heads_per_part: int
+
+
+@dataclass(frozen=True)
+class Diff:
+    a: StateInfo
+    b: StateInfo
+    ancestor_id: str
+    tensors: tuple[TensorDistance, ...]
     usage: Usage

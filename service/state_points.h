@@ -1,0 +1,51 @@
+// The past of a state: which points of its context it goes on from, and the states there. Reading
+// on and decay keep all points. A merge and a span have none inside, a state without a forgotten
+// span none behind the place where it was.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/statusor.h"
+#include "service/service_context.h"
+#include "service/state_loading.h"
+#include "statestore/state_store.h"
+
+namespace anabranch {
+
+// Visits the state and the ancestors that it goes on from, token for token and in time, newest
+// first, thinned ones too, until the visitor returns false. Blocks.
+absl::Status VisitPast(StateStore& store, const StateRecord& state,
+                       absl::FunctionRef<bool(const StateRecord&)> visit);
+
+// Whether every point of its first parent's context is a point of the state's: it was read on, or
+// has aged.
+bool KeepsPoints(const StateRecord& state);
+
+// The nearest state that all go on from and that is whole; its id is empty if there is none.
+// Blocks.
+absl::StatusOr<std::string> NearestCommon(StateStore& store,
+                                          const std::vector<StateRecord>& states);
+
+// The deepest whole state at or before `position` that the state goes on from; id empty: the
+// beginning. FAILED_PRECONDITION (NO_SUCH_POINT) if the position lies inside a computed state.
+// Blocks.
+absl::StatusOr<StateRecord> FindPoint(StateStore& store, const StateRecord& state,
+                                      int64_t position);
+
+// Everything at `position` of the state's context: loaded, or read again from the deepest state
+// before it. At 0 the image is empty and its token_count 0. Runs the engine and blocks until it is
+// done; adds what it costs to `usage`.
+absl::StatusOr<LoadedState> StateAt(const ServiceContext& service, const Call& call,
+                                    const StateRecord& state, int64_t position, v1::Usage* usage);
+
+// How many tokens' time the state's T covers. Blocks.
+absl::StatusOr<int64_t> ElapsedTokens(StateStore& store, const StateRecord& state);
+
+// One of a computed state's parameters; empty if it has none of that name.
+std::string ParameterOf(const StateRecord& state, absl::string_view name);
+// The parameter that says so, with a space in front; empty where it goes without saying.
+std::string ElapsedParameter(int64_t elapsed, int64_t token_count);
+
+}  // namespace anabranch

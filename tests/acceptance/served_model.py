@@ -1,0 +1,116 @@
+"""A server for the acceptance scripts, and conversations that tell facts.
+
+A conversation is {"turns": [[role, text], ...], "facts": [{"question", "answer", "value"}, ...]}; the
+facts of one group of conversations never contradict each other. They come from a file (one JSON list
+of conversations a line: a group), or from the wordings of the recall model's recipe.
+"""
+import asyncio
+import json
+import pathlib
+import random
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+
+from anabranch import AsyncClient, Message
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+ACKS = ("Got it.", "Noted.", "Okay, I will remember that.", "Okay, noted.")
+TALK = (("Good morning", "Hello! How can I help you?"), ("How are you?", "I am fine, thank you."),
+        ("I had a great day", "Glad to hear it."), ("Thanks a lot", "You are welcome."),
+        ("It is raining again", "I hope it clears up soon."), ("I am tired", "I am sorry to hear that."),
+        ("The weather is lovely today", "Enjoy it!"), ("Let me think", "Take your time."))
+
+
+class Server:
+    def __init__(self, binary, model, extra=()):
+        self.data = tempfile.TemporaryDirectory()
+        self.process = subprocess.Popen(
+            [binary, "serve", "--model", model, "--data", self.data.name, "--listen", "127.0.0.1:0",
+             "--metrics", "off", *extra], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        lines = []
+        for line in self.process.stdout:
+            lines.append(line)
+            if match := re.search(r"serving .* on (\S+:\d+)", line):
+                self.addr = match.group(1)
+                break
+        else:
+            raise SystemExit("the server did not start:\n" + "".join(lines))
+        # The pipe must not fill.
+        self.drain = subprocess.Popen(["cat"], stdin=self.process.stdout, stdout=subprocess.DEVNULL)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait()
+        self.drain.wait()
+        self.data.cleanup()
+
+
+def made_up(seed, count, facts, held):
+    """A group of `count` conversations with `facts` facts each."""
+    sys.path.insert(0, str(ROOT / "deploy/models/recall/recipe"))
+    import slots
+    import words
+    rng, used, group = random.Random(seed), set(), []
+    for _ in range(count):
+        turns, told, cast = [], [], []
+        while len(told) < facts:
+            slot = slots.random_slot(rng, held, cast)
+            if slot.key in used:
+                continue
+            used.add(slot.key)
+            value = words.value(slot.kind, rng, held)
+            turns += [["user", slots.cap(slot.tell(value, rng, held)).rstrip(".") + "."],
+                      ["assistant", rng.choice(ACKS)]]
+            question = slots.cap(slot.ask(rng, held))
+            told.append({"question": question if question[-1] in "?." else question + "?",
+                         "answer": slot.answer(value), "value": value})
+            if rng.random() < .5:
+                talk = rng.choice(TALK)
+                turns += [["user", talk[0]], ["assistant", talk[1]]]
+        group.append({"turns": turns, "facts": told})
+    return group
+
+
+def groups(path, trials, count, facts, held, seed):
+    if path:
+        with open(path, encoding="utf-8") as file:
+            for _, line in zip(range(trials), file):
+                yield json.loads(line)[:count]
+        return
+    for trial in range(trials):
+        yield made_up(f"{seed}/{trial}", count, facts, held)
+
+
+def messages(conversation):
+    return [Message(role, text) for role, text in conversation["turns"]]
+
+
+class Asker:
+    """Questions on forks of states, many at a time, which leave nothing behind."""
+
+    def __init__(self, client: AsyncClient, at_once):
+        self.client, self.turn, self.next = client, asyncio.Semaphore(at_once), 0
+
+    async def ask(self, state, question):
+        async with self.turn:
+            self.next += 1
+            session, _ = await self.client.create_session(f"ask/{self.next}", state=state, ref="-")
+            await session.append(Message("user", question), no_checkpoint=True)
+            reply = await session.generate(reply=True, max_tokens=32, temperature=0,
+                                           no_checkpoint=True).result()
+            await session.close()
+            return reply.text
+
+    async def knows(self, state, fact):
+        return fact["value"].lower() in (await self.ask(state, fact["question"])).lower()
+
+    async def share(self, pairs):
+        """Of (state, fact) pairs, how many are answered; None of none."""
+        known = await asyncio.gather(*(self.knows(state, fact) for state, fact in pairs))
+        return known
