@@ -14,7 +14,8 @@ import statistics
 import time
 
 from anabranch import AsyncClient
-from served_model import ROOT, Asker, Server, groups, messages
+from served_model import ROOT, Asker, groups, messages
+from server import Server
 
 STATES = ("whole", "forgotten", "span", "never read")
 PARTS = ("before", "middle", "after")

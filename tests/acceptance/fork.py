@@ -12,11 +12,11 @@ import argparse
 import random
 import statistics
 import sys
-import tempfile
 import time
 
 from anabranch import Client
-from time_travel import Server, bits, content
+from server import Server
+from time_travel import bits, content
 
 
 def payload(client):
@@ -40,13 +40,9 @@ def main():
     parser.add_argument("--repeat", type=int, default=30)
     parser.add_argument("--thousand", type=int, default=1000)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as data:
-        server = Server(arguments.server, arguments.model, data)
-        try:
-            with Client(server.addr) as client:
-                passed = measure(client, arguments)
-        finally:
-            server.stop()
+    with Server(arguments.server, arguments.model, extra=("--dtype", "float32")) as server, \
+            Client(server.addr) as client:
+        passed = measure(client, arguments)
     sys.exit(0 if passed else 1)
 
 

@@ -15,7 +15,8 @@ import statistics
 import time
 
 from anabranch import AsyncClient
-from served_model import ROOT, Asker, Server, groups, messages
+from served_model import ROOT, Asker, groups, messages
+from server import Server
 
 METHODS = ("compose", "ordered", "mean", "select")
 

@@ -12,17 +12,13 @@ import concurrent.futures
 import itertools
 import json
 import random
-import re
-import shutil
 import statistics
-import subprocess
 import sys
-import tempfile
-import threading
 import time
 from pathlib import Path
 
 from anabranch import Client, Message, NotFound
+from server import Server
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -167,16 +163,6 @@ def measure(client, states, questions, rerank, seed, dump):
         print(f"| {way} | {recall[0]:.3f} | {recall[1]:.3f} | " + " | ".join(f"{m:.1f}" for m in medians) + " |")
 
 
-def serve(binary, model, data):
-    process = subprocess.Popen([binary, "serve", "--model", model, "--data", data, "--listen", "127.0.0.1:0",
-                                "--metrics", "off"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    for line in process.stdout:
-        if match := re.search(r"serving .* on (\S+:\d+)", line):
-            threading.Thread(target=lambda: [None for _ in process.stdout], daemon=True).start()  # or its log would block it
-            return process, match.group(1)
-    raise SystemExit("the server did not start")
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--states", type=int, default=500)
@@ -188,18 +174,10 @@ def main():
     parser.add_argument("--data", help="folder of the library, kept; default: a temporary one")
     parser.add_argument("--dump", type=argparse.FileType("w"), help="file for the scores of every hit, as JSON lines")
     args = parser.parse_args()
-    data = args.data or tempfile.mkdtemp(prefix="anabranch-search-")
-    process, address = serve(args.server, args.model, data)
-    try:
+    with Server(args.server, args.model, args.data) as server, Client(server.addr) as client:
         states = library(args.states, args.seed)
-        with Client(address) as client:
-            load(client, states)
-            measure(client, states, args.questions, args.rerank, args.seed, args.dump)
-    finally:
-        process.terminate()
-        process.wait()
-        if not args.data:
-            shutil.rmtree(data)
+        load(client, states)
+        measure(client, states, args.questions, args.rerank, args.seed, args.dump)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A server for the acceptance scripts, and conversations that tell facts.
+"""Conversations that tell facts, and asking for them through the client.
 
 A conversation is {"turns": [[role, text], ...], "facts": [{"question", "answer", "value"}, ...]}; the
 facts of one group of conversations never contradict each other. They come from a file (one JSON list
@@ -8,11 +8,7 @@ import asyncio
 import json
 import pathlib
 import random
-import re
-import signal
-import subprocess
 import sys
-import tempfile
 
 from anabranch import AsyncClient, Message
 
@@ -22,33 +18,6 @@ TALK = (("Good morning", "Hello! How can I help you?"), ("How are you?", "I am f
         ("I had a great day", "Glad to hear it."), ("Thanks a lot", "You are welcome."),
         ("It is raining again", "I hope it clears up soon."), ("I am tired", "I am sorry to hear that."),
         ("The weather is lovely today", "Enjoy it!"), ("Let me think", "Take your time."))
-
-
-class Server:
-    def __init__(self, binary, model, extra=()):
-        self.data = tempfile.TemporaryDirectory()
-        self.process = subprocess.Popen(
-            [binary, "serve", "--model", model, "--data", self.data.name, "--listen", "127.0.0.1:0",
-             "--metrics", "off", *extra], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        lines = []
-        for line in self.process.stdout:
-            lines.append(line)
-            if match := re.search(r"serving .* on (\S+:\d+)", line):
-                self.addr = match.group(1)
-                break
-        else:
-            raise SystemExit("the server did not start:\n" + "".join(lines))
-        # The pipe must not fill.
-        self.drain = subprocess.Popen(["cat"], stdin=self.process.stdout, stdout=subprocess.DEVNULL)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait()
-        self.drain.wait()
-        self.data.cleanup()
 
 
 def made_up(seed, count, facts, held):

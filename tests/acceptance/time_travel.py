@@ -11,40 +11,14 @@ Prints a table and exits 1 if one position differs.
 """
 import argparse
 import random
-import re
-import signal
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
 
 from anabranch import CheckpointPolicy, Client
+from server import Server
 
 NOTHING = CheckpointPolicy(turn_ends=False, every=-1)
-
-
-class Server:
-    def __init__(self, binary, model, data):
-        self.process = subprocess.Popen(
-            [binary, "serve", "--model", model, "--data", data, "--listen", "127.0.0.1:0",
-             "--metrics", "off", "--dtype", "float32"],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        lines = []
-        for line in self.process.stdout:
-            lines.append(line)
-            if match := re.search(r"serving .* on (\S+:\d+)", line):
-                self.addr = match.group(1)
-                break
-        else:
-            raise SystemExit("the server did not start:\n" + "".join(lines))
-        # The pipe must not fill.
-        self.drain = subprocess.Popen(["cat"], stdin=self.process.stdout, stdout=subprocess.DEVNULL)
-
-    def stop(self):
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait()
-        self.drain.wait()
 
 
 def content(rng, vocab, count):
@@ -78,14 +52,11 @@ def main():
     args = parser.parse_args()
     rng = random.Random(args.seed)
     # Straight reads have a library of their own: nothing of the first one can be found there.
-    with tempfile.TemporaryDirectory() as data, tempfile.TemporaryDirectory() as other:
-        servers = [Server(args.server, args.model, folder) for folder in (data, other)]
-        try:
-            with Client(servers[0].addr) as client, Client(servers[1].addr) as straight:
-                failed = run(client, straight, args, rng)
-        finally:
-            for server in servers:
-                server.stop()
+    exact = ("--dtype", "float32")
+    with Server(args.server, args.model, extra=exact) as server, \
+            Server(args.server, args.model, extra=exact) as other, \
+            Client(server.addr) as client, Client(other.addr) as straight:
+        failed = run(client, straight, args, rng)
     sys.exit(1 if failed else 0)
 
 
