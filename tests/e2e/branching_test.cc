@@ -39,26 +39,10 @@ class BranchingTest : public testing::TestWithParam<const char*> {
   }
   grpc::Status Rewind(const std::string& id, int64_t token_count, bool dry_run,
                       v1::RewindResponse* response) {
-    v1::RewindRequest request;
-    request.set_session_id(id);
-    request.set_token_count(token_count);
-    request.set_dry_run(dry_run);
-    return client_->sessions().Rewind(TestClient::Context().get(), request, response);
+    return client_->Rewind(id, token_count, dry_run, response);
   }
-  // The log-probabilities of a fixed continuation: equal only if the states are.
   std::vector<float> Fingerprint(const std::string& id, v1::Usage* usage = nullptr) {
-    v1::ScoreRequest request;
-    request.set_session_id(id);
-    *request.mutable_content() = TokenContent(SomeTokens(8, 99));
-    request.set_per_token(true);
-    v1::ScoreResponse response;
-    const grpc::Status status =
-        client_->sessions().Score(TestClient::Context().get(), request, &response);
-    EXPECT_TRUE(status.ok()) << status.error_message();
-    if (usage != nullptr) *usage = response.usage();
-    std::vector<float> logprobs;
-    for (const v1::TokenInfo& token : response.tokens()) logprobs.push_back(token.logprob());
-    return logprobs;
+    return client_->Fingerprint(id, usage);
   }
   // What a session of its own that reads the tokens straight gives.
   std::vector<float> Straight(const std::vector<int32_t>& tokens) {

@@ -50,17 +50,7 @@ class LibraryTest : public testing::Test {
     const grpc::Status status = client_->Create(request, &response);
     ASSERT_TRUE(status.ok()) << status.error_message();
   }
-  std::vector<float> Fingerprint(const std::string& id) {
-    v1::ScoreRequest request;
-    request.set_session_id(id);
-    *request.mutable_content() = TokenContent(SomeTokens(8, 99));
-    request.set_per_token(true);
-    v1::ScoreResponse response;
-    EXPECT_TRUE(client_->sessions().Score(TestClient::Context().get(), request, &response).ok());
-    std::vector<float> logprobs;
-    for (const v1::TokenInfo& token : response.tokens()) logprobs.push_back(token.logprob());
-    return logprobs;
-  }
+  std::vector<float> Fingerprint(const std::string& id) { return client_->Fingerprint(id); }
   void ExpectClose(const std::vector<float>& a, const std::vector<float>& b) {
     ASSERT_EQ(a.size(), b.size());
     for (size_t i = 0; i < a.size(); ++i) EXPECT_NEAR(a[i], b[i], 1e-4);

@@ -71,14 +71,6 @@ class LineageTest : public testing::TestWithParam<const char*> {
     }
     return position;
   }
-  grpc::Status Rewind(const std::string& id, int64_t token_count, bool dry_run,
-                      v1::RewindResponse* response) {
-    v1::RewindRequest request;
-    request.set_session_id(id);
-    request.set_token_count(token_count);
-    request.set_dry_run(dry_run);
-    return client_->sessions().Rewind(TestClient::Context().get(), request, response);
-  }
   void ForkTo(const std::string& source, const std::string& id) {
     v1::ForkRequest fork;
     fork.set_session_id(source);
@@ -88,21 +80,6 @@ class LineageTest : public testing::TestWithParam<const char*> {
         client_->sessions().Fork(TestClient::Context().get(), fork, &forked);
     ASSERT_TRUE(status.ok()) << status.error_message();
   }
-  // The log-probabilities of a fixed continuation: equal only if the states are.
-  std::vector<float> Fingerprint(const std::string& id, int64_t* replayed = nullptr) {
-    v1::ScoreRequest request;
-    request.set_session_id(id);
-    *request.mutable_content() = TokenContent(SomeTokens(8, 99));
-    request.set_per_token(true);
-    v1::ScoreResponse response;
-    const grpc::Status status =
-        client_->sessions().Score(TestClient::Context().get(), request, &response);
-    EXPECT_TRUE(status.ok()) << status.error_message();
-    if (replayed != nullptr) *replayed = response.usage().tokens_replayed();
-    std::vector<float> logprobs;
-    for (const v1::TokenInfo& token : response.tokens()) logprobs.push_back(token.logprob());
-    return logprobs;
-  }
   std::vector<float> Straight(const std::vector<int32_t>& tokens) {
     const std::string id = "straight/" + std::to_string(++straight_);
     v1::CheckpointPolicy none;
@@ -111,7 +88,7 @@ class LineageTest : public testing::TestWithParam<const char*> {
     EXPECT_TRUE(Create(id, none).ok());
     EXPECT_TRUE(client_->AppendTokens(id, tokens).has_done);
     EXPECT_EQ(Log(id).entries_size(), 0);
-    return Fingerprint(id);
+    return client_->Fingerprint(id);
   }
   v1::CommitResponse Mark(const std::string& id, const std::string& mark) {
     v1::CommitRequest request;
@@ -147,14 +124,14 @@ TEST_P(LineageTest, AnyPositionCostsWhatTheLogSaysAndEqualsAStraightRead) {
     const std::string id = "at/" + std::to_string(i);
     ForkTo("main", id);
     v1::RewindResponse done;
-    ASSERT_TRUE(Rewind(id, position, /*dry_run=*/false, &done).ok());
+    ASSERT_TRUE(client_->Rewind(id, position, /*dry_run=*/false, &done).ok());
     EXPECT_EQ(done.tokens_to_replay(), Predicted(log, position));
     EXPECT_LE(done.tokens_to_replay(), std::max<int64_t>(1500 - position, 0) + 32);
     if (i == 6) Start();
-    int64_t replayed = 0;
+    v1::Usage usage;
     const std::vector<int32_t> kept(tokens.begin(), tokens.begin() + position);
-    EXPECT_EQ(Fingerprint(id, &replayed), Straight(kept));
-    EXPECT_EQ(replayed, Predicted(log, position));
+    EXPECT_EQ(client_->Fingerprint(id, &usage), Straight(kept));
+    EXPECT_EQ(usage.tokens_replayed(), Predicted(log, position));
     EXPECT_EQ(client_->SessionTokens(id), kept);
   }
 }

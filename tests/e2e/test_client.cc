@@ -129,6 +129,25 @@ grpc::Status TestClient::Score(const std::string& id, const std::vector<int32_t>
   return sessions_->Score(Context().get(), request, response);
 }
 
+std::vector<float> TestClient::Fingerprint(const std::string& id, v1::Usage* usage) {
+  v1::ScoreResponse response;
+  const grpc::Status status = Score(id, SomeTokens(8, 99), &response);
+  EXPECT_TRUE(status.ok()) << status.error_message();
+  if (usage != nullptr) *usage = response.usage();
+  std::vector<float> logprobs;
+  for (const v1::TokenInfo& token : response.tokens()) logprobs.push_back(token.logprob());
+  return logprobs;
+}
+
+grpc::Status TestClient::Rewind(const std::string& id, int64_t token_count, bool dry_run,
+                                v1::RewindResponse* response) {
+  v1::RewindRequest request;
+  request.set_session_id(id);
+  request.set_token_count(token_count);
+  request.set_dry_run(dry_run);
+  return sessions_->Rewind(Context().get(), request, response);
+}
+
 grpc::Status TestClient::Commit(const v1::CommitRequest& request, v1::CommitResponse* response) {
   return sessions_->Commit(Context().get(), request, response);
 }

@@ -53,7 +53,11 @@ class TestClient {
       int deadline_ms = 60000);
   grpc::Status Score(const std::string& id, const std::vector<int32_t>& tokens,
                      v1::ScoreResponse* response);
+  // The log-probabilities of a fixed continuation: equal only if the states are.
+  std::vector<float> Fingerprint(const std::string& id, v1::Usage* usage = nullptr);
   grpc::Status Commit(const v1::CommitRequest& request, v1::CommitResponse* response);
+  grpc::Status Rewind(const std::string& id, int64_t token_count, bool dry_run,
+                      v1::RewindResponse* response);
   grpc::Status GetSession(const std::string& id, v1::Session* session);
   std::vector<int32_t> SessionTokens(const std::string& id);
   v1::ServerStatus Status();
