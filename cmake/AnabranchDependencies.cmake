@@ -24,13 +24,22 @@ if(ANABRANCH_BUILD_TESTS)
 endif()
 include(LibTorch)
 
-# CUDA is optional: kernels/ and runtime/ ask for ANABRANCH_CUDA_ENABLED.
+# CUDA is optional: kernels/ and runtime/ ask for ANABRANCH_CUDA_ENABLED. Machine code for Hopper, whose own
+# instructions some kernels use, and PTX that any newer GPU can compile at start.
+set(ANABRANCH_CUDA_GENCODE -gencode=arch=compute_90a,code=sm_90a -gencode=arch=compute_80,code=compute_80
+    CACHE STRING "nvcc's -gencode options")
 set(ANABRANCH_CUDA_ENABLED OFF)
 if(NOT ANABRANCH_CUDA STREQUAL "OFF")
   include(CheckLanguage)
   check_language(CUDA)
   if(CMAKE_CUDA_COMPILER)
     set(ANABRANCH_CUDA_ENABLED ON)
+    set(CMAKE_CUDA_ARCHITECTURES OFF)
+    set(CMAKE_CUDA_FLAGS_RELWITHDEBINFO "-O2 -DNDEBUG")
+    enable_language(CUDA)
+    set(CMAKE_CUDA_STANDARD 20)
+    set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+    find_package(CUDAToolkit REQUIRED)
   elseif(ANABRANCH_CUDA STREQUAL "ON")
     message(FATAL_ERROR "ANABRANCH_CUDA=ON, but no CUDA compiler was found. Put nvcc on PATH or set "
                         "CUDACXX, or configure with -DANABRANCH_CUDA=OFF.")

@@ -10,7 +10,8 @@ if(NOT CMAKE_BUILD_TYPE)
 endif()
 # -g1 keeps stack traces with lines and halves the size of objects that include LibTorch or gRPC.
 set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O2 -g1 -DNDEBUG")
-add_compile_options(-Wall -Wextra -Wno-unused-parameter)
+add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-Wall> $<$<COMPILE_LANGUAGE:CXX>:-Wextra>
+                    $<$<COMPILE_LANGUAGE:CXX>:-Wno-unused-parameter>)
 
 if(ANABRANCH_SANITIZE)
   add_compile_options(-fsanitize=${ANABRANCH_SANITIZE} -fno-omit-frame-pointer)
@@ -20,6 +21,7 @@ endif()
 find_program(ANABRANCH_CCACHE ccache)
 if(ANABRANCH_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
   set(CMAKE_CXX_COMPILER_LAUNCHER ${ANABRANCH_CCACHE})
+  set(CMAKE_CUDA_COMPILER_LAUNCHER ${ANABRANCH_CCACHE})
 endif()
 find_program(ANABRANCH_MOLD mold)
 if(ANABRANCH_MOLD AND NOT ANABRANCH_SANITIZE)

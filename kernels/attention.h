@@ -26,14 +26,15 @@ struct AttentionParams {
       nullptr;  // [num_seqs]: tokens of the sequence before its first row here
   int32_t heads = 0, kv_heads = 0, head_dim = 0;
   float scale = 1;
-  const float* q = nullptr;  // [rows, heads * head_dim]
-  const float* k = nullptr;  // [rows, kv_heads * head_dim]; appended to the cache first
-  const float* v = nullptr;
+  ConstActs q;  // [rows, heads * head_dim]
+  ConstActs k;  // [rows, kv_heads * head_dim]; appended to the cache first
+  ConstActs v;
   int64_t q_stride = 0, k_stride = 0, v_stride = 0;
-  PagedKv kv;          // must have room for every new position
-  float* y = nullptr;  // [rows, heads * head_dim]
+  PagedKv kv;  // must have room for every new position
+  Acts y;      // [rows, heads * head_dim]
   int64_t y_stride = 0;
-  float* scratch = nullptr;    // AttentionScratch() floats
+  float* scratch = nullptr;    // AttentionScratch() floats; not used on CUDA
+  int64_t max_context = 0;     // longest context, new rows included; only CUDA needs it
   bool round_to_bf16 = false;  // probabilities before the value product, and the output
 };
 
@@ -47,7 +48,7 @@ struct RopeParams {
   const int64_t* position = nullptr;  // [num_seqs]
   int32_t heads = 0, head_dim = 0, rotary_dim = 0;
   double theta = 10000;
-  float* x = nullptr;  // [rows, heads * head_dim]
+  Acts x;  // [rows, heads * head_dim]
   int64_t x_stride = 0;
   bool round_to_bf16 = false;
 };

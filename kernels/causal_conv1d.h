@@ -11,14 +11,14 @@ namespace anabranch::kernels {
 struct CausalConv1dParams {
   PackedRows rows;
   int64_t channels = 0;
-  int32_t width = 4;         // K, 2..8
-  const float* u = nullptr;  // [rows, channels], stride u_stride
+  int32_t width = 4;  // K, 2..8
+  ConstActs u;        // [rows, channels], stride u_stride
   int64_t u_stride = 0;
   const float* weight = nullptr;  // [width, channels]: transposed so that channels are contiguous
   const float* bias = nullptr;    // [channels] or null
   float* window = nullptr;        // [slots, width - 1, channels], oldest first; read and updated
   int64_t window_slot_stride = 0;
-  float* out = nullptr;  // [rows, channels], stride out_stride; may not alias u
+  Acts out;  // [rows, channels], stride out_stride; may not alias u
   int64_t out_stride = 0;
   bool silu = true;
   bool round_to_bf16 = false;

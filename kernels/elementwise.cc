@@ -1,6 +1,7 @@
 #include "kernels/elementwise.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "kernels/check.h"
 
@@ -178,6 +179,42 @@ absl::Status GatedMul(const GatedMulParams& p, const Launch& launch) {
   launch.For(p.rows, RowGrain(p.width), [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(GatedMulRows)(p, begin, end);
   });
+  return absl::OkStatus();
+}
+
+absl::Status CopyRows(const CopyRowsParams& p, const Launch& launch) {
+  if (p.rows == 0 || p.width == 0) return absl::OkStatus();
+  const bool ok = p.rows > 0 && p.width > 0 && p.x != nullptr && p.y != nullptr &&
+                  p.x_stride >= p.width && p.y_stride >= p.width;
+  if (!ok) return Require(false, "CopyRows", "negative size, missing array or short stride");
+  launch.For(p.rows, RowGrain(p.width), [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      const float* x = p.x + (p.row == nullptr ? row : p.row[row]) * p.x_stride;
+      float* y = p.y + row * p.y_stride;
+      std::copy_n(x, p.width, y);
+    }
+  });
+  return absl::OkStatus();
+}
+
+// A row counts by its direction: a few tokens have a residual many times larger than all others,
+// and would be the whole sum.
+absl::Status SumDirections(const SumDirectionsParams& p, const Launch&) {
+  if (p.rows.num_rows() == 0 || p.width == 0) return absl::OkStatus();
+  if (absl::Status s = CheckRows(p.rows, false, "SumDirections"); !s.ok()) return s;
+  if (p.width < 0 || p.x == nullptr || p.sums == nullptr) {
+    return Require(false, "SumDirections", "negative width or a missing array");
+  }
+  for (int32_t seq = 0; seq < p.rows.num_seqs; ++seq) {
+    float* const sum = p.sums + seq * p.width;
+    for (int32_t row = p.rows.row_start[seq]; row < p.rows.row_start[seq + 1]; ++row) {
+      const float* const x = p.x + row * p.width;
+      float square = 0;
+      for (int64_t i = 0; i < p.width; ++i) square += x[i] * x[i];
+      const float scale = 1 / std::sqrt(square + 1e-12f);
+      for (int64_t i = 0; i < p.width; ++i) sum[i] += scale * x[i];
+    }
+  }
   return absl::OkStatus();
 }
 

@@ -12,7 +12,7 @@ struct EmbedParams {
   const void* table = nullptr;
   DType dtype = DType::kFloat32;
   float scale = 1;
-  float* y = nullptr;  // [rows, width], dense
+  Acts y;  // [rows, width], dense
   bool round_to_bf16 = false;
 };
 absl::Status Embed(const EmbedParams& params, const Launch& launch);
@@ -23,10 +23,10 @@ enum class Activation : uint8_t { kSilu, kGelu, kRelu2 };
 struct GatedMulParams {
   int64_t rows = 0, width = 0;
   Activation activation = Activation::kSilu;
-  const float* gate = nullptr;
-  const float* up = nullptr;  // null: y = activation(gate). y may be gate
-  int64_t in_stride = 0;      // of both inputs
-  float* y = nullptr;
+  ConstActs gate;
+  ConstActs up;           // null: y = activation(gate). y may be gate
+  int64_t in_stride = 0;  // of both inputs
+  Acts y;
   int64_t y_stride = 0;
   bool round_to_bf16 = false;
 };
@@ -35,8 +35,8 @@ absl::Status GatedMul(const GatedMulParams& params, const Launch& launch);
 // x += scale * y; with round_to_bf16 the product and the sum are rounded.
 struct AddScaledParams {
   int64_t rows = 0, width = 0;
-  float* x = nullptr;
-  const float* y = nullptr;
+  Acts x;
+  ConstActs y;
   int64_t x_stride = 0, y_stride = 0;
   float scale = 1;
   bool round_to_bf16 = false;
@@ -46,14 +46,34 @@ absl::Status AddScaled(const AddScaledParams& params, const Launch& launch);
 // y = x * scale, and each column by its own factor if `columns` is given.
 struct ScaleParams {
   int64_t rows = 0, width = 0;
-  const float* x = nullptr;  // y may be x
+  ConstActs x;  // y may be x
   int64_t x_stride = 0;
   float scale = 1;
   const float* columns = nullptr;  // [width] or null
-  float* y = nullptr;
+  Acts y;
   int64_t y_stride = 0;
   bool round_to_bf16 = false;
 };
 absl::Status Scale(const ScaleParams& params, const Launch& launch);
+
+// y[r] = x[row[r]], or x[r] without `row`. x and y do not overlap; their dtypes may differ on CUDA.
+struct CopyRowsParams {
+  int64_t rows = 0, width = 0;
+  ConstActs x;
+  int64_t x_stride = 0;
+  const int32_t* row = nullptr;  // [rows] or null
+  Acts y;
+  int64_t y_stride = 0;
+};
+absl::Status CopyRows(const CopyRowsParams& params, const Launch& launch);
+
+// sums[i] += the direction x / |x| of each of sequence i's rows, one row after the other.
+struct SumDirectionsParams {
+  PackedRows rows;
+  int64_t width = 0;
+  ConstActs x;            // [rows, width], dense
+  float* sums = nullptr;  // [num_seqs, width]
+};
+absl::Status SumDirections(const SumDirectionsParams& params, const Launch& launch);
 
 }  // namespace anabranch::kernels

@@ -18,6 +18,7 @@ namespace anabranch::kernels {
 
 inline constexpr int64_t kPanelColumns = 32;
 
+// On CUDA the matrix lies in device memory as it is stored, row-major [n, k].
 struct PackedMatrix {
   const void* data = nullptr;  // PackedBytes() bytes, 64-byte aligned
   DType dtype = DType::kFloat32;
@@ -33,12 +34,13 @@ void PackMatrix(DType dtype, const void* w, int64_t n, int64_t k, void* packed);
 
 struct GemmParams {
   int64_t m = 0;
-  const float* x = nullptr;  // [m, k]
-  int64_t x_stride = 0;      // elements between rows of x
+  ConstActs x;           // [m, k]
+  int64_t x_stride = 0;  // elements between rows of x
   PackedMatrix w;
   const float* bias = nullptr;  // [n] or null
-  float* y = nullptr;           // [m, n], fully overwritten
+  Acts y;                       // [m, n], fully overwritten
   int64_t y_stride = 0;
+  bool accumulate = false;     // y += the result instead. Only on CUDA, and only into float32
   bool round_to_bf16 = false;  // round each output to the nearest bfloat16 (kept as float32)
 };
 

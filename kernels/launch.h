@@ -15,6 +15,7 @@
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
+#include "kernels/activations.h"
 
 namespace anabranch::kernels {
 
@@ -27,9 +28,11 @@ class Parallel {
                    absl::FunctionRef<void(int64_t begin, int64_t end)> body) const = 0;
 };
 
+class CudaContext;  // kernels/cuda/context.h
+
 struct Launch {
-  const Parallel* parallel = nullptr;  // CPU: null runs on the calling thread.
-  void* stream = nullptr;              // CUDA: a cudaStream_t. Ignored by the CPU kernels.
+  const Parallel* parallel = nullptr;  // CPU: null runs on the calling thread
+  CudaContext* cuda = nullptr;         // CUDA: stream, handles and scratch; null on the CPU
 
   void For(int64_t n, int64_t grain, absl::FunctionRef<void(int64_t, int64_t)> body) const {
     if (n <= 0) return;
@@ -42,15 +45,16 @@ struct Launch {
 };
 
 // Rows of several sequences packed one after the other. Sequence i owns rows
-// [row_start[i], row_start[i+1]) and keeps its state in slot slot[i].
+// [row_start[i], row_start[i+1]) and keeps its state in slot slot[i]. The counts are for the host;
+// the arrays lie where the kernel runs.
 struct PackedRows {
   int32_t num_seqs = 0;
+  int32_t total_rows = 0;              // row_start[num_seqs]
+  int32_t longest = 0;                 // most rows of one sequence; CUDA sizes its grids by it
   const int32_t* row_start = nullptr;  // [num_seqs + 1], ascending, row_start[0] == 0
   const int32_t* slot = nullptr;       // [num_seqs], distinct
 
-  int32_t num_rows() const { return num_seqs == 0 ? 0 : row_start[num_seqs]; }
+  int32_t num_rows() const { return total_rows; }
 };
-
-enum class DType : uint8_t { kFloat32 = 0, kBFloat16 = 1 };
 
 }  // namespace anabranch::kernels

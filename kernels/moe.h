@@ -21,7 +21,7 @@ struct RouteParams {
   RouterKind kind = RouterKind::kSoftmaxThenTopK;
   int64_t rows = 0;
   int32_t experts = 0, chosen = 0;  // 1 <= chosen <= experts
-  const float* logits = nullptr;    // [rows, experts], dense
+  ConstActs logits;                 // [rows, experts], dense
   float* scores = nullptr;          // scratch [rows, experts]
   // kSigmoid only: added for choosing, [experts] or null. With groups > 1 only experts of the
   // `top_groups` best of `groups` equal parts are chosen; a part is as good as its two best.
@@ -43,15 +43,15 @@ struct ExpertsParams {
   int32_t experts = 0, chosen = 0;
   bool gated = false;
   Activation activation = Activation::kSilu;
-  const float* x = nullptr;                 // [rows, width], dense
+  ConstActs x;                              // [rows, width], dense
   const int32_t* expert = nullptr;          // [rows, chosen], each in [0, experts), as from Route
   const float* weight = nullptr;            // [rows, chosen]
   const PackedMatrix* up = nullptr;         // [experts]; gated: gate's rows first, then up's
   const PackedMatrix* down = nullptr;       // [experts]
-  float* gathered = nullptr;                // scratch [rows * chosen, width]
-  float* inside = nullptr;                  // scratch [rows * chosen, expert_width, twice if gated]
+  Acts gathered;                            // scratch [rows * chosen, width]
+  Acts inside;                              // scratch [rows * chosen, expert_width, twice if gated]
   int32_t *slot = nullptr, *end = nullptr;  // scratch [rows * chosen], [experts + 1]
-  float* y = nullptr;                       // [rows, width], dense
+  Acts y;                                   // [rows, width], dense
   bool round_to_bf16 = false;
 };
 absl::Status Experts(const ExpertsParams& params, const Launch& launch);

@@ -12,11 +12,11 @@ namespace anabranch::kernels {
 struct RmsNormParams {
   int64_t rows = 0, width = 0;
   int32_t groups = 1;
-  const float* x = nullptr;  // [rows, width]; y may alias it
+  ConstActs x;  // [rows, width]; y may alias it
   int64_t x_stride = 0;
   const float* weight = nullptr;  // [width] or null
   float eps = 0;
-  float* y = nullptr;
+  Acts y;
   int64_t y_stride = 0;
   bool round_to_bf16 = false;
 };
@@ -27,7 +27,7 @@ absl::Status RmsNorm(const RmsNormParams& params, const Launch& launch);
 enum class GateOrder : uint8_t { kGateFirst, kNormFirst, kGateOnly };
 struct GatedRmsNormParams {
   RmsNormParams norm;
-  const float* z = nullptr;  // [rows, width]
+  ConstActs z;  // [rows, width]
   int64_t z_stride = 0;
   GateOrder order = GateOrder::kGateFirst;
 };

@@ -10,13 +10,13 @@ namespace anabranch::kernels {
 
 struct SelectiveScanParams {
   PackedRows rows;
-  int64_t channels = 0;       // I
-  int32_t state_dim = 0;      // N
-  const float* u = nullptr;   // [rows, channels], after convolution
-  const float* dt = nullptr;  // [rows, channels], before bias and softplus
-  const float* b = nullptr;   // [rows, state_dim]
-  const float* c = nullptr;   // [rows, state_dim]
-  const float* z = nullptr;   // [rows, channels], gate before silu; null: no gate
+  int64_t channels = 0;   // I
+  int32_t state_dim = 0;  // N
+  ConstActs u;            // [rows, channels], after convolution
+  ConstActs dt;           // [rows, channels], before bias and softplus
+  ConstActs b;            // [rows, state_dim]
+  ConstActs c;            // [rows, state_dim]
+  ConstActs z;            // [rows, channels], gate before silu; null: no gate
   int64_t u_stride = 0, dt_stride = 0, b_stride = 0, c_stride = 0, z_stride = 0;
   const float* a = nullptr;        // [channels, state_dim], negative: -exp(A_log)
   const float* d = nullptr;        // [channels]
@@ -25,7 +25,7 @@ struct SelectiveScanParams {
   int64_t state_slot_stride = 0;
   double* t_sum = nullptr;  // [slots, channels]: sum of dt since the first token; read and updated
   int64_t t_slot_stride = 0;
-  float* y = nullptr;  // [rows, channels]; may not alias the inputs
+  Acts y;  // [rows, channels]; may not alias the inputs
   int64_t y_stride = 0;
   bool round_to_bf16 = false;  // round y before the gate and after it
 };

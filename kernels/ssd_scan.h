@@ -13,10 +13,10 @@ namespace anabranch::kernels {
 struct SsdScanParams {
   PackedRows rows;
   int32_t heads = 0, head_dim = 0, state_dim = 0, groups = 1;
-  const float* x = nullptr;   // [rows, heads * head_dim]
-  const float* b = nullptr;   // [rows, groups * state_dim]
-  const float* c = nullptr;   // [rows, groups * state_dim]
-  const float* dt = nullptr;  // [rows, heads], before bias and softplus
+  ConstActs x;   // [rows, heads * head_dim]
+  ConstActs b;   // [rows, groups * state_dim]
+  ConstActs c;   // [rows, groups * state_dim]
+  ConstActs dt;  // [rows, heads], before bias and softplus
   int64_t x_stride = 0, b_stride = 0, c_stride = 0, dt_stride = 0;
   const float* a = nullptr;        // [heads], negative: -exp(A_log)
   const float* d = nullptr;        // [heads]
@@ -26,7 +26,7 @@ struct SsdScanParams {
   int64_t state_slot_stride = 0;
   double* t_sum = nullptr;  // [slots, heads]: sum of dt since the first token; read and updated
   int64_t t_slot_stride = 0;
-  float* y = nullptr;  // [rows, heads * head_dim]; may not alias the inputs
+  Acts y;  // [rows, heads * head_dim]; may not alias the inputs
   int64_t y_stride = 0;
   bool round_to_bf16 = false;
 };

@@ -114,7 +114,12 @@ struct Packing {
     }
   }
   PackedRows rows() const {
-    return {static_cast<int32_t>(slot.size()), row_start.data(), slot.data()};
+    int32_t longest = 0;
+    for (size_t i = 0; i < slot.size(); ++i) {
+      longest = std::max(longest, row_start[i + 1] - row_start[i]);
+    }
+    return {static_cast<int32_t>(slot.size()), row_start.back(), longest, row_start.data(),
+            slot.data()};
   }
 };
 

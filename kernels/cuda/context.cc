@@ -1,0 +1,79 @@
+#include "kernels/cuda/context.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+
+namespace anabranch::kernels {
+
+absl::Status CudaStatus(cudaError_t error, const char* what) {
+  if (error == cudaSuccess) return absl::OkStatus();
+  const std::string message =
+      absl::StrCat("CUDA, ", what, ": ", cudaGetErrorName(error), ", ", cudaGetErrorString(error));
+  if (error == cudaErrorMemoryAllocation) {
+    cudaGetLastError();  // not sticky: later calls would report it again
+    return absl::ResourceExhaustedError(message);
+  }
+  return absl::InternalError(message);
+}
+
+absl::StatusOr<std::unique_ptr<CudaContext>> CudaContext::Create(int ordinal) {
+  int devices = 0;
+  const cudaError_t found = cudaGetDeviceCount(&devices);
+  if (found != cudaSuccess || ordinal < 0 || ordinal >= devices) {
+    cudaGetLastError();
+    return absl::UnavailableError(absl::StrCat("CUDA device ", ordinal, " is not there: ",
+                                               found != cudaSuccess
+                                                   ? std::string(cudaGetErrorString(found))
+                                                   : absl::StrCat(devices, " devices were found")));
+  }
+  std::unique_ptr<CudaContext> context(new CudaContext);
+  context->ordinal_ = ordinal;
+  if (absl::Status s = context->Use(); !s.ok()) return s;
+  const auto check = [](cudaError_t error, const char* what) { return CudaStatus(error, what); };
+  absl::Status s = check(
+      cudaDeviceGetAttribute(&context->multiprocessors_, cudaDevAttrMultiProcessorCount, ordinal),
+      "reading the device");
+  if (s.ok()) {
+    s = check(cudaStreamCreateWithFlags(&context->stream_, cudaStreamNonBlocking), "stream");
+  }
+  if (s.ok()) s = check(cudaMalloc(&context->gemm_workspace_, kGemmWorkspace), "workspace");
+  if (!s.ok()) return s;
+  if (cublasLtCreate(&context->cublas_) != CUBLAS_STATUS_SUCCESS) {
+    return absl::InternalError("cuBLASLt cannot be initialised");
+  }
+  return context;
+}
+
+CudaContext::~CudaContext() {
+  (void)Use();
+  if (stream_ != nullptr) cudaStreamSynchronize(stream_);
+  cudaFree(scratch_);
+  cudaFree(gemm_workspace_);
+  if (cublas_ != nullptr) cublasLtDestroy(cublas_);
+  if (stream_ != nullptr) cudaStreamDestroy(stream_);
+}
+
+absl::Status CudaContext::Use() const { return CudaStatus(cudaSetDevice(ordinal_), "device"); }
+
+absl::StatusOr<void*> CudaContext::Scratch(size_t bytes) {
+  if (bytes <= scratch_bytes_) return scratch_;
+  cudaStreamCaptureStatus capturing = cudaStreamCaptureStatusNone;
+  absl::Status s = CudaStatus(cudaStreamIsCapturing(stream_, &capturing), "scratch");
+  if (!s.ok()) return s;
+  if (capturing != cudaStreamCaptureStatusNone) {
+    return absl::FailedPreconditionError("scratch cannot grow while a graph is captured");
+  }
+  s = CudaStatus(cudaStreamSynchronize(stream_), "scratch");
+  if (!s.ok()) return s;
+  cudaFree(scratch_);
+  scratch_ = nullptr;
+  scratch_bytes_ = 0;
+  const size_t rounded = std::max(bytes + bytes / 4, size_t{1} << 20);
+  s = CudaStatus(cudaMalloc(&scratch_, rounded), "scratch");
+  if (!s.ok()) return s;
+  scratch_bytes_ = rounded;
+  return scratch_;
+}
+
+}  // namespace anabranch::kernels

@@ -1,0 +1,58 @@
+// What CUDA kernels need besides their parameters: a stream, a cuBLASLt handle and scratch memory.
+// One context per engine; one thread at a time uses it. All work of a context is in the order of
+// its stream, which is why one block of scratch serves every launch.
+#pragma once
+
+#include <cublasLt.h>
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <memory>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace anabranch::kernels {
+
+// A CUDA error as a status that names `what`: RESOURCE_EXHAUSTED for memory, otherwise INTERNAL.
+absl::Status CudaStatus(cudaError_t error, const char* what);
+// Of the last launch.
+inline absl::Status LaunchStatus(const char* what) { return CudaStatus(cudaGetLastError(), what); }
+
+class CudaContext {
+ public:
+  // Uses device `ordinal`, on which all later calls run. UNAVAILABLE without such a device.
+  static absl::StatusOr<std::unique_ptr<CudaContext>> Create(int ordinal);
+  ~CudaContext();
+  CudaContext(const CudaContext&) = delete;
+  CudaContext& operator=(const CudaContext&) = delete;
+
+  cudaStream_t stream() const { return stream_; }
+  cublasLtHandle_t cublas() const { return cublas_; }
+  int ordinal() const { return ordinal_; }
+  int multiprocessors() const { return multiprocessors_; }
+
+  // `bytes` of device memory, 256-byte aligned, until the next call: what a kernel launches is in
+  // order on the stream, so the next kernel may use the same bytes. Grows, and then waits for the
+  // stream; not while a graph is captured (FAILED_PRECONDITION: run the same work once before).
+  absl::StatusOr<void*> Scratch(size_t bytes);
+  // For cuBLASLt alone.
+  void* gemm_workspace() const { return gemm_workspace_; }
+  size_t gemm_workspace_bytes() const { return kGemmWorkspace; }
+
+  // Makes the device current for the calling thread.
+  absl::Status Use() const;
+
+ private:
+  static constexpr size_t kGemmWorkspace = size_t{32} << 20;
+  CudaContext() = default;
+
+  int ordinal_ = 0, multiprocessors_ = 0;
+  cudaStream_t stream_ = nullptr;
+  cublasLtHandle_t cublas_ = nullptr;
+  void* gemm_workspace_ = nullptr;
+  void* scratch_ = nullptr;
+  size_t scratch_bytes_ = 0;
+};
+
+}  // namespace anabranch::kernels

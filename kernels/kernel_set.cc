@@ -1,0 +1,27 @@
+#include "kernels/kernel_set.h"
+
+namespace anabranch::kernels {
+
+const KernelSet& CpuKernels() {
+  static constexpr KernelSet kSet = {
+      .embed = Embed,
+      .gemm = Gemm,
+      .rms_norm = RmsNorm,
+      .gated_rms_norm = GatedRmsNorm,
+      .causal_conv1d = CausalConv1d,
+      .selective_scan = SelectiveScan,
+      .ssd_scan = SsdScan,
+      .rope = Rope,
+      .attention = Attention,
+      .route = Route,
+      .experts = Experts,
+      .gated_mul = GatedMul,
+      .add_scaled = AddScaled,
+      .scale = Scale,
+      .copy_rows = CopyRows,
+      .sum_directions = SumDirections,
+  };
+  return kSet;
+}
+
+}  // namespace anabranch::kernels

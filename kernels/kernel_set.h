@@ -1,0 +1,44 @@
+// The kernels of one kind of device, behind the same signatures: the forward pass calls them
+// through a set and does not know where it runs.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/attention.h"
+#include "kernels/causal_conv1d.h"
+#include "kernels/elementwise.h"
+#include "kernels/gemm.h"
+#include "kernels/moe.h"
+#include "kernels/norm.h"
+#include "kernels/selective_scan.h"
+#include "kernels/ssd_scan.h"
+
+namespace anabranch::kernels {
+
+template <typename Params>
+using Kernel = absl::Status (*)(const Params&, const Launch&);
+
+struct KernelSet {
+  Kernel<EmbedParams> embed;
+  Kernel<GemmParams> gemm;
+  Kernel<RmsNormParams> rms_norm;
+  Kernel<GatedRmsNormParams> gated_rms_norm;
+  Kernel<CausalConv1dParams> causal_conv1d;
+  Kernel<SelectiveScanParams> selective_scan;
+  Kernel<SsdScanParams> ssd_scan;
+  Kernel<RopeParams> rope;
+  Kernel<AttentionParams> attention;
+  Kernel<RouteParams> route;
+  Kernel<ExpertsParams> experts;
+  Kernel<GatedMulParams> gated_mul;
+  Kernel<AddScaledParams> add_scaled;
+  Kernel<ScaleParams> scale;
+  Kernel<CopyRowsParams> copy_rows;
+  Kernel<SumDirectionsParams> sum_directions;
+};
+
+// All activations float32, all arrays in host memory.
+const KernelSet& CpuKernels();
+
+}  // namespace anabranch::kernels
