@@ -41,6 +41,7 @@ class FakeModel : public Model {
   const std::string& fingerprint() const override { return fingerprint_; }
   const std::string& numerics_profile() const override { return profile_; }
   size_t weight_bytes() const override { return 0; }
+  const std::shared_ptr<Device>& device() const override { return device_; }
 
   absl::Status Forward(const StepBatch& batch, const StateArrays& state,
                        absl::Span<float> logits) override {
