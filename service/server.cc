@@ -96,6 +96,7 @@ absl::Status ServerImpl::LoadParts() {
   LoadOptions load;
   ANABRANCH_ASSIGN_OR_RETURN(load.dtype, ParseDType(config_.dtype));
   load.num_threads = config_.threads;
+  load.device = config_.device;
   load.progress = EverySecond(LogProgress, absl::Now);
   // The library first: a second server on it should say so before it loads gigabytes.
   StoreOptions store;

@@ -182,6 +182,7 @@ class FakeModel : public Model {
 
   const StateLayout layout_;
   const std::string fingerprint_, profile_ = "cpu-float32";
+  const std::shared_ptr<Device> device_ = *Device::Open("cpu", 0);
   ModelDescription description_;
   mutable absl::Mutex mutex_;
   std::function<absl::Status(const std::vector<Part>&)> hook_ ABSL_GUARDED_BY(mutex_);
