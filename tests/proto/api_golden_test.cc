@@ -12,6 +12,8 @@
 #include <string>
 
 #include "anabranch/v1/admin.pb.h"
+#include "anabranch/v1/bundles.pb.h"
+#include "anabranch/v1/maintenance.pb.h"
 #include "anabranch/v1/resources.pb.h"
 #include "anabranch/v1/sessions.pb.h"
 #include "anabranch/v1/states.pb.h"
@@ -70,6 +72,8 @@ std::set<std::string> DescribeApi() {
                                    v1::GetStateRequest::descriptor()->file(),
                                    v1::ServerStatus::descriptor()->file(),
                                    v1::SearchRequest::descriptor()->file(),
+                                   v1::BundleInfo::descriptor()->file(),
+                                   v1::Backup::descriptor()->file(),
                                    google::rpc::Status::descriptor()->file(),
                                    google::rpc::ErrorInfo::descriptor()->file()};
   std::set<std::string> lines;
