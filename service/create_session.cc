@@ -61,6 +61,7 @@ absl::Status StartFromHistory(const ServiceContext& service, const Call& call,
 
 absl::StatusOr<Plan> MakePlan(const ServiceContext& service, Call& call,
                               const v1::CreateSessionRequest& request) {
+  if (!request.aux().empty()) return absl::UnimplementedError("aux: not served yet");
   Plan plan;
   SessionRecord& record = plan.record;
   record.tenant = call.tenant;
