@@ -40,7 +40,8 @@ absl::Status StartFromHistory(const ServiceContext& service, const Call& call,
   const Model& model = *service.model->model();
   ANABRANCH_ASSIGN_OR_RETURN(const auto found,
                              service.store->FindPrefix(call.tenant, model.fingerprint(),
-                                                       model.numerics_profile(), tokens));
+                                                       model.numerics_profile(), tokens,
+                                                       PrefixKind::kAny));
   ANABRANCH_ASSIGN_OR_RETURN(const int64_t branch,
                              service.store->FindBranchPoint(call.tenant, model.fingerprint(),
                                                             model.numerics_profile(), tokens));
