@@ -20,7 +20,7 @@ class AttentionMixer : public Mixer {
 
   absl::Status Load(const std::string& prefix, WeightReader& weights);
   void DeclareState(int32_t layer, StateLayout& layout) override;
-  absl::Status Run(const StepContext& step, ConstActs x, Acts y) const override;
+  absl::Status Run(const StepContext& step, ConstActs x, Acts y, bool add) const override;
 
  private:
   absl::Status Project(const StepContext& step, ConstActs x, Acts qkv) const;
@@ -121,7 +121,7 @@ absl::Status AttentionMixer::Attend(const StepContext& step, ConstActs qkv, Acts
   return step.kernels->attention(params, step.launch);
 }
 
-absl::Status AttentionMixer::Run(const StepContext& step, ConstActs x, Acts y) const {
+absl::Status AttentionMixer::Run(const StepContext& step, ConstActs x, Acts y, bool add) const {
   const int64_t rows = step.rows.num_rows();
   const int64_t hidden = out_proj_.out_features();
   ANABRANCH_ASSIGN_OR_RETURN(Acts qkv, step.workspace->Take(rows * qkv_width()));
@@ -129,7 +129,7 @@ absl::Status AttentionMixer::Run(const StepContext& step, ConstActs x, Acts y) c
   ANABRANCH_RETURN_IF_ERROR(Project(step, x, qkv));
   ANABRANCH_RETURN_IF_ERROR(Rotate(step, qkv));
   ANABRANCH_RETURN_IF_ERROR(Attend(step, qkv, attended));
-  return out_proj_.Run(rows, attended, q_width(), y, hidden, step);
+  return out_proj_.Run(rows, attended, q_width(), y, hidden, step, add);
 }
 
 }  // namespace

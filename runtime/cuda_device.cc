@@ -10,6 +10,7 @@
 #include "absl/synchronization/mutex.h"
 #include "kernels/cuda/context.h"
 #include "kernels/cuda/cuda_kernels.h"
+#include "runtime/cuda_staging.h"
 #include "runtime/tensor_memory.h"
 #include "statestore/base/status_macros.h"
 
@@ -31,6 +32,21 @@ cudaMemcpyKind KindOf(CopyDirection direction) {
   return cudaMemcpyDeviceToDevice;
 }
 
+// Whether the host's side is ordinary memory, and there is enough of it to be worth threads.
+bool WorthStaging(absl::Span<const CopyPart> parts) {
+  constexpr size_t kLeast = size_t{1} << 20;
+  size_t bytes = 0;
+  for (const CopyPart& part : parts) bytes += part.bytes;
+  if (bytes < kLeast) return false;
+  // The device's side counts as known to the driver, so that both are asked the same.
+  const auto known = [](const void* pointer) {
+    cudaPointerAttributes attributes;
+    return cudaPointerGetAttributes(&attributes, pointer) == cudaSuccess &&
+           attributes.type != cudaMemoryTypeUnregistered;
+  };
+  return !known(parts.front().from) || !known(parts.front().to);
+}
+
 // A recorded step. The scratch that it used may have moved since.
 struct Recorded {
   int64_t runs = 0;
@@ -40,11 +56,13 @@ struct Recorded {
 
 class CudaDevice final : public Device {
  public:
-  CudaDevice(std::unique_ptr<CudaContext> context, cudaStream_t copies)
-      : context_(std::move(context)), copies_(copies) {}
+  CudaDevice(std::unique_ptr<CudaContext> context, cudaStream_t copies,
+             std::unique_ptr<CudaStaging> staging)
+      : context_(std::move(context)), copies_(copies), staging_(std::move(staging)) {}
   ~CudaDevice() override {
     (void)context_->Use();
     ForgetReplays();
+    staging_.reset();
     cudaStreamDestroy(copies_);
   }
 
@@ -74,6 +92,7 @@ class CudaDevice final : public Device {
   // Copies have a stream of their own, so that a thread that captures or restores a state does not
   // wait for a step. Sequences that are copied are not in a step: the engine sees to that.
   const cudaStream_t copies_;
+  std::unique_ptr<CudaStaging> staging_;  // used while copying_ is held
   absl::Mutex copying_;  // one copy at a time: they share a link, and end sooner one after the other
   absl::flat_hash_map<int64_t, Recorded> recorded_;  // by key
 };
@@ -104,6 +123,10 @@ absl::StatusOr<Buffer> CudaDevice::AllocateHost(size_t bytes) {
 absl::Status CudaDevice::Copy(CopyDirection direction, absl::Span<const CopyPart> parts) {
   ANABRANCH_RETURN_IF_ERROR(context_->Use());
   absl::MutexLock lock(&copying_);
+  if (direction != CopyDirection::kWithin && WorthStaging(parts)) {
+    return direction == CopyDirection::kToHost ? staging_->ToHost(parts)
+                                               : staging_->ToDevice(parts);
+  }
   for (const CopyPart& part : parts) {
     ANABRANCH_RETURN_IF_ERROR(CudaStatus(
         cudaMemcpyAsync(part.to, part.from, part.bytes, KindOf(direction), copies_), "copy"));
@@ -163,7 +186,8 @@ absl::StatusOr<std::shared_ptr<Device>> OpenCudaDevice(int ordinal) {
   cudaStream_t copies = nullptr;
   ANABRANCH_RETURN_IF_ERROR(
       CudaStatus(cudaStreamCreateWithFlags(&copies, cudaStreamNonBlocking), "stream"));
-  return std::make_shared<CudaDevice>(std::move(context), copies);
+  ANABRANCH_ASSIGN_OR_RETURN(std::unique_ptr<CudaStaging> staging, CudaStaging::Create(copies));
+  return std::make_shared<CudaDevice>(std::move(context), copies, std::move(staging));
 }
 
 }  // namespace anabranch

@@ -31,7 +31,7 @@ class GatedMlpMixer : public Mixer {
 
   void DeclareState(int32_t layer, StateLayout& layout) override {}
 
-  absl::Status Run(const StepContext& step, ConstActs x, Acts y) const override {
+  absl::Status Run(const StepContext& step, ConstActs x, Acts y, bool add) const override {
     const int64_t rows = step.rows.num_rows();
     const int64_t hidden = out_.out_features();
     const int64_t width = spec_.width;
@@ -51,7 +51,7 @@ class GatedMlpMixer : public Mixer {
     params.y = product;
     params.y_stride = width;
     ANABRANCH_RETURN_IF_ERROR(step.kernels->gated_mul(params, step.launch));
-    return out_.Run(rows, product, width, y, hidden, step);
+    return out_.Run(rows, product, width, y, hidden, step, add);
   }
 
  private:

@@ -19,7 +19,7 @@ class Mamba1Mixer : public Mixer {
 
   absl::Status Load(const std::string& prefix, WeightReader& weights);
   void DeclareState(int32_t layer, StateLayout& layout) override;
-  absl::Status Run(const StepContext& step, ConstActs x, Acts y) const override;
+  absl::Status Run(const StepContext& step, ConstActs x, Acts y, bool add) const override;
 
  private:
   absl::Status Convolve(const StepContext& step, ConstActs projected, Acts u) const;
@@ -154,7 +154,7 @@ absl::Status Mamba1Mixer::Scan(const StepContext& step, int64_t head, ConstActs 
   return step.kernels->selective_scan(params, step.launch);
 }
 
-absl::Status Mamba1Mixer::Run(const StepContext& step, ConstActs x, Acts y) const {
+absl::Status Mamba1Mixer::Run(const StepContext& step, ConstActs x, Acts y, bool add) const {
   const int64_t rows = step.rows.num_rows();
   const int64_t inner = spec_.inner, channels = head_channels();
   ANABRANCH_ASSIGN_OR_RETURN(Acts projected, step.workspace->Take(rows * 2 * inner));
@@ -174,7 +174,7 @@ absl::Status Mamba1Mixer::Run(const StepContext& step, ConstActs x, Acts y) cons
         dt_proj_[head].Run(rows, values, sections(), dt, channels, step));
     ANABRANCH_RETURN_IF_ERROR(Scan(step, head, u, projected, values, dt, scanned));
   }
-  return out_proj_.Run(rows, scanned, inner, y, hidden, step);
+  return out_proj_.Run(rows, scanned, inner, y, hidden, step, add);
 }
 
 }  // namespace

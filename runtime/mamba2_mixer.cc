@@ -15,7 +15,7 @@ class Mamba2Mixer : public Mixer {
 
   absl::Status Load(const std::string& prefix, WeightReader& weights);
   void DeclareState(int32_t layer, StateLayout& layout) override;
-  absl::Status Run(const StepContext& step, ConstActs x, Acts y) const override;
+  absl::Status Run(const StepContext& step, ConstActs x, Acts y, bool add) const override;
 
  private:
   absl::Status Convolve(const StepContext& step, ConstActs projected, Acts xbc) const;
@@ -131,7 +131,7 @@ absl::Status Mamba2Mixer::Gate(const StepContext& step, ConstActs projected, Act
   return step.kernels->gated_rms_norm(params, step.launch);
 }
 
-absl::Status Mamba2Mixer::Run(const StepContext& step, ConstActs x, Acts y) const {
+absl::Status Mamba2Mixer::Run(const StepContext& step, ConstActs x, Acts y, bool add) const {
   const int64_t rows = step.rows.num_rows();
   const int64_t hidden = out_proj_.out_features();
   ANABRANCH_ASSIGN_OR_RETURN(Acts projected, step.workspace->Take(rows * projected_width()));
@@ -144,7 +144,7 @@ absl::Status Mamba2Mixer::Run(const StepContext& step, ConstActs x, Acts y) cons
   ANABRANCH_RETURN_IF_ERROR(Convolve(step, projected, xbc));
   ANABRANCH_RETURN_IF_ERROR(Scan(step, xbc, projected, scanned));
   ANABRANCH_RETURN_IF_ERROR(Gate(step, projected, scanned));
-  return out_proj_.Run(rows, scanned, spec_.inner, y, hidden, step);
+  return out_proj_.Run(rows, scanned, spec_.inner, y, hidden, step, add);
 }
 
 }  // namespace

@@ -26,8 +26,11 @@ class Mixer {
   // Appends this mixer's entries and remembers where they are.
   virtual void DeclareState(int32_t layer, StateLayout& layout) = 0;
   // y [rows, hidden] = mixer(x); updates the sequences' state. x is [rows, hidden] unless the
-  // description gives another width.
-  virtual absl::Status Run(const StepContext& step, ConstActs x, Acts y) const = 0;
+  // description gives another width. With `add`, which only devices whose products can accumulate
+  // ask for and only where CanAdd(), y is float32 and mixer(x) is added to it.
+  virtual absl::Status Run(const StepContext& step, ConstActs x, Acts y, bool add) const = 0;
+  // Whether the last thing that Run does is a linear layer.
+  virtual bool CanAdd() const { return true; }
 };
 
 // For each kind of mixer, in its own file: the tensors under `prefix`, and the mixer made of them.

@@ -168,7 +168,7 @@ absl::Status ForwardPass::RunBranches(const StepContext& step,
     if (!first) {
       ANABRANCH_ASSIGN_OR_RETURN(out, step.workspace->TakeFloats(rows * hidden));
     }
-    ANABRANCH_RETURN_IF_ERROR(branch.mixer->Run(step, in, out));
+    ANABRANCH_RETURN_IF_ERROR(branch.mixer->Run(step, in, out, /*add=*/false));
     if (!first) {
       ANABRANCH_RETURN_IF_ERROR(Add(step, hidden, out, branch.out_scale, y));
     } else if (branch.out_scale != 1) {
@@ -194,7 +194,7 @@ absl::Status ForwardPass::RunSideChain(const StepContext& step,
     if (stage.norm.size() > 0) {
       ANABRANCH_RETURN_IF_ERROR(Norm(step, rows, width, in, stage.norm, in));
     }
-    ANABRANCH_RETURN_IF_ERROR(stage.mixer->Run(step, in, out));
+    ANABRANCH_RETURN_IF_ERROR(stage.mixer->Run(step, in, out, /*add=*/false));
     in = out;
     width = hidden;
   }
@@ -202,6 +202,14 @@ absl::Status ForwardPass::RunSideChain(const StepContext& step,
   ANABRANCH_RETURN_IF_ERROR(Add(step, hidden, in, 1, y));
   step.workspace->Rewind(mark);
   return absl::OkStatus();
+}
+
+// Whether the last product of the step can go straight into the residual. Not on the CPU, whose
+// results would have other last bits.
+bool ForwardPass::AddsDirectly(const ModelWeights::Step& step) const {
+  const ModelWeights::Branch& branch = step.branches.front();
+  return !device_->in_host_memory() && step.branches.size() == 1 && branch.in_scale == 1 &&
+         branch.out_scale == 1 && model_.residual_scale == 1 && branch.mixer->CanAdd();
 }
 
 absl::Status ForwardPass::RunSteps(const StepContext& step, float* sums, float* x) const {
@@ -221,8 +229,15 @@ absl::Status ForwardPass::RunSteps(const StepContext& step, float* sums, float* 
       in = joined;
     }
     ANABRANCH_RETURN_IF_ERROR(Norm(step, rows, hidden, in, weights.norm, normed));
-    ANABRANCH_RETURN_IF_ERROR(RunBranches(step, weights.branches, normed, mixed));
-    ANABRANCH_RETURN_IF_ERROR(Add(step, hidden, mixed, model_.residual_scale, x));
+    if (AddsDirectly(weights)) {
+      const size_t mark = step.workspace->mark();
+      ANABRANCH_RETURN_IF_ERROR(
+          weights.branches.front().mixer->Run(step, normed, x, /*add=*/true));
+      step.workspace->Rewind(mark);
+    } else {
+      ANABRANCH_RETURN_IF_ERROR(RunBranches(step, weights.branches, normed, mixed));
+      ANABRANCH_RETURN_IF_ERROR(Add(step, hidden, mixed, model_.residual_scale, x));
+    }
     if (sums == nullptr || &weights != InnerStep(weights_)) continue;
     ANABRANCH_RETURN_IF_ERROR(
         step.kernels->sum_directions({step.rows, hidden, x, sums}, step.launch));

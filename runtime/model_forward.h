@@ -63,6 +63,7 @@ class ForwardPass {
   // y = x + chain([x, embedded]), all but the chain's input [rows, hidden].
   absl::Status RunSideChain(const StepContext& step, const std::vector<ModelWeights::Stage>& chain,
                             const float* x, const float* embedded, float* y) const;
+  bool AddsDirectly(const ModelWeights::Step& step) const;
   // `sums`: [seqs, hidden] to add an inner layer's directions to, or null.
   absl::Status RunSteps(const StepContext& step, float* sums, float* x) const;
   absl::Status Head(const StepContext& step, int64_t count, const float* x, float* logits) const;

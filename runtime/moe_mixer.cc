@@ -23,7 +23,8 @@ class MoeMixer : public Mixer {
 
   absl::Status Load(const std::string& prefix, WeightReader& weights);
   void DeclareState(int32_t layer, StateLayout& layout) override {}
-  absl::Status Run(const StepContext& step, ConstActs x, Acts y) const override;
+  bool CanAdd() const override { return spec_.latent != 0; }
+  absl::Status Run(const StepContext& step, ConstActs x, Acts y, bool add) const override;
 
  private:
   absl::Status LoadExperts(const std::string& prefix, WeightReader& weights);
@@ -124,7 +125,7 @@ absl::Status MoeMixer::RunExperts(const StepContext& step, ConstActs x, const in
   return step.kernels->experts(params, step.launch);
 }
 
-absl::Status MoeMixer::Run(const StepContext& step, ConstActs x, Acts y) const {
+absl::Status MoeMixer::Run(const StepContext& step, ConstActs x, Acts y, bool add) const {
   const int64_t rows = step.rows.num_rows(), hidden = router_.in_features();
   ANABRANCH_ASSIGN_OR_RETURN(int32_t * expert, step.workspace->TakeInts(rows * spec_.chosen));
   ANABRANCH_ASSIGN_OR_RETURN(float* weight, step.workspace->TakeFloats(rows * spec_.chosen));
@@ -134,7 +135,7 @@ absl::Status MoeMixer::Run(const StepContext& step, ConstActs x, Acts y) const {
   ANABRANCH_ASSIGN_OR_RETURN(Acts out, step.workspace->Take(rows * spec_.latent));
   ANABRANCH_RETURN_IF_ERROR(latent_in_.Run(rows, x, hidden, in, spec_.latent, step));
   ANABRANCH_RETURN_IF_ERROR(RunExperts(step, in, expert, weight, out));
-  return latent_out_.Run(rows, out, spec_.latent, y, hidden, step);
+  return latent_out_.Run(rows, out, spec_.latent, y, hidden, step, add);
 }
 
 }  // namespace

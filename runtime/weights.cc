@@ -34,7 +34,7 @@ bool StoredAsComputed(const StoredRows& part, kernels::DType dtype) {
 }  // namespace
 
 absl::Status Linear::Run(int64_t rows, kernels::ConstActs x, int64_t x_stride, kernels::Acts y,
-                         int64_t y_stride, const StepContext& step) const {
+                         int64_t y_stride, const StepContext& step, bool add) const {
   kernels::GemmParams params;
   params.m = rows;
   params.x = x;
@@ -43,8 +43,10 @@ absl::Status Linear::Run(int64_t rows, kernels::ConstActs x, int64_t x_stride, k
   params.bias = bias_.floats();
   params.y = y;
   params.y_stride = y_stride;
+  params.accumulate = add;
   ANABRANCH_RETURN_IF_ERROR(step.kernels->gemm(params, step.launch));
   if (scale_.size() == 0) return absl::OkStatus();
+  if (add) return absl::InternalError("scaled sections cannot be added");
   kernels::ScaleParams scale;
   scale.rows = rows;
   scale.width = out_features();

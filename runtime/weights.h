@@ -48,8 +48,9 @@ class Linear {
   // output to the last.
   absl::Status ScaleSections(absl::Span<const std::pair<int64_t, float>> sections,
                              WeightReader& weights);
+  // `add`: as GemmParams::accumulate; not with scaled sections.
   absl::Status Run(int64_t rows, kernels::ConstActs x, int64_t x_stride, kernels::Acts y,
-                   int64_t y_stride, const StepContext& step) const;
+                   int64_t y_stride, const StepContext& step, bool add = false) const;
   const kernels::PackedMatrix& matrix() const { return weight_; }
   int64_t in_features() const { return weight_.k; }
   int64_t out_features() const { return weight_.n; }

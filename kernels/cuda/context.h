@@ -3,7 +3,6 @@
 // its stream, which is why one block of scratch serves every launch.
 #pragma once
 
-#include <cublasLt.h>
 #include <cuda_runtime_api.h>
 
 #include <cstddef>
@@ -12,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "kernels/cuda/cublas_lt.h"
 
 namespace anabranch::kernels {
 
@@ -20,16 +20,21 @@ absl::Status CudaStatus(cudaError_t error, const char* what);
 // Of the last launch.
 inline absl::Status LaunchStatus(const char* what) { return CudaStatus(cudaGetLastError(), what); }
 
+class GemmPlans;  // kernels/cuda/gemm_plans.h
+
 class CudaContext {
  public:
-  // Uses device `ordinal`, on which all later calls run. UNAVAILABLE without such a device.
+  // Uses device `ordinal`, on which all later calls run. UNAVAILABLE without such a device or
+  // without cuBLASLt.
   static absl::StatusOr<std::unique_ptr<CudaContext>> Create(int ordinal);
   ~CudaContext();
   CudaContext(const CudaContext&) = delete;
   CudaContext& operator=(const CudaContext&) = delete;
 
   cudaStream_t stream() const { return stream_; }
+  const CublasLt& cublas_lt() const { return *cublas_lt_; }
   cublasLtHandle_t cublas() const { return cublas_; }
+  GemmPlans& gemm_plans() { return *gemm_plans_; }
   int ordinal() const { return ordinal_; }
   int multiprocessors() const { return multiprocessors_; }
 
@@ -48,11 +53,13 @@ class CudaContext {
 
  private:
   static constexpr size_t kGemmWorkspace = size_t{32} << 20;
-  CudaContext() = default;
+  CudaContext();
 
   int ordinal_ = 0, multiprocessors_ = 0;
   cudaStream_t stream_ = nullptr;
+  const CublasLt* cublas_lt_ = nullptr;
   cublasLtHandle_t cublas_ = nullptr;
+  std::unique_ptr<GemmPlans> gemm_plans_;
   void* gemm_workspace_ = nullptr;
   void* scratch_ = nullptr;
   size_t scratch_bytes_ = 0;
