@@ -20,8 +20,10 @@ constexpr int kNumericsVersion = 1;
 
 class LoadedModel : public Model {
  public:
-  LoadedModel(ModelDescription description, std::string profile)
-      : description_(std::move(description)), profile_(std::move(profile)) {}
+  LoadedModel(ModelDescription description, std::string profile, std::shared_ptr<Device> device)
+      : description_(std::move(description)),
+        profile_(std::move(profile)),
+        device_(std::move(device)) {}
 
   absl::Status LoadWeights(const TensorFile& file, const LoadOptions& options);
   void set_fingerprint(std::string fingerprint) { fingerprint_ = std::move(fingerprint); }
@@ -31,6 +33,7 @@ class LoadedModel : public Model {
   const std::string& fingerprint() const override { return fingerprint_; }
   const std::string& numerics_profile() const override { return profile_; }
   size_t weight_bytes() const override { return forward_->weight_bytes(); }
+  const std::shared_ptr<Device>& device() const override { return device_; }
 
   absl::Status Forward(const StepBatch& batch, const StateArrays& state,
                        absl::Span<float> logits) override {
@@ -41,13 +44,14 @@ class LoadedModel : public Model {
  private:
   const ModelDescription description_;
   const std::string profile_;
+  const std::shared_ptr<Device> device_;
   std::string fingerprint_;
   StateLayout layout_;
   std::unique_ptr<ForwardPass> forward_;
 };
 
 absl::Status LoadedModel::LoadWeights(const TensorFile& file, const LoadOptions& options) {
-  WeightReader reader(file, options.dtype, options.progress);
+  WeightReader reader(file, options.dtype, device_, options.progress);
   const auto make = [&](const std::string& prefix, const MixerSpec& mixer) {
     return std::visit([&](const auto& spec) { return MakeMixer(spec, prefix, reader); }, mixer);
   };
@@ -82,7 +86,7 @@ absl::Status LoadedModel::LoadWeights(const TensorFile& file, const LoadOptions&
   ANABRANCH_ASSIGN_OR_RETURN(weights.head, reader.ReadLinear({head}, false));
   weights.bytes = reader.bytes_read();
   weights.files = file.files();
-  forward_ = std::make_unique<ForwardPass>(description_, std::move(weights), options.num_threads);
+  forward_ = std::make_unique<ForwardPass>(description_, std::move(weights), device_, options.dtype);
   return absl::OkStatus();
 }
 
@@ -115,12 +119,19 @@ absl::StatusOr<std::string> Fingerprint(const TensorFile& tensors, absl::string_
   return builder.Finish();
 }
 
+// "wide": only matrices and what is kept between tokens are bfloat16, not what flows between kernels.
+std::string ProfileOf(const Device& device, kernels::DType dtype) {
+  if (dtype == kernels::DType::kFloat32) return absl::StrCat(device.kind(), "-float32");
+  const bool wide = device.activations(dtype) == kernels::DType::kFloat32;
+  return absl::StrCat(device.kind(), wide ? "-bfloat16-wide" : "-bfloat16");
+}
+
 // Before anything is allocated for the weights.
 absl::Status CheckWeightsFit(const TensorFile& tensors, const ModelDescription& model,
-                             const LoadOptions& options) {
+                             const LoadOptions& options, const Device& device) {
   MemoryBudget budget{options.memory_limit, "the configured limit"};
   if (options.memory_limit == 0) {
-    auto available = AvailableMemory();
+    auto available = device.AvailableMemory();
     if (!available.ok()) return absl::OkStatus();  // the allocation itself will tell
     budget = *std::move(available);
   }
@@ -149,11 +160,12 @@ absl::StatusOr<std::unique_ptr<Model>> Model::Load(const std::string& dir,
                         absl::StrCat(dir, ": ", description.status().message()));
   }
   ANABRANCH_ASSIGN_OR_RETURN(TensorFile tensors, TensorFile::OpenModel(dir));
-  const std::string profile =
-      options.dtype == kernels::DType::kBFloat16 ? "cpu-bfloat16-wide" : "cpu-float32";
+  ANABRANCH_ASSIGN_OR_RETURN(std::shared_ptr<Device> device,
+                             Device::Open(options.device, options.num_threads));
+  const std::string profile = ProfileOf(*device, options.dtype);
   absl::Status status = CheckTensors(tensors, *description);
-  auto model = std::make_unique<LoadedModel>(*std::move(description), profile);
-  if (status.ok()) status = CheckWeightsFit(tensors, model->description(), options);
+  auto model = std::make_unique<LoadedModel>(*std::move(description), profile, device);
+  if (status.ok()) status = CheckWeightsFit(tensors, model->description(), options, *device);
   if (status.ok()) status = model->LoadWeights(tensors, options);
   if (!status.ok()) {
     return absl::Status(status.code(), absl::StrCat(dir, ": ", status.message()));

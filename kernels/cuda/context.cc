@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/cuda/gemm_plans.h"
 
 namespace anabranch::kernels {
 
@@ -16,6 +17,8 @@ absl::Status CudaStatus(cudaError_t error, const char* what) {
   }
   return absl::InternalError(message);
 }
+
+CudaContext::CudaContext() : gemm_plans_(std::make_unique<GemmPlans>()) {}
 
 absl::StatusOr<std::unique_ptr<CudaContext>> CudaContext::Create(int ordinal) {
   int devices = 0;
@@ -39,7 +42,10 @@ absl::StatusOr<std::unique_ptr<CudaContext>> CudaContext::Create(int ordinal) {
   }
   if (s.ok()) s = check(cudaMalloc(&context->gemm_workspace_, kGemmWorkspace), "workspace");
   if (!s.ok()) return s;
-  if (cublasLtCreate(&context->cublas_) != CUBLAS_STATUS_SUCCESS) {
+  const absl::StatusOr<const CublasLt*> library = LoadCublasLt();
+  if (!library.ok()) return library.status();
+  context->cublas_lt_ = *library;
+  if (context->cublas_lt_->Create(&context->cublas_) != CUBLAS_STATUS_SUCCESS) {
     return absl::InternalError("cuBLASLt cannot be initialised");
   }
   return context;
@@ -50,7 +56,7 @@ CudaContext::~CudaContext() {
   if (stream_ != nullptr) cudaStreamSynchronize(stream_);
   cudaFree(scratch_);
   cudaFree(gemm_workspace_);
-  if (cublas_ != nullptr) cublasLtDestroy(cublas_);
+  if (cublas_ != nullptr) cublas_lt_->Destroy(cublas_);
   if (stream_ != nullptr) cudaStreamDestroy(stream_);
 }
 
@@ -69,6 +75,7 @@ absl::StatusOr<void*> CudaContext::Scratch(size_t bytes) {
   cudaFree(scratch_);
   scratch_ = nullptr;
   scratch_bytes_ = 0;
+  ++scratch_generation_;
   const size_t rounded = std::max(bytes + bytes / 4, size_t{1} << 20);
   s = CudaStatus(cudaMalloc(&scratch_, rounded), "scratch");
   if (!s.ok()) return s;

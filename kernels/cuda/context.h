@@ -3,14 +3,15 @@
 // its stream, which is why one block of scratch serves every launch.
 #pragma once
 
-#include <cublasLt.h>
 #include <cuda_runtime_api.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "kernels/cuda/cublas_lt.h"
 
 namespace anabranch::kernels {
 
@@ -19,16 +20,21 @@ absl::Status CudaStatus(cudaError_t error, const char* what);
 // Of the last launch.
 inline absl::Status LaunchStatus(const char* what) { return CudaStatus(cudaGetLastError(), what); }
 
+class GemmPlans;  // kernels/cuda/gemm_plans.h
+
 class CudaContext {
  public:
-  // Uses device `ordinal`, on which all later calls run. UNAVAILABLE without such a device.
+  // Uses device `ordinal`, on which all later calls run. UNAVAILABLE without such a device or
+  // without cuBLASLt.
   static absl::StatusOr<std::unique_ptr<CudaContext>> Create(int ordinal);
   ~CudaContext();
   CudaContext(const CudaContext&) = delete;
   CudaContext& operator=(const CudaContext&) = delete;
 
   cudaStream_t stream() const { return stream_; }
+  const CublasLt& cublas_lt() const { return *cublas_lt_; }
   cublasLtHandle_t cublas() const { return cublas_; }
+  GemmPlans& gemm_plans() { return *gemm_plans_; }
   int ordinal() const { return ordinal_; }
   int multiprocessors() const { return multiprocessors_; }
 
@@ -36,6 +42,8 @@ class CudaContext {
   // order on the stream, so the next kernel may use the same bytes. Grows, and then waits for the
   // stream; not while a graph is captured (FAILED_PRECONDITION: run the same work once before).
   absl::StatusOr<void*> Scratch(size_t bytes);
+  // Counts how often the scratch has moved: graphs recorded before are not valid any more.
+  uint64_t scratch_generation() const { return scratch_generation_; }
   // For cuBLASLt alone.
   void* gemm_workspace() const { return gemm_workspace_; }
   size_t gemm_workspace_bytes() const { return kGemmWorkspace; }
@@ -45,14 +53,17 @@ class CudaContext {
 
  private:
   static constexpr size_t kGemmWorkspace = size_t{32} << 20;
-  CudaContext() = default;
+  CudaContext();
 
   int ordinal_ = 0, multiprocessors_ = 0;
   cudaStream_t stream_ = nullptr;
+  const CublasLt* cublas_lt_ = nullptr;
   cublasLtHandle_t cublas_ = nullptr;
+  std::unique_ptr<GemmPlans> gemm_plans_;
   void* gemm_workspace_ = nullptr;
   void* scratch_ = nullptr;
   size_t scratch_bytes_ = 0;
+  uint64_t scratch_generation_ = 0;
 };
 
 }  // namespace anabranch::kernels
