@@ -18,20 +18,20 @@ absl::StatusOr<Adapter> Adapter::Load(const std::string& prefix, WeightReader& w
   return adapter;
 }
 
-absl::Status Adapter::Run(const StepContext& step, const float* x, int64_t x_stride, float* y,
+absl::Status Adapter::Run(const StepContext& step, ConstActs x, int64_t x_stride, Acts y,
                           int64_t y_stride) const {
   kernels::AddScaledParams add;
   add.rows = step.rows.num_rows();
   add.width = add.y_stride = up_.out_features();
   const int64_t rank = down_.out_features();
-  ANABRANCH_ASSIGN_OR_RETURN(float* few, step.workspace->Take(add.rows * rank));
-  ANABRANCH_ASSIGN_OR_RETURN(float* all, step.workspace->Take(add.rows * add.width));
-  ANABRANCH_RETURN_IF_ERROR(down_.Run(add.rows, x, x_stride, few, rank, step.launch));
-  ANABRANCH_RETURN_IF_ERROR(up_.Run(add.rows, few, rank, all, add.width, step.launch));
+  ANABRANCH_ASSIGN_OR_RETURN(Acts few, step.workspace->Take(add.rows * rank));
+  ANABRANCH_ASSIGN_OR_RETURN(Acts all, step.workspace->Take(add.rows * add.width));
+  ANABRANCH_RETURN_IF_ERROR(down_.Run(add.rows, x, x_stride, few, rank, step));
+  ANABRANCH_RETURN_IF_ERROR(up_.Run(add.rows, few, rank, all, add.width, step));
   add.x = y;
   add.x_stride = y_stride;
   add.y = all;
-  return kernels::AddScaled(add, step.launch);
+  return step.kernels->add_scaled(add, step.launch);
 }
 
 }  // namespace anabranch

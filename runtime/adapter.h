@@ -17,7 +17,7 @@ class Adapter {
   static absl::StatusOr<Adapter> Load(const std::string& prefix, WeightReader& weights);
 
   // Rows of the step, `x_stride` and `y_stride` elements apart.
-  absl::Status Run(const StepContext& step, const float* x, int64_t x_stride, float* y,
+  absl::Status Run(const StepContext& step, ConstActs x, int64_t x_stride, Acts y,
                    int64_t y_stride) const;
 
  private:

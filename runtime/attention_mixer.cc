@@ -20,12 +20,12 @@ class AttentionMixer : public Mixer {
 
   absl::Status Load(const std::string& prefix, WeightReader& weights);
   void DeclareState(int32_t layer, StateLayout& layout) override;
-  absl::Status Run(const StepContext& step, const float* x, float* y) const override;
+  absl::Status Run(const StepContext& step, ConstActs x, Acts y, bool add) const override;
 
  private:
-  absl::Status Project(const StepContext& step, const float* x, float* qkv) const;
-  absl::Status Rotate(const StepContext& step, float* qkv) const;
-  absl::Status Attend(const StepContext& step, const float* qkv, float* y) const;
+  absl::Status Project(const StepContext& step, ConstActs x, Acts qkv) const;
+  absl::Status Rotate(const StepContext& step, Acts qkv) const;
+  absl::Status Attend(const StepContext& step, ConstActs qkv, Acts y) const;
   int64_t q_width() const { return spec_.heads * spec_.head_dim; }
   int64_t kv_width() const { return spec_.kv_heads * spec_.head_dim; }
   int64_t qkv_width() const { return q_width() + 2 * kv_width(); }
@@ -43,7 +43,7 @@ absl::Status AttentionMixer::Load(const std::string& prefix, WeightReader& weigh
       qkv_proj_,
       weights.ReadLinear({prefix + "q_proj", prefix + "k_proj", prefix + "v_proj"}, spec_.bias));
   ANABRANCH_RETURN_IF_ERROR(
-      qkv_proj_.ScaleSections({{q_width(), 1}, {kv_width(), spec_.key_scale}, {kv_width(), 1}}));
+      qkv_proj_.ScaleSections({{q_width(), 1}, {kv_width(), spec_.key_scale}, {kv_width(), 1}}, weights));
   ANABRANCH_ASSIGN_OR_RETURN(out_proj_, weights.ReadLinear({prefix + "o_proj"}, spec_.bias));
   if (spec_.adapter.rank == 0) return absl::OkStatus();
   for (char projection : {'q', 'k', 'v'}) {
@@ -66,18 +66,18 @@ void AttentionMixer::DeclareState(int32_t layer, StateLayout& layout) {
   layout.entries[entry_].rope_theta = spec_.rope_theta;
 }
 
-absl::Status AttentionMixer::Project(const StepContext& step, const float* x, float* qkv) const {
+absl::Status AttentionMixer::Project(const StepContext& step, ConstActs x, Acts qkv) const {
   const int64_t width = qkv_proj_.in_features();
   ANABRANCH_RETURN_IF_ERROR(
-      qkv_proj_.Run(step.rows.num_rows(), x, width, qkv, qkv_width(), step.launch));
+      qkv_proj_.Run(step.rows.num_rows(), x, width, qkv, qkv_width(), step));
   for (const Adapter& adapter : adapters_) {
     ANABRANCH_RETURN_IF_ERROR(adapter.Run(step, x, width, qkv, qkv_width()));
-    qkv += &adapter == &adapters_.front() ? q_width() : kv_width();
+    qkv = qkv + (&adapter == &adapters_.front() ? q_width() : kv_width());
   }
   return absl::OkStatus();
 }
 
-absl::Status AttentionMixer::Rotate(const StepContext& step, float* qkv) const {
+absl::Status AttentionMixer::Rotate(const StepContext& step, Acts qkv) const {
   if (spec_.rotary_dim == 0) return absl::OkStatus();
   kernels::RopeParams params;
   params.rows = step.rows;
@@ -88,13 +88,13 @@ absl::Status AttentionMixer::Rotate(const StepContext& step, float* qkv) const {
   params.x_stride = qkv_width();
   params.heads = static_cast<int32_t>(spec_.heads);
   params.x = qkv;
-  ANABRANCH_RETURN_IF_ERROR(kernels::Rope(params, step.launch));
+  ANABRANCH_RETURN_IF_ERROR(step.kernels->rope(params, step.launch));
   params.heads = static_cast<int32_t>(spec_.kv_heads);
   params.x = qkv + q_width();
-  return kernels::Rope(params, step.launch);
+  return step.kernels->rope(params, step.launch);
 }
 
-absl::Status AttentionMixer::Attend(const StepContext& step, const float* qkv, float* y) const {
+absl::Status AttentionMixer::Attend(const StepContext& step, ConstActs qkv, Acts y) const {
   kernels::AttentionParams params;
   params.rows = step.rows;
   params.position = step.positions;
@@ -115,20 +115,21 @@ absl::Status AttentionMixer::Attend(const StepContext& step, const float* qkv, f
   params.kv.page_start = step.page_start;
   params.y = y;
   params.y_stride = q_width();
+  params.max_context = step.max_context;
   const int64_t scratch = kernels::AttentionScratch(params, step.max_context);
-  ANABRANCH_ASSIGN_OR_RETURN(params.scratch, step.workspace->Take(scratch));
-  return kernels::Attention(params, step.launch);
+  ANABRANCH_ASSIGN_OR_RETURN(params.scratch, step.workspace->TakeFloats(scratch));
+  return step.kernels->attention(params, step.launch);
 }
 
-absl::Status AttentionMixer::Run(const StepContext& step, const float* x, float* y) const {
+absl::Status AttentionMixer::Run(const StepContext& step, ConstActs x, Acts y, bool add) const {
   const int64_t rows = step.rows.num_rows();
   const int64_t hidden = out_proj_.out_features();
-  ANABRANCH_ASSIGN_OR_RETURN(float* qkv, step.workspace->Take(rows * qkv_width()));
-  ANABRANCH_ASSIGN_OR_RETURN(float* attended, step.workspace->Take(rows * q_width()));
+  ANABRANCH_ASSIGN_OR_RETURN(Acts qkv, step.workspace->Take(rows * qkv_width()));
+  ANABRANCH_ASSIGN_OR_RETURN(Acts attended, step.workspace->Take(rows * q_width()));
   ANABRANCH_RETURN_IF_ERROR(Project(step, x, qkv));
   ANABRANCH_RETURN_IF_ERROR(Rotate(step, qkv));
   ANABRANCH_RETURN_IF_ERROR(Attend(step, qkv, attended));
-  return out_proj_.Run(rows, attended, q_width(), y, hidden, step.launch);
+  return out_proj_.Run(rows, attended, q_width(), y, hidden, step, add);
 }
 
 }  // namespace

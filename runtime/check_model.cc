@@ -171,9 +171,9 @@ void JudgeBFloat16(CheckModelReport& report) {
 
 }  // namespace
 
-absl::StatusOr<CheckModelReport> RunCheckModel(const std::string& dir, kernels::DType dtype,
-                                               double tolerance, LoadProgressFn progress) {
-  const bool bf16 = dtype == kernels::DType::kBFloat16;
+absl::StatusOr<CheckModelReport> RunCheckModel(const std::string& dir, const LoadOptions& options,
+                                               double tolerance) {
+  const bool bf16 = options.dtype == kernels::DType::kBFloat16;
   ANABRANCH_ASSIGN_OR_RETURN(const TensorFile golden,
                              TensorFile::Open(dir + "/golden.safetensors"));
   std::optional<TensorFile> rounded;
@@ -182,9 +182,6 @@ absl::StatusOr<CheckModelReport> RunCheckModel(const std::string& dir, kernels::
     if (!opened.ok() && !absl::IsNotFound(opened.status())) return opened.status();
     if (opened.ok()) rounded = *std::move(opened);
   }
-  LoadOptions options;
-  options.dtype = dtype;
-  options.progress = std::move(progress);
   ANABRANCH_ASSIGN_OR_RETURN(const std::unique_ptr<Model> model, Model::Load(dir, options));
   CheckModelReport report;
   report.tolerance = tolerance;

@@ -14,8 +14,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "kernels/launch.h"
-#include "runtime/load_progress.h"
+#include "runtime/model.h"
 
 namespace anabranch {
 
@@ -56,8 +55,8 @@ inline constexpr double kLeastBFloat16Agreement = 0.97;
 
 // NOT_FOUND without a golden file, INVALID_ARGUMENT if it does not fit the model, and the errors of
 // Model::Load. A model that differs from its reference is a report, not an error.
-absl::StatusOr<CheckModelReport> RunCheckModel(const std::string& dir, kernels::DType dtype,
-                                               double tolerance, LoadProgressFn progress = nullptr);
+absl::StatusOr<CheckModelReport> RunCheckModel(const std::string& dir, const LoadOptions& options,
+                                               double tolerance);
 
 // A table for people, with a closing line that says whether the model passed.
 std::string FormatCheckReport(const CheckModelReport& report);

@@ -26,18 +26,18 @@ class GatedMlpMixer : public Mixer {
     if (spec_.adapter.rank != 0) {
       ANABRANCH_ASSIGN_OR_RETURN(adapter_, Adapter::Load(AdapterPrefix(spec_, prefix), weights));
     }
-    return in_.ScaleSections({{spec_.width, spec_.gate_scale}, {spec_.width, 1}});
+    return in_.ScaleSections({{spec_.width, spec_.gate_scale}, {spec_.width, 1}}, weights);
   }
 
   void DeclareState(int32_t layer, StateLayout& layout) override {}
 
-  absl::Status Run(const StepContext& step, const float* x, float* y) const override {
+  absl::Status Run(const StepContext& step, ConstActs x, Acts y, bool add) const override {
     const int64_t rows = step.rows.num_rows();
     const int64_t hidden = out_.out_features();
     const int64_t width = spec_.width;
-    ANABRANCH_ASSIGN_OR_RETURN(float* gate_up, step.workspace->Take(rows * 2 * width));
-    ANABRANCH_ASSIGN_OR_RETURN(float* product, step.workspace->Take(rows * width));
-    ANABRANCH_RETURN_IF_ERROR(in_.Run(rows, x, hidden, gate_up, 2 * width, step.launch));
+    ANABRANCH_ASSIGN_OR_RETURN(Acts gate_up, step.workspace->Take(rows * 2 * width));
+    ANABRANCH_ASSIGN_OR_RETURN(Acts product, step.workspace->Take(rows * width));
+    ANABRANCH_RETURN_IF_ERROR(in_.Run(rows, x, hidden, gate_up, 2 * width, step));
     if (adapter_) {
       ANABRANCH_RETURN_IF_ERROR(adapter_->Run(step, x, hidden, gate_up, 2 * width));
     }
@@ -50,8 +50,8 @@ class GatedMlpMixer : public Mixer {
     params.in_stride = 2 * width;
     params.y = product;
     params.y_stride = width;
-    ANABRANCH_RETURN_IF_ERROR(kernels::GatedMul(params, step.launch));
-    return out_.Run(rows, product, width, y, hidden, step.launch);
+    ANABRANCH_RETURN_IF_ERROR(step.kernels->gated_mul(params, step.launch));
+    return out_.Run(rows, product, width, y, hidden, step, add);
   }
 
  private:

@@ -19,13 +19,13 @@ class Mamba1Mixer : public Mixer {
 
   absl::Status Load(const std::string& prefix, WeightReader& weights);
   void DeclareState(int32_t layer, StateLayout& layout) override;
-  absl::Status Run(const StepContext& step, const float* x, float* y) const override;
+  absl::Status Run(const StepContext& step, ConstActs x, Acts y, bool add) const override;
 
  private:
-  absl::Status Convolve(const StepContext& step, const float* projected, float* u) const;
-  absl::Status NormaliseSections(const StepContext& step, float* sections) const;
-  absl::Status Scan(const StepContext& step, int64_t head, const float* u, const float* projected,
-                    const float* sections, const float* dt, float* y) const;
+  absl::Status Convolve(const StepContext& step, ConstActs projected, Acts u) const;
+  absl::Status NormaliseSections(const StepContext& step, Acts sections) const;
+  absl::Status Scan(const StepContext& step, int64_t head, ConstActs u, ConstActs projected,
+                    ConstActs sections, ConstActs dt, Acts y) const;
   absl::Status LoadHeads(const std::string& prefix, WeightReader& weights);
   int64_t head_channels() const { return spec_.inner / spec_.heads; }
   int64_t sections() const { return spec_.dt_rank + 2 * spec_.state_dim; }
@@ -34,8 +34,9 @@ class Mamba1Mixer : public Mixer {
   kernels::DType dtype_ = kernels::DType::kFloat32;
   Linear in_proj_, out_proj_;
   std::vector<Linear> x_proj_, dt_proj_;  // by head
-  Buffer conv_weight_, conv_bias_, dt_bias_, decay_, skip_;
+  Buffer conv_weight_, conv_bias_, dt_bias_, skip_;
   Buffer section_norms_[3];  // of delta, B and C, if weighted
+  Decay decay_;
   size_t entry_ = 0;         // of the window; the recurrent tensor and T follow
 };
 
@@ -86,12 +87,12 @@ void Mamba1Mixer::DeclareState(int32_t layer, StateLayout& layout) {
                             StateDType::kFloat32});
   layout.entries.push_back(
       {layer, StateKind::kCumulative, StateDType::kFloat64, {spec_.inner}, StateDType::kFloat64});
-  layout.entries.back().rates = decay_.floats();
+  layout.entries.back().rates = decay_.host.floats();
   layout.entries.back().num_rates = spec_.inner * spec_.state_dim;
 }
 
-absl::Status Mamba1Mixer::Convolve(const StepContext& step, const float* projected,
-                                   float* u) const {
+absl::Status Mamba1Mixer::Convolve(const StepContext& step, ConstActs projected,
+                                   Acts u) const {
   kernels::CausalConv1dParams params;
   params.rows = step.rows;
   params.channels = spec_.inner;
@@ -104,10 +105,10 @@ absl::Status Mamba1Mixer::Convolve(const StepContext& step, const float* project
   params.window_slot_stride = step.state->stride[entry_];
   params.out = u;
   params.out_stride = spec_.inner;
-  return kernels::CausalConv1d(params, step.launch);
+  return step.kernels->causal_conv1d(params, step.launch);
 }
 
-absl::Status Mamba1Mixer::NormaliseSections(const StepContext& step, float* values) const {
+absl::Status Mamba1Mixer::NormaliseSections(const StepContext& step, Acts values) const {
   if (spec_.inner_norm == Mamba1Spec::InnerNorm::kNone) return absl::OkStatus();
   int64_t offset = 0;
   for (int i = 0; i < 3; ++i) {
@@ -119,15 +120,15 @@ absl::Status Mamba1Mixer::NormaliseSections(const StepContext& step, float* valu
     params.x_stride = params.y_stride = sections();
     params.weight = section_norms_[i].floats();
     params.eps = spec_.inner_norm_eps;
-    ANABRANCH_RETURN_IF_ERROR(kernels::RmsNorm(params, step.launch));
+    ANABRANCH_RETURN_IF_ERROR(step.kernels->rms_norm(params, step.launch));
     offset += width;
   }
   return absl::OkStatus();
 }
 
-absl::Status Mamba1Mixer::Scan(const StepContext& step, int64_t head, const float* u,
-                               const float* projected, const float* values, const float* dt,
-                               float* y) const {
+absl::Status Mamba1Mixer::Scan(const StepContext& step, int64_t head, ConstActs u,
+                               ConstActs projected, ConstActs values, ConstActs dt,
+                               Acts y) const {
   const int64_t first = head * head_channels();  // channel
   kernels::SelectiveScanParams params;
   params.rows = step.rows;
@@ -142,7 +143,7 @@ absl::Status Mamba1Mixer::Scan(const StepContext& step, int64_t head, const floa
   params.dt_stride = params.channels;
   params.b_stride = params.c_stride = sections();
   params.z_stride = 2 * spec_.inner;
-  params.a = decay_.floats() + first * spec_.state_dim;
+  params.a = decay_.placed.floats() + first * spec_.state_dim;
   params.d = skip_.floats() + first;
   params.dt_bias = dt_bias_.floats() + first;
   params.state = static_cast<float*>(step.state->base[entry_ + 1]) + first * spec_.state_dim;
@@ -150,30 +151,30 @@ absl::Status Mamba1Mixer::Scan(const StepContext& step, int64_t head, const floa
   params.t_sum = static_cast<double*>(step.state->base[entry_ + 2]) + first;
   params.t_slot_stride = step.state->stride[entry_ + 2];
   params.y = y + first;
-  return kernels::SelectiveScan(params, step.launch);
+  return step.kernels->selective_scan(params, step.launch);
 }
 
-absl::Status Mamba1Mixer::Run(const StepContext& step, const float* x, float* y) const {
+absl::Status Mamba1Mixer::Run(const StepContext& step, ConstActs x, Acts y, bool add) const {
   const int64_t rows = step.rows.num_rows();
   const int64_t inner = spec_.inner, channels = head_channels();
-  ANABRANCH_ASSIGN_OR_RETURN(float* projected, step.workspace->Take(rows * 2 * inner));
-  ANABRANCH_ASSIGN_OR_RETURN(float* u, step.workspace->Take(rows * inner));
-  ANABRANCH_ASSIGN_OR_RETURN(float* values, step.workspace->Take(rows * sections()));
-  ANABRANCH_ASSIGN_OR_RETURN(float* dt, step.workspace->Take(rows * channels));
-  ANABRANCH_ASSIGN_OR_RETURN(float* scanned, step.workspace->Take(rows * inner));
+  ANABRANCH_ASSIGN_OR_RETURN(Acts projected, step.workspace->Take(rows * 2 * inner));
+  ANABRANCH_ASSIGN_OR_RETURN(Acts u, step.workspace->Take(rows * inner));
+  ANABRANCH_ASSIGN_OR_RETURN(Acts values, step.workspace->Take(rows * sections()));
+  ANABRANCH_ASSIGN_OR_RETURN(Acts dt, step.workspace->Take(rows * channels));
+  ANABRANCH_ASSIGN_OR_RETURN(Acts scanned, step.workspace->Take(rows * inner));
   const int64_t hidden = out_proj_.out_features();
-  ANABRANCH_RETURN_IF_ERROR(in_proj_.Run(rows, x, hidden, projected, 2 * inner, step.launch));
+  ANABRANCH_RETURN_IF_ERROR(in_proj_.Run(rows, x, hidden, projected, 2 * inner, step));
   ANABRANCH_RETURN_IF_ERROR(RoundForWindow(step, dtype_, inner, projected, 2 * inner));
   ANABRANCH_RETURN_IF_ERROR(Convolve(step, projected, u));
   for (int64_t head = 0; head < spec_.heads; ++head) {
     ANABRANCH_RETURN_IF_ERROR(
-        x_proj_[head].Run(rows, u + head * channels, inner, values, sections(), step.launch));
+        x_proj_[head].Run(rows, u + head * channels, inner, values, sections(), step));
     ANABRANCH_RETURN_IF_ERROR(NormaliseSections(step, values));
     ANABRANCH_RETURN_IF_ERROR(
-        dt_proj_[head].Run(rows, values, sections(), dt, channels, step.launch));
+        dt_proj_[head].Run(rows, values, sections(), dt, channels, step));
     ANABRANCH_RETURN_IF_ERROR(Scan(step, head, u, projected, values, dt, scanned));
   }
-  return out_proj_.Run(rows, scanned, inner, y, hidden, step.launch);
+  return out_proj_.Run(rows, scanned, inner, y, hidden, step, add);
 }
 
 }  // namespace

@@ -15,20 +15,21 @@ class Mamba2Mixer : public Mixer {
 
   absl::Status Load(const std::string& prefix, WeightReader& weights);
   void DeclareState(int32_t layer, StateLayout& layout) override;
-  absl::Status Run(const StepContext& step, const float* x, float* y) const override;
+  absl::Status Run(const StepContext& step, ConstActs x, Acts y, bool add) const override;
 
  private:
-  absl::Status Convolve(const StepContext& step, const float* projected, float* xbc) const;
-  absl::Status Scan(const StepContext& step, const float* xbc, const float* projected,
-                    float* y) const;
-  absl::Status Gate(const StepContext& step, const float* projected, float* y) const;
+  absl::Status Convolve(const StepContext& step, ConstActs projected, Acts xbc) const;
+  absl::Status Scan(const StepContext& step, ConstActs xbc, ConstActs projected,
+                    Acts y) const;
+  absl::Status Gate(const StepContext& step, ConstActs projected, Acts y) const;
   int64_t conv_channels() const { return spec_.inner + 2 * spec_.groups * spec_.state_dim; }
   int64_t projected_width() const { return spec_.inner + conv_channels() + spec_.heads; }
 
   Mamba2Spec spec_;
   kernels::DType dtype_ = kernels::DType::kFloat32;
   Linear in_proj_, out_proj_;
-  Buffer conv_weight_, conv_bias_, dt_bias_, decay_, skip_, norm_;
+  Buffer conv_weight_, conv_bias_, dt_bias_, skip_, norm_;
+  Decay decay_;
   size_t entry_ = 0;  // of the window; the recurrent tensor and T follow
 };
 
@@ -41,7 +42,7 @@ absl::Status Mamba2Mixer::Load(const std::string& prefix, WeightReader& weights)
                                                     {spec_.inner, scale[1]},
                                                     {shared, scale[2]},
                                                     {shared, scale[3]},
-                                                    {spec_.heads, scale[4]}}));
+                                                    {spec_.heads, scale[4]}}, weights));
   ANABRANCH_ASSIGN_OR_RETURN(out_proj_, weights.ReadLinear({prefix + "out_proj"}, spec_.out_bias));
   ANABRANCH_ASSIGN_OR_RETURN(conv_weight_, weights.ReadConvolution(prefix + "conv1d.weight"));
   if (spec_.conv_bias) {
@@ -66,12 +67,12 @@ void Mamba2Mixer::DeclareState(int32_t layer, StateLayout& layout) {
                             StateDType::kFloat32});
   layout.entries.push_back(
       {layer, StateKind::kCumulative, StateDType::kFloat64, {spec_.heads}, StateDType::kFloat64});
-  layout.entries.back().rates = decay_.floats();
+  layout.entries.back().rates = decay_.host.floats();
   layout.entries.back().num_rates = spec_.heads;
 }
 
-absl::Status Mamba2Mixer::Convolve(const StepContext& step, const float* projected,
-                                   float* xbc) const {
+absl::Status Mamba2Mixer::Convolve(const StepContext& step, ConstActs projected,
+                                   Acts xbc) const {
   kernels::CausalConv1dParams params;
   params.rows = step.rows;
   params.channels = conv_channels();
@@ -84,11 +85,11 @@ absl::Status Mamba2Mixer::Convolve(const StepContext& step, const float* project
   params.window_slot_stride = step.state->stride[entry_];
   params.out = xbc;
   params.out_stride = conv_channels();
-  return kernels::CausalConv1d(params, step.launch);
+  return step.kernels->causal_conv1d(params, step.launch);
 }
 
-absl::Status Mamba2Mixer::Scan(const StepContext& step, const float* xbc, const float* projected,
-                               float* y) const {
+absl::Status Mamba2Mixer::Scan(const StepContext& step, ConstActs xbc, ConstActs projected,
+                               Acts y) const {
   kernels::SsdScanParams params;
   params.rows = step.rows;
   params.heads = static_cast<int32_t>(spec_.heads);
@@ -101,7 +102,7 @@ absl::Status Mamba2Mixer::Scan(const StepContext& step, const float* xbc, const 
   params.dt = projected + spec_.inner + conv_channels();
   params.x_stride = params.b_stride = params.c_stride = conv_channels();
   params.dt_stride = projected_width();
-  params.a = decay_.floats();
+  params.a = decay_.placed.floats();
   params.d = skip_.floats();
   params.dt_bias = dt_bias_.floats();
   params.dt_lo = spec_.dt_lo;
@@ -112,10 +113,10 @@ absl::Status Mamba2Mixer::Scan(const StepContext& step, const float* xbc, const 
   params.t_slot_stride = step.state->stride[entry_ + 2];
   params.y = y;
   params.y_stride = spec_.inner;
-  return kernels::SsdScan(params, step.launch);
+  return step.kernels->ssd_scan(params, step.launch);
 }
 
-absl::Status Mamba2Mixer::Gate(const StepContext& step, const float* projected, float* y) const {
+absl::Status Mamba2Mixer::Gate(const StepContext& step, ConstActs projected, Acts y) const {
   kernels::GatedRmsNormParams params;
   params.norm.rows = step.rows.num_rows();
   params.norm.width = spec_.inner;
@@ -127,23 +128,23 @@ absl::Status Mamba2Mixer::Gate(const StepContext& step, const float* projected, 
   params.z = projected;
   params.z_stride = projected_width();
   params.order = spec_.gate;
-  return kernels::GatedRmsNorm(params, step.launch);
+  return step.kernels->gated_rms_norm(params, step.launch);
 }
 
-absl::Status Mamba2Mixer::Run(const StepContext& step, const float* x, float* y) const {
+absl::Status Mamba2Mixer::Run(const StepContext& step, ConstActs x, Acts y, bool add) const {
   const int64_t rows = step.rows.num_rows();
   const int64_t hidden = out_proj_.out_features();
-  ANABRANCH_ASSIGN_OR_RETURN(float* projected, step.workspace->Take(rows * projected_width()));
-  ANABRANCH_ASSIGN_OR_RETURN(float* xbc, step.workspace->Take(rows * conv_channels()));
-  ANABRANCH_ASSIGN_OR_RETURN(float* scanned, step.workspace->Take(rows * spec_.inner));
+  ANABRANCH_ASSIGN_OR_RETURN(Acts projected, step.workspace->Take(rows * projected_width()));
+  ANABRANCH_ASSIGN_OR_RETURN(Acts xbc, step.workspace->Take(rows * conv_channels()));
+  ANABRANCH_ASSIGN_OR_RETURN(Acts scanned, step.workspace->Take(rows * spec_.inner));
   ANABRANCH_RETURN_IF_ERROR(
-      in_proj_.Run(rows, x, hidden, projected, projected_width(), step.launch));
+      in_proj_.Run(rows, x, hidden, projected, projected_width(), step));
   ANABRANCH_RETURN_IF_ERROR(
       RoundForWindow(step, dtype_, conv_channels(), projected + spec_.inner, projected_width()));
   ANABRANCH_RETURN_IF_ERROR(Convolve(step, projected, xbc));
   ANABRANCH_RETURN_IF_ERROR(Scan(step, xbc, projected, scanned));
   ANABRANCH_RETURN_IF_ERROR(Gate(step, projected, scanned));
-  return out_proj_.Run(rows, scanned, spec_.inner, y, hidden, step.launch);
+  return out_proj_.Run(rows, scanned, spec_.inner, y, hidden, step, add);
 }
 
 }  // namespace

@@ -30,26 +30,29 @@ StateEntry WindowEntry(int32_t layer, int32_t conv_width, int64_t channels, kern
 }
 
 absl::Status RoundForWindow(const StepContext& step, kernels::DType dtype, int64_t channels,
-                            float* x, int64_t x_stride) {
-  if (dtype != kernels::DType::kBFloat16) return absl::OkStatus();
+                            Acts x, int64_t x_stride) {
+  if (dtype != kernels::DType::kBFloat16 || x.dtype == dtype) return absl::OkStatus();
   kernels::ScaleParams params;
   params.rows = step.rows.num_rows();
   params.width = channels;
   params.x = params.y = x;
   params.x_stride = params.y_stride = x_stride;
   params.round_to_bf16 = true;
-  return kernels::Scale(params, step.launch);
+  return step.kernels->scale(params, step.launch);
 }
 
-absl::StatusOr<Buffer> ReadDecay(const std::string& name, WeightReader& weights) {
-  ANABRANCH_ASSIGN_OR_RETURN(Buffer decay, weights.ReadFloats(name));
-  const size_t count = decay.size() / sizeof(float);
+absl::StatusOr<Decay> ReadDecay(const std::string& name, WeightReader& weights) {
+  Decay decay;
+  ANABRANCH_ASSIGN_OR_RETURN(decay.host, weights.ReadHostFloats(name));
+  const size_t count = decay.host.size() / sizeof(float);
   for (size_t i = 0; i < count; ++i) {
-    decay.floats()[i] = -std::exp(decay.floats()[i]);
-    if (!std::isfinite(decay.floats()[i])) {
+    float& value = decay.host.floats()[i];
+    value = -std::exp(value);
+    if (!std::isfinite(value)) {
       return absl::DataLossError("tensor '" + name + "' has values whose exponential is infinite");
     }
   }
+  ANABRANCH_ASSIGN_OR_RETURN(decay.placed, weights.Place(decay.host));
   return decay;
 }
 

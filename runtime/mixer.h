@@ -11,22 +11,14 @@
 #include "kernels/launch.h"
 #include "runtime/model_description.h"
 #include "runtime/state_layout.h"
+#include "runtime/step_context.h"
 #include "runtime/tensor_memory.h"
 #include "runtime/weights.h"
 
 namespace anabranch {
 
-// One step of the engine, as mixers see it.
-struct StepContext {
-  kernels::PackedRows rows;
-  const int64_t* positions = nullptr;   // [seqs]: tokens read before this step
-  const int32_t* pages = nullptr;       // KV pages of all sequences, by page_start
-  const int32_t* page_start = nullptr;  // [seqs + 1]
-  int64_t max_context = 0;              // longest sequence, rows of this step included
-  const StateArrays* state = nullptr;
-  kernels::Launch launch;
-  Workspace* workspace = nullptr;  // what Run takes from it is freed by the caller
-};
+using kernels::Acts;
+using kernels::ConstActs;
 
 class Mixer {
  public:
@@ -34,8 +26,11 @@ class Mixer {
   // Appends this mixer's entries and remembers where they are.
   virtual void DeclareState(int32_t layer, StateLayout& layout) = 0;
   // y [rows, hidden] = mixer(x); updates the sequences' state. x is [rows, hidden] unless the
-  // description gives another width.
-  virtual absl::Status Run(const StepContext& step, const float* x, float* y) const = 0;
+  // description gives another width. With `add`, which only devices whose products can accumulate
+  // ask for and only where CanAdd(), y is float32 and mixer(x) is added to it.
+  virtual absl::Status Run(const StepContext& step, ConstActs x, Acts y, bool add) const = 0;
+  // Whether the last thing that Run does is a linear layer.
+  virtual bool CanAdd() const { return true; }
 };
 
 // For each kind of mixer, in its own file: the tensors under `prefix`, and the mixer made of them.
@@ -67,11 +62,14 @@ MixerOr MakeMixer(const MoeSpec& spec, const std::string& prefix, WeightReader& 
 MixerOr MakeMixer(const LinearSpec& spec, const std::string& prefix, WeightReader& weights);
 
 // Windows: float32 in slots, stored in the compute dtype. RoundForWindow makes that lossless: it
-// rounds what a convolution reads, x [rows of the step, channels], in place.
+// rounds what a convolution reads, x [rows of the step, channels], in place, unless x is bfloat16.
 StateEntry WindowEntry(int32_t layer, int32_t conv_width, int64_t channels, kernels::DType dtype);
 absl::Status RoundForWindow(const StepContext& step, kernels::DType dtype, int64_t channels,
-                            float* x, int64_t x_stride);
-// A = -exp(A_log), in float32.
-absl::StatusOr<Buffer> ReadDecay(const std::string& name, WeightReader& weights);
+                            Acts x, int64_t x_stride);
+// A = -exp(A_log), in float32: for the host, which merges states, and where the kernels run.
+struct Decay {
+  Buffer host, placed;
+};
+absl::StatusOr<Decay> ReadDecay(const std::string& name, WeightReader& weights);
 
 }  // namespace anabranch

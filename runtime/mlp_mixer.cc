@@ -18,18 +18,18 @@ class MlpMixer : public Mixer {
 
   void DeclareState(int32_t layer, StateLayout& layout) override {}
 
-  absl::Status Run(const StepContext& step, const float* x, float* y) const override {
+  absl::Status Run(const StepContext& step, ConstActs x, Acts y, bool add) const override {
     const int64_t rows = step.rows.num_rows(), width = spec_.width;
     const int64_t hidden = down_.out_features();
-    ANABRANCH_ASSIGN_OR_RETURN(float* inside, step.workspace->Take(rows * width));
-    ANABRANCH_RETURN_IF_ERROR(up_.Run(rows, x, hidden, inside, width, step.launch));
+    ANABRANCH_ASSIGN_OR_RETURN(Acts inside, step.workspace->Take(rows * width));
+    ANABRANCH_RETURN_IF_ERROR(up_.Run(rows, x, hidden, inside, width, step));
     kernels::GatedMulParams params;
     params.activation = spec_.activation;
     params.rows = rows;
     params.width = params.in_stride = params.y_stride = width;
     params.gate = params.y = inside;
-    ANABRANCH_RETURN_IF_ERROR(kernels::GatedMul(params, step.launch));
-    return down_.Run(rows, inside, width, y, hidden, step.launch);
+    ANABRANCH_RETURN_IF_ERROR(step.kernels->gated_mul(params, step.launch));
+    return down_.Run(rows, inside, width, y, hidden, step, add);
   }
 
  private:

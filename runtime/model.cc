@@ -20,8 +20,10 @@ constexpr int kNumericsVersion = 1;
 
 class LoadedModel : public Model {
  public:
-  LoadedModel(ModelDescription description, std::string profile)
-      : description_(std::move(description)), profile_(std::move(profile)) {}
+  LoadedModel(ModelDescription description, std::string profile, std::shared_ptr<Device> device)
+      : description_(std::move(description)),
+        profile_(std::move(profile)),
+        device_(std::move(device)) {}
 
   absl::Status LoadWeights(const TensorFile& file, const LoadOptions& options);
   void set_fingerprint(std::string fingerprint) { fingerprint_ = std::move(fingerprint); }
@@ -31,6 +33,7 @@ class LoadedModel : public Model {
   const std::string& fingerprint() const override { return fingerprint_; }
   const std::string& numerics_profile() const override { return profile_; }
   size_t weight_bytes() const override { return forward_->weight_bytes(); }
+  const std::shared_ptr<Device>& device() const override { return device_; }
 
   absl::Status Forward(const StepBatch& batch, const StateArrays& state,
                        absl::Span<float> logits) override {
@@ -41,13 +44,14 @@ class LoadedModel : public Model {
  private:
   const ModelDescription description_;
   const std::string profile_;
+  const std::shared_ptr<Device> device_;
   std::string fingerprint_;
   StateLayout layout_;
   std::unique_ptr<ForwardPass> forward_;
 };
 
 absl::Status LoadedModel::LoadWeights(const TensorFile& file, const LoadOptions& options) {
-  WeightReader reader(file, options.dtype, options.progress);
+  WeightReader reader(file, options.dtype, device_, options.progress);
   const auto make = [&](const std::string& prefix, const MixerSpec& mixer) {
     return std::visit([&](const auto& spec) { return MakeMixer(spec, prefix, reader); }, mixer);
   };
@@ -81,8 +85,9 @@ absl::Status LoadedModel::LoadWeights(const TensorFile& file, const LoadOptions&
   head.resize(head.size() - std::string(".weight").size());
   ANABRANCH_ASSIGN_OR_RETURN(weights.head, reader.ReadLinear({head}, false));
   weights.bytes = reader.bytes_read();
-  weights.files = file.files();
-  forward_ = std::make_unique<ForwardPass>(description_, std::move(weights), options.num_threads);
+  weights.stored = file.owner();
+  forward_ =
+      std::make_unique<ForwardPass>(description_, std::move(weights), device_, options.dtype);
   return absl::OkStatus();
 }
 
@@ -95,11 +100,16 @@ absl::StatusOr<std::string> ReadOptional(const std::string& path) {
   return std::string(bytes.begin(), bytes.end());
 }
 
+FingerprintBuilder FingerprintOf(absl::string_view profile) {
+  FingerprintBuilder builder;
+  builder.Add("numerics", absl::StrCat(profile, "/", kNumericsVersion));
+  return builder;
+}
+
 absl::StatusOr<std::string> Fingerprint(const TensorFile& tensors, absl::string_view config,
                                         absl::string_view tokenizer, absl::string_view profile,
                                         const LoadProgressFn& progress) {
-  FingerprintBuilder builder;
-  builder.Add("numerics", absl::StrCat(profile, "/", kNumericsVersion));
+  FingerprintBuilder builder = FingerprintOf(profile);
   builder.Add("config.json", config);
   builder.Add("tokenizer.json", tokenizer);
   LoadProgress hashed{"hashing weights"};
@@ -115,12 +125,20 @@ absl::StatusOr<std::string> Fingerprint(const TensorFile& tensors, absl::string_
   return builder.Finish();
 }
 
+// "wide": only matrices and what is kept between tokens are bfloat16, not what flows between
+// kernels.
+std::string ProfileOf(const Device& device, kernels::DType dtype) {
+  if (dtype == kernels::DType::kFloat32) return absl::StrCat(device.kind(), "-float32");
+  const bool wide = device.activations(dtype) == kernels::DType::kFloat32;
+  return absl::StrCat(device.kind(), wide ? "-bfloat16-wide" : "-bfloat16");
+}
+
 // Before anything is allocated for the weights.
 absl::Status CheckWeightsFit(const TensorFile& tensors, const ModelDescription& model,
-                             const LoadOptions& options) {
+                             const LoadOptions& options, const Device& device) {
   MemoryBudget budget{options.memory_limit, "the configured limit"};
   if (options.memory_limit == 0) {
-    auto available = AvailableMemory();
+    auto available = device.AvailableMemory();
     if (!available.ok()) return absl::OkStatus();  // the allocation itself will tell
     budget = *std::move(available);
   }
@@ -134,7 +152,35 @@ absl::Status CheckWeightsFit(const TensorFile& tensors, const ModelDescription& 
                      advice);
 }
 
+// All but the fingerprint.
+absl::StatusOr<std::unique_ptr<LoadedModel>> Build(ModelDescription description,
+                                                   TensorFile& tensors, const LoadOptions& options,
+                                                   std::shared_ptr<Device> device) {
+  ANABRANCH_RETURN_IF_ERROR(CheckTensors(tensors, description));
+  const std::string profile = ProfileOf(*device, options.dtype);
+  auto model = std::make_unique<LoadedModel>(std::move(description), profile, std::move(device));
+  ANABRANCH_RETURN_IF_ERROR(
+      CheckWeightsFit(tensors, model->description(), options, *model->device()));
+  ANABRANCH_RETURN_IF_ERROR(model->LoadWeights(tensors, options));
+  return model;
+}
+
 }  // namespace
+
+absl::StatusOr<std::unique_ptr<Model>> Model::FromTensors(ModelDescription description,
+                                                          TensorFile tensors,
+                                                          const LoadOptions& options,
+                                                          absl::string_view identity) {
+  ANABRANCH_ASSIGN_OR_RETURN(std::shared_ptr<Device> device,
+                             Device::Open(options.device, options.num_threads));
+  ANABRANCH_ASSIGN_OR_RETURN(std::unique_ptr<LoadedModel> model,
+                             Build(std::move(description), tensors, options, std::move(device)));
+  FingerprintBuilder builder = FingerprintOf(model->numerics_profile());
+  builder.Add("identity", identity);
+  ANABRANCH_ASSIGN_OR_RETURN(std::string fingerprint, builder.Finish());
+  model->set_fingerprint(std::move(fingerprint));
+  return model;
+}
 
 absl::StatusOr<std::unique_ptr<Model>> Model::Load(const std::string& dir,
                                                    const LoadOptions& options) {
@@ -149,20 +195,18 @@ absl::StatusOr<std::unique_ptr<Model>> Model::Load(const std::string& dir,
                         absl::StrCat(dir, ": ", description.status().message()));
   }
   ANABRANCH_ASSIGN_OR_RETURN(TensorFile tensors, TensorFile::OpenModel(dir));
-  const std::string profile =
-      options.dtype == kernels::DType::kBFloat16 ? "cpu-bfloat16-wide" : "cpu-float32";
-  absl::Status status = CheckTensors(tensors, *description);
-  auto model = std::make_unique<LoadedModel>(*std::move(description), profile);
-  if (status.ok()) status = CheckWeightsFit(tensors, model->description(), options);
-  if (status.ok()) status = model->LoadWeights(tensors, options);
-  if (!status.ok()) {
-    return absl::Status(status.code(), absl::StrCat(dir, ": ", status.message()));
+  ANABRANCH_ASSIGN_OR_RETURN(std::shared_ptr<Device> device,
+                             Device::Open(options.device, options.num_threads));
+  auto model = Build(*std::move(description), tensors, options, std::move(device));
+  if (!model.ok()) {
+    return absl::Status(model.status().code(), absl::StrCat(dir, ": ", model.status().message()));
   }
-  ANABRANCH_ASSIGN_OR_RETURN(std::string fingerprint,
-                             Fingerprint(tensors, config, tokenizer, profile, options.progress));
+  ANABRANCH_ASSIGN_OR_RETURN(
+      std::string fingerprint,
+      Fingerprint(tensors, config, tokenizer, (*model)->numerics_profile(), options.progress));
   for (const auto& file : tensors.files()) ANABRANCH_RETURN_IF_ERROR(file->CheckUnchanged());
-  model->set_fingerprint(std::move(fingerprint));
-  return model;
+  (*model)->set_fingerprint(std::move(fingerprint));
+  return *std::move(model);
 }
 
 }  // namespace anabranch

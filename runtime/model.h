@@ -10,9 +10,11 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "kernels/launch.h"
+#include "runtime/device.h"
 #include "runtime/load_progress.h"
 #include "runtime/model_description.h"
 #include "runtime/state_layout.h"
+#include "runtime/tensor_file.h"
 
 namespace anabranch {
 
@@ -22,8 +24,9 @@ struct LoadOptions {
   kernels::DType dtype = kernels::DType::kFloat32;
   int num_threads = 0;      // 0: one per hardware thread
   LoadProgressFn progress;  // called often while loading; may be null
-  // Bytes that the weights may take; 0: what the machine and the control group have available.
+  // Bytes that the weights may take; 0: what the device has available.
   uint64_t memory_limit = 0;
+  std::string device = "cpu";  // see Device::Open. Part of the fingerprint, without the number
 };
 
 // Rows of several sequences, packed; see kernels/launch.h. All spans outlive the call.
@@ -52,16 +55,25 @@ class Model {
   // that uses it raises SIGBUS there.
   static absl::StatusOr<std::unique_ptr<Model>> Load(const std::string& dir,
                                                      const LoadOptions& options);
+  // The same from tensors that are already there. `identity` takes the place of their bytes in the
+  // fingerprint.
+  static absl::StatusOr<std::unique_ptr<Model>> FromTensors(ModelDescription description,
+                                                            TensorFile tensors,
+                                                            const LoadOptions& options,
+                                                            absl::string_view identity);
   virtual ~Model() = default;
 
   virtual const ModelDescription& description() const = 0;
   virtual const StateLayout& state_layout() const = 0;
   // Hex SHA-256 over weights, config, tokenizer and the numerics profile.
   virtual const std::string& fingerprint() const = 0;
-  // "cpu-float32" or "cpu-bfloat16-wide": states of different profiles are never mixed.
+  // Device kind and numerics, such as "cpu-float32", "cpu-bfloat16-wide" or "cuda-bfloat16": states
+  // of different profiles are never mixed.
   virtual const std::string& numerics_profile() const = 0;
   // Without the embedding where it is used in the file's mapping.
   virtual size_t weight_bytes() const = 0;
+  // Where the model runs, and where the arrays given to Forward lie.
+  virtual const std::shared_ptr<Device>& device() const = 0;
 
   // Runs the batch: updates the sequences' state in `state`, writes logits [logit_rows, vocab] f32.
   virtual absl::Status Forward(const StepBatch& batch, const StateArrays& state,

@@ -1,8 +1,7 @@
 #include "runtime/model_forward.h"
 
 #include <algorithm>
-#include <cmath>
-#include <cstring>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/elementwise.h"
@@ -45,26 +44,32 @@ absl::Status CheckPages(const StepBatch& batch) {
 }
 
 // y = scale * x, dense [rows, width]; y may be x.
-absl::Status Multiply(const StepContext& step, int64_t rows, int64_t width, const float* x,
-                      float scale, float* y) {
+absl::Status Multiply(const StepContext& step, int64_t rows, int64_t width, ConstActs x, float scale,
+                      Acts y) {
   kernels::ScaleParams params;
   params.rows = rows;
   params.width = params.x_stride = params.y_stride = width;
   params.x = x;
   params.scale = scale;
   params.y = y;
-  return kernels::Scale(params, step.launch);
+  return step.kernels->scale(params, step.launch);
 }
 
 // x += scale * y, dense [rows of the step, width].
-absl::Status Add(const StepContext& step, int64_t width, const float* y, float scale, float* x) {
+absl::Status Add(const StepContext& step, int64_t width, ConstActs y, float scale, float* x) {
   kernels::AddScaledParams params;
   params.rows = step.rows.num_rows();
   params.width = params.x_stride = params.y_stride = width;
   params.x = x;
   params.y = y;
   params.scale = scale;
-  return kernels::AddScaled(params, step.launch);
+  return step.kernels->add_scaled(params, step.launch);
+}
+
+// y[r] = x[row[r]], or x[r] without `row`; x is dense.
+absl::Status CopyRows(const StepContext& step, int64_t rows, int64_t width, ConstActs x,
+                      const int32_t* row, Acts y, int64_t y_stride) {
+  return step.kernels->copy_rows({rows, width, x, width, row, y, y_stride}, step.launch);
 }
 
 // The step whose residual says best what a text is about: at two thirds of the depth. The last ones
@@ -72,23 +77,6 @@ absl::Status Add(const StepContext& step, int64_t width, const float* y, float s
 const ModelWeights::Step* InnerStep(const ModelWeights& weights) {
   const size_t steps = weights.steps.size();
   return steps == 0 ? nullptr : &weights.steps[(2 * steps + 2) / 3 - 1];
-}
-
-// Adds each sequence's rows to its sum, in their order, so that the sum does not depend on how they
-// were batched. A row counts by its direction: a few tokens have a residual many times larger than
-// all others, and would be the whole sum.
-void AddRows(const StepContext& step, absl::Span<float* const> sums, int64_t hidden,
-             const float* x) {
-  for (size_t seq = 0; seq < sums.size(); ++seq) {
-    if (sums[seq] == nullptr) continue;
-    for (int32_t row = step.rows.row_start[seq]; row < step.rows.row_start[seq + 1]; ++row) {
-      const float* const from = x + row * hidden;
-      float square = 0;
-      for (int64_t i = 0; i < hidden; ++i) square += from[i] * from[i];
-      const float scale = 1 / std::sqrt(square + 1e-12f);
-      for (int64_t i = 0; i < hidden; ++i) sums[seq][i] += scale * from[i];
-    }
-  }
 }
 
 }  // namespace
@@ -127,45 +115,32 @@ absl::Status CheckBatch(const StepBatch& batch, const StateArrays& state, const 
   return layout.has_kv() ? CheckPages(batch) : absl::OkStatus();
 }
 
-ForwardPass::ForwardPass(const ModelDescription& model, ModelWeights weights, int num_threads)
-    : model_(model), weights_(std::move(weights)), parallel_(num_threads) {
+ForwardPass::ForwardPass(const ModelDescription& model, ModelWeights weights,
+                         std::shared_ptr<Device> device, kernels::DType compute)
+    : model_(model),
+      weights_(std::move(weights)),
+      device_(std::move(device)),
+      inputs_(device_),
+      workspace_(device_, device_->activations(compute)) {
   for (const ModelWeights::Step& step : weights_.steps) {
     has_side_chains_ = has_side_chains_ || !step.side_chain.empty();
   }
 }
 
-StepContext ForwardPass::MakeContext(const StepBatch& batch, const StateArrays& state) {
-  StepContext step;
-  step.rows.num_seqs = static_cast<int32_t>(batch.slots.size());
-  step.rows.row_start = batch.row_start.data();
-  step.rows.slot = batch.slots.data();
-  step.positions = batch.positions.data();
-  step.pages = batch.pages.data();
-  step.page_start = batch.page_start.data();
-  for (size_t i = 0; i < batch.slots.size(); ++i) {
-    const int64_t tokens = batch.positions[i] + batch.row_start[i + 1] - batch.row_start[i];
-    step.max_context = std::max(step.max_context, tokens);
-  }
-  step.state = &state;
-  step.launch.parallel = &parallel_;
-  step.workspace = &workspace_;
-  return step;
-}
-
-absl::Status ForwardPass::Embed(const StepContext& step, const int32_t* ids, float* x) const {
+absl::Status ForwardPass::Embed(const StepContext& step, float* x) const {
   kernels::EmbedParams params;
   params.rows = step.rows.num_rows();
   params.width = model_.hidden;
-  params.ids = ids;
+  params.ids = inputs_.tokens();
   params.table = weights_.embedding.data();
   params.dtype = weights_.embedding.dtype();
   params.scale = model_.embedding_scale;
   params.y = x;
-  return kernels::Embed(params, step.launch);
+  return step.kernels->embed(params, step.launch);
 }
 
-absl::Status ForwardPass::Norm(const StepContext& step, int64_t rows, int64_t width, const float* x,
-                               const Buffer& weight, float* y) const {
+absl::Status ForwardPass::Norm(const StepContext& step, int64_t rows, int64_t width, ConstActs x,
+                               const Buffer& weight, Acts y) const {
   kernels::RmsNormParams params;
   params.rows = rows;
   params.width = params.x_stride = params.y_stride = width;
@@ -173,25 +148,27 @@ absl::Status ForwardPass::Norm(const StepContext& step, int64_t rows, int64_t wi
   params.y = y;
   params.weight = weight.floats();
   params.eps = model_.norm_eps;
-  return kernels::RmsNorm(params, step.launch);
+  return step.kernels->rms_norm(params, step.launch);
 }
 
 absl::Status ForwardPass::RunBranches(const StepContext& step,
                                       const std::vector<ModelWeights::Branch>& branches,
-                                      const float* x, float* y) const {
+                                      ConstActs x, float* y) const {
   const int64_t rows = step.rows.num_rows(), hidden = model_.hidden;
   const size_t mark = step.workspace->mark();
   for (const ModelWeights::Branch& branch : branches) {
     const bool first = &branch == &branches.front();
-    float *scaled = nullptr, *out = y;
+    ConstActs in = x;
+    float* out = y;
     if (branch.in_scale != 1) {
-      ANABRANCH_ASSIGN_OR_RETURN(scaled, step.workspace->Take(rows * hidden));
+      ANABRANCH_ASSIGN_OR_RETURN(const Acts scaled, step.workspace->Take(rows * hidden));
       ANABRANCH_RETURN_IF_ERROR(Multiply(step, rows, hidden, x, branch.in_scale, scaled));
+      in = scaled;
     }
     if (!first) {
-      ANABRANCH_ASSIGN_OR_RETURN(out, step.workspace->Take(rows * hidden));
+      ANABRANCH_ASSIGN_OR_RETURN(out, step.workspace->TakeFloats(rows * hidden));
     }
-    ANABRANCH_RETURN_IF_ERROR(branch.mixer->Run(step, scaled == nullptr ? x : scaled, out));
+    ANABRANCH_RETURN_IF_ERROR(branch.mixer->Run(step, in, out, /*add=*/false));
     if (!first) {
       ANABRANCH_RETURN_IF_ERROR(Add(step, hidden, out, branch.out_scale, y));
     } else if (branch.out_scale != 1) {
@@ -207,75 +184,144 @@ absl::Status ForwardPass::RunSideChain(const StepContext& step,
                                        const float* x, const float* embedded, float* y) const {
   const int64_t rows = step.rows.num_rows(), hidden = model_.hidden;
   const size_t mark = step.workspace->mark();
-  ANABRANCH_ASSIGN_OR_RETURN(float* in, step.workspace->Take(rows * 2 * hidden));
-  for (int64_t row = 0; row < rows; ++row) {
-    std::copy_n(x + row * hidden, hidden, in + row * 2 * hidden);
-    std::copy_n(embedded + row * hidden, hidden, in + row * 2 * hidden + hidden);
-  }
+  ANABRANCH_ASSIGN_OR_RETURN(Acts in, step.workspace->Take(rows * 2 * hidden));
+  ANABRANCH_RETURN_IF_ERROR(CopyRows(step, rows, hidden, x, nullptr, in, 2 * hidden));
+  ANABRANCH_RETURN_IF_ERROR(
+      CopyRows(step, rows, hidden, embedded, nullptr, in + hidden, 2 * hidden));
   int64_t width = 2 * hidden;
   for (const ModelWeights::Stage& stage : chain) {
-    ANABRANCH_ASSIGN_OR_RETURN(float* out, step.workspace->Take(rows * hidden));
+    ANABRANCH_ASSIGN_OR_RETURN(const Acts out, step.workspace->Take(rows * hidden));
     if (stage.norm.size() > 0) {
       ANABRANCH_RETURN_IF_ERROR(Norm(step, rows, width, in, stage.norm, in));
     }
-    ANABRANCH_RETURN_IF_ERROR(stage.mixer->Run(step, in, out));
+    ANABRANCH_RETURN_IF_ERROR(stage.mixer->Run(step, in, out, /*add=*/false));
     in = out;
     width = hidden;
   }
-  std::copy_n(x, rows * hidden, y);
+  ANABRANCH_RETURN_IF_ERROR(CopyRows(step, rows, hidden, x, nullptr, y, hidden));
   ANABRANCH_RETURN_IF_ERROR(Add(step, hidden, in, 1, y));
   step.workspace->Rewind(mark);
   return absl::OkStatus();
 }
 
-absl::Status ForwardPass::RunSteps(const StepContext& step, absl::Span<float* const> inner_sums,
-                                   float* x) const {
-  const int64_t rows = step.rows.num_rows();
-  ANABRANCH_ASSIGN_OR_RETURN(float* normed, step.workspace->Take(rows * model_.hidden));
-  ANABRANCH_ASSIGN_OR_RETURN(float* mixed, step.workspace->Take(rows * model_.hidden));
-  float* embedded = nullptr;
+// Whether the last product of the step can go straight into the residual. Not on the CPU, whose
+// results would have other last bits.
+bool ForwardPass::AddsDirectly(const ModelWeights::Step& step) const {
+  const ModelWeights::Branch& branch = step.branches.front();
+  return !device_->in_host_memory() && step.branches.size() == 1 && branch.in_scale == 1 &&
+         branch.out_scale == 1 && model_.residual_scale == 1 && branch.mixer->CanAdd();
+}
+
+absl::Status ForwardPass::RunSteps(const StepContext& step, float* sums, float* x) const {
+  const int64_t rows = step.rows.num_rows(), hidden = model_.hidden;
+  ANABRANCH_ASSIGN_OR_RETURN(const Acts normed, step.workspace->Take(rows * hidden));
+  ANABRANCH_ASSIGN_OR_RETURN(float* mixed, step.workspace->TakeFloats(rows * hidden));
+  float *embedded = nullptr, *joined = nullptr;
   if (has_side_chains_) {
-    ANABRANCH_ASSIGN_OR_RETURN(embedded, step.workspace->Take(rows * model_.hidden));
-    std::copy_n(x, rows * model_.hidden, embedded);
+    ANABRANCH_ASSIGN_OR_RETURN(joined, step.workspace->TakeFloats(rows * hidden));
+    ANABRANCH_ASSIGN_OR_RETURN(embedded, step.workspace->TakeFloats(rows * hidden));
+    ANABRANCH_RETURN_IF_ERROR(CopyRows(step, rows, hidden, x, nullptr, embedded, hidden));
   }
   for (const ModelWeights::Step& weights : weights_.steps) {
     const float* in = x;
     if (!weights.side_chain.empty()) {
-      ANABRANCH_RETURN_IF_ERROR(RunSideChain(step, weights.side_chain, x, embedded, normed));
-      in = normed;
+      ANABRANCH_RETURN_IF_ERROR(RunSideChain(step, weights.side_chain, x, embedded, joined));
+      in = joined;
     }
-    ANABRANCH_RETURN_IF_ERROR(Norm(step, rows, model_.hidden, in, weights.norm, normed));
-    ANABRANCH_RETURN_IF_ERROR(RunBranches(step, weights.branches, normed, mixed));
-    ANABRANCH_RETURN_IF_ERROR(Add(step, model_.hidden, mixed, model_.residual_scale, x));
-    if (&weights == InnerStep(weights_)) AddRows(step, inner_sums, model_.hidden, x);
+    ANABRANCH_RETURN_IF_ERROR(Norm(step, rows, hidden, in, weights.norm, normed));
+    if (AddsDirectly(weights)) {
+      const size_t mark = step.workspace->mark();
+      ANABRANCH_RETURN_IF_ERROR(
+          weights.branches.front().mixer->Run(step, normed, x, /*add=*/true));
+      step.workspace->Rewind(mark);
+    } else {
+      ANABRANCH_RETURN_IF_ERROR(RunBranches(step, weights.branches, normed, mixed));
+      ANABRANCH_RETURN_IF_ERROR(Add(step, hidden, mixed, model_.residual_scale, x));
+    }
+    if (sums == nullptr || &weights != InnerStep(weights_)) continue;
+    ANABRANCH_RETURN_IF_ERROR(
+        step.kernels->sum_directions({step.rows, hidden, x, sums}, step.launch));
   }
   return absl::OkStatus();
 }
 
-absl::Status ForwardPass::Head(const StepContext& step, absl::Span<const int32_t> rows,
-                               const float* x, absl::Span<float> logits) const {
-  if (rows.empty()) return absl::OkStatus();
-  const int64_t count = static_cast<int64_t>(rows.size());
+absl::Status ForwardPass::Head(const StepContext& step, int64_t count, const float* x,
+                               float* logits) const {
+  if (count == 0) return absl::OkStatus();
   const int64_t hidden = model_.hidden;
-  ANABRANCH_ASSIGN_OR_RETURN(float* gathered, step.workspace->Take(count * hidden));
-  for (int64_t i = 0; i < count; ++i) {
-    std::memcpy(gathered + i * hidden, x + rows[i] * hidden, hidden * sizeof(float));
-  }
-  ANABRANCH_RETURN_IF_ERROR(Norm(step, count, hidden, gathered, weights_.final_norm, gathered));
+  ANABRANCH_ASSIGN_OR_RETURN(float* gathered, step.workspace->TakeFloats(count * hidden));
+  ANABRANCH_ASSIGN_OR_RETURN(const Acts normed, step.workspace->Take(count * hidden));
   ANABRANCH_RETURN_IF_ERROR(
-      weights_.head.Run(count, gathered, hidden, logits.data(), model_.vocab, step.launch));
+      CopyRows(step, count, hidden, x, inputs_.logit_rows(), gathered, hidden));
+  ANABRANCH_RETURN_IF_ERROR(Norm(step, count, hidden, gathered, weights_.final_norm, normed));
+  ANABRANCH_RETURN_IF_ERROR(
+      weights_.head.Run(count, normed, hidden, logits, model_.vocab, step));
   if (model_.logits_scale == 1) return absl::OkStatus();
-  return Multiply(step, count, model_.vocab, logits.data(), model_.logits_scale, logits.data());
+  return Multiply(step, count, model_.vocab, logits, model_.logits_scale, logits);
+}
+
+// The running sums go to the device and come back, so that they are the same however the rows were
+// split into steps.
+absl::Status ForwardPass::CopySums(CopyDirection direction, absl::Span<float* const> sums,
+                                   float* placed) {
+  const int64_t hidden = model_.hidden;
+  std::vector<CopyPart> parts;
+  for (size_t seq = 0; seq < sums.size(); ++seq) {
+    if (sums[seq] == nullptr) continue;
+    float *from = sums[seq], *to = placed + seq * hidden;
+    if (direction == CopyDirection::kToHost) std::swap(from, to);
+    parts.push_back({from, to, hidden * sizeof(float)});
+  }
+  return device_->Copy(direction, parts);
+}
+
+absl::Status ForwardPass::Compute(const StepContext& step, int64_t logit_rows, float* sums,
+                                  float* logits) const {
+  ANABRANCH_ASSIGN_OR_RETURN(float* x,
+                             step.workspace->TakeFloats(step.rows.num_rows() * model_.hidden));
+  ANABRANCH_RETURN_IF_ERROR(Embed(step, x));
+  ANABRANCH_RETURN_IF_ERROR(RunSteps(step, sums, x));
+  return Head(step, logit_rows, x, logits);
 }
 
 absl::Status ForwardPass::Run(const StepBatch& batch, const StateArrays& state,
                               absl::Span<float> logits) {
-  ANABRANCH_RETURN_IF_ERROR(workspace_.Reset());
-  const StepContext step = MakeContext(batch, state);
-  ANABRANCH_ASSIGN_OR_RETURN(float* x, workspace_.Take(step.rows.num_rows() * model_.hidden));
-  ANABRANCH_RETURN_IF_ERROR(Embed(step, batch.tokens.data(), x));
-  ANABRANCH_RETURN_IF_ERROR(RunSteps(step, batch.inner_sums, x));
-  return Head(step, batch.logit_rows, x, logits);
+  ANABRANCH_ASSIGN_OR_RETURN(const bool block_moved, workspace_.Reset());
+  ANABRANCH_ASSIGN_OR_RETURN(const bool inputs_moved, inputs_.Load(batch));
+  const void* state_memory = state.base.empty() ? nullptr : state.base.front();
+  if (std::exchange(state_memory_, state_memory) != state_memory || block_moved || inputs_moved) {
+    device_->ForgetReplays();
+  }
+  StepContext step;
+  inputs_.Describe(step);
+  step.state = &state;
+  step.kernels = &device_->kernels();
+  step.launch = device_->launch();
+  step.workspace = &workspace_;
+
+  const bool copied = !device_->in_host_memory();
+  float *placed_logits = logits.data(), *sums = nullptr;
+  if (copied) {
+    ANABRANCH_ASSIGN_OR_RETURN(placed_logits, workspace_.TakeFloats(logits.size()));
+  }
+  const auto wanted = [](const float* sum) { return sum != nullptr; };
+  if (std::any_of(batch.inner_sums.begin(), batch.inner_sums.end(), wanted)) {
+    ANABRANCH_ASSIGN_OR_RETURN(sums, workspace_.TakeFloats(step.rows.num_seqs * model_.hidden));
+    ANABRANCH_RETURN_IF_ERROR(CopySums(CopyDirection::kToDevice, batch.inner_sums, sums));
+  }
+  const auto logit_rows = static_cast<int64_t>(batch.logit_rows.size());
+  const auto compute = [&] { return Compute(step, logit_rows, sums, placed_logits); };
+  // One token of each sequence is what is run again and again with the same counts.
+  const bool decodes = step.rows.longest == 1 && logit_rows == step.rows.num_seqs;
+  const int64_t key = 2 * int64_t{step.rows.num_seqs} + (sums != nullptr);
+  ANABRANCH_RETURN_IF_ERROR(decodes ? device_->Replay(key, compute) : compute());
+  ANABRANCH_RETURN_IF_ERROR(device_->Wait());
+  if (sums != nullptr) {
+    ANABRANCH_RETURN_IF_ERROR(CopySums(CopyDirection::kToHost, batch.inner_sums, sums));
+  }
+  if (!copied) return absl::OkStatus();
+  const CopyPart part{placed_logits, logits.data(), logits.size() * sizeof(float)};
+  return device_->Copy(CopyDirection::kToHost, {part});
 }
 
 }  // namespace anabranch

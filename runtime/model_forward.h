@@ -6,7 +6,9 @@
 #include <vector>
 
 #include "runtime/mixer.h"
+#include "runtime/device.h"
 #include "runtime/model.h"
+#include "runtime/step_inputs.h"
 #include "runtime/weights.h"
 
 namespace anabranch {
@@ -30,7 +32,7 @@ struct ModelWeights {
   std::vector<Step> steps;  // of all layers, in order
   Buffer final_norm;
   Linear head;
-  std::vector<std::shared_ptr<MappedFile>> files;  // that the embedding may point into
+  std::shared_ptr<const void> stored;  // what the embedding may point into
   size_t bytes = 0;
 };
 
@@ -41,35 +43,42 @@ absl::Status CheckBatch(const StepBatch& batch, const StateArrays& state, const 
 
 class ForwardPass {
  public:
-  ForwardPass(const ModelDescription& model, ModelWeights weights, int num_threads);
+  ForwardPass(const ModelDescription& model, ModelWeights weights, std::shared_ptr<Device> device,
+              kernels::DType compute);
 
-  // The batch has passed CheckBatch.
+  // The batch has passed CheckBatch. `state` lies on the device; `logits` and the inner sums are in
+  // host memory.
   absl::Status Run(const StepBatch& batch, const StateArrays& state, absl::Span<float> logits);
   size_t weight_bytes() const { return weights_.bytes; }
 
  private:
-  StepContext MakeContext(const StepBatch& batch, const StateArrays& state);
-  absl::Status Embed(const StepContext& step, const int32_t* ids, float* x) const;
+  absl::Status Embed(const StepContext& step, float* x) const;
   // y = rms_norm(x), dense [rows, width].
-  absl::Status Norm(const StepContext& step, int64_t rows, int64_t width, const float* x,
-                    const Buffer& weight, float* y) const;
+  absl::Status Norm(const StepContext& step, int64_t rows, int64_t width, ConstActs x,
+                    const Buffer& weight, Acts y) const;
   // y = the sum of the branches of x, both [rows, hidden].
   absl::Status RunBranches(const StepContext& step,
-                           const std::vector<ModelWeights::Branch>& branches, const float* x,
+                           const std::vector<ModelWeights::Branch>& branches, ConstActs x,
                            float* y) const;
   // y = x + chain([x, embedded]), all but the chain's input [rows, hidden].
   absl::Status RunSideChain(const StepContext& step, const std::vector<ModelWeights::Stage>& chain,
                             const float* x, const float* embedded, float* y) const;
-  absl::Status RunSteps(const StepContext& step, absl::Span<float* const> inner_sums,
-                        float* x) const;
-  absl::Status Head(const StepContext& step, absl::Span<const int32_t> rows, const float* x,
-                    absl::Span<float> logits) const;
+  bool AddsDirectly(const ModelWeights::Step& step) const;
+  // `sums`: [seqs, hidden] to add an inner layer's directions to, or null.
+  absl::Status RunSteps(const StepContext& step, float* sums, float* x) const;
+  absl::Status Head(const StepContext& step, int64_t count, const float* x, float* logits) const;
+  // All of a step that runs on the device.
+  absl::Status Compute(const StepContext& step, int64_t logit_rows, float* sums,
+                       float* logits) const;
+  absl::Status CopySums(CopyDirection direction, absl::Span<float* const> sums, float* placed);
 
   const ModelDescription& model_;  // outlives this
   ModelWeights weights_;
   bool has_side_chains_ = false;
-  TorchParallel parallel_;
+  const std::shared_ptr<Device> device_;
+  StepInputs inputs_;
   Workspace workspace_;
+  const void* state_memory_ = nullptr;  // of the last step
 };
 
 }  // namespace anabranch

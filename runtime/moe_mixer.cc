@@ -23,13 +23,14 @@ class MoeMixer : public Mixer {
 
   absl::Status Load(const std::string& prefix, WeightReader& weights);
   void DeclareState(int32_t layer, StateLayout& layout) override {}
-  absl::Status Run(const StepContext& step, const float* x, float* y) const override;
+  bool CanAdd() const override { return spec_.latent != 0; }
+  absl::Status Run(const StepContext& step, ConstActs x, Acts y, bool add) const override;
 
  private:
   absl::Status LoadExperts(const std::string& prefix, WeightReader& weights);
-  absl::Status Route(const StepContext& step, const float* x, int32_t* expert, float* weight) const;
-  absl::Status RunExperts(const StepContext& step, const float* x, const int32_t* expert,
-                          const float* weight, float* y) const;
+  absl::Status Route(const StepContext& step, ConstActs x, int32_t* expert, float* weight) const;
+  absl::Status RunExperts(const StepContext& step, ConstActs x, const int32_t* expert,
+                          const float* weight, Acts y) const;
 
   MoeSpec spec_;
   Linear router_, latent_in_, latent_out_;
@@ -69,11 +70,11 @@ absl::Status MoeMixer::Load(const std::string& prefix, WeightReader& weights) {
   return LoadExperts(prefix, weights);
 }
 
-absl::Status MoeMixer::Route(const StepContext& step, const float* x, int32_t* expert,
+absl::Status MoeMixer::Route(const StepContext& step, ConstActs x, int32_t* expert,
                              float* weight) const {
   const int64_t rows = step.rows.num_rows();
-  ANABRANCH_ASSIGN_OR_RETURN(float* logits, step.workspace->Take(rows * spec_.experts));
-  ANABRANCH_ASSIGN_OR_RETURN(float* scores, step.workspace->Take(rows * spec_.experts));
+  ANABRANCH_ASSIGN_OR_RETURN(float* logits, step.workspace->TakeFloats(rows * spec_.experts));
+  ANABRANCH_ASSIGN_OR_RETURN(float* scores, step.workspace->TakeFloats(rows * spec_.experts));
   kernels::GemmParams gemm;
   gemm.m = rows;
   gemm.x = x;
@@ -81,7 +82,7 @@ absl::Status MoeMixer::Route(const StepContext& step, const float* x, int32_t* e
   gemm.w = router_.matrix();
   gemm.y = logits;
   gemm.y_stride = spec_.experts;
-  ANABRANCH_RETURN_IF_ERROR(kernels::Gemm(gemm, step.launch));
+  ANABRANCH_RETURN_IF_ERROR(step.kernels->gemm(gemm, step.launch));
   kernels::RouteParams params;
   params.kind = spec_.router;
   params.rows = rows;
@@ -96,11 +97,11 @@ absl::Status MoeMixer::Route(const StepContext& step, const float* x, int32_t* e
   params.scale = spec_.scale;
   params.expert = expert;
   params.weight = weight;
-  return kernels::Route(params, step.launch);
+  return step.kernels->route(params, step.launch);
 }
 
-absl::Status MoeMixer::RunExperts(const StepContext& step, const float* x, const int32_t* expert,
-                                  const float* weight, float* y) const {
+absl::Status MoeMixer::RunExperts(const StepContext& step, ConstActs x, const int32_t* expert,
+                                  const float* weight, Acts y) const {
   kernels::ExpertsParams params;
   params.rows = step.rows.num_rows();
   params.width = out_.front().out_features();
@@ -121,20 +122,20 @@ absl::Status MoeMixer::RunExperts(const StepContext& step, const float* x, const
   ANABRANCH_ASSIGN_OR_RETURN(params.slot, step.workspace->TakeInts(choices));
   ANABRANCH_ASSIGN_OR_RETURN(params.end, step.workspace->TakeInts(spec_.experts + 1));
   params.y = y;
-  return kernels::Experts(params, step.launch);
+  return step.kernels->experts(params, step.launch);
 }
 
-absl::Status MoeMixer::Run(const StepContext& step, const float* x, float* y) const {
+absl::Status MoeMixer::Run(const StepContext& step, ConstActs x, Acts y, bool add) const {
   const int64_t rows = step.rows.num_rows(), hidden = router_.in_features();
   ANABRANCH_ASSIGN_OR_RETURN(int32_t * expert, step.workspace->TakeInts(rows * spec_.chosen));
-  ANABRANCH_ASSIGN_OR_RETURN(float* weight, step.workspace->Take(rows * spec_.chosen));
+  ANABRANCH_ASSIGN_OR_RETURN(float* weight, step.workspace->TakeFloats(rows * spec_.chosen));
   ANABRANCH_RETURN_IF_ERROR(Route(step, x, expert, weight));
   if (spec_.latent == 0) return RunExperts(step, x, expert, weight, y);
-  ANABRANCH_ASSIGN_OR_RETURN(float* in, step.workspace->Take(rows * spec_.latent));
-  ANABRANCH_ASSIGN_OR_RETURN(float* out, step.workspace->Take(rows * spec_.latent));
-  ANABRANCH_RETURN_IF_ERROR(latent_in_.Run(rows, x, hidden, in, spec_.latent, step.launch));
+  ANABRANCH_ASSIGN_OR_RETURN(Acts in, step.workspace->Take(rows * spec_.latent));
+  ANABRANCH_ASSIGN_OR_RETURN(Acts out, step.workspace->Take(rows * spec_.latent));
+  ANABRANCH_RETURN_IF_ERROR(latent_in_.Run(rows, x, hidden, in, spec_.latent, step));
   ANABRANCH_RETURN_IF_ERROR(RunExperts(step, in, expert, weight, out));
-  return latent_out_.Run(rows, out, spec_.latent, y, hidden, step.launch);
+  return latent_out_.Run(rows, out, spec_.latent, y, hidden, step, add);
 }
 
 }  // namespace

@@ -26,8 +26,9 @@ absl::StatusOr<SingleSequence> SingleSequence::Create(Model& model, int64_t max_
     total += entry.bytes() * (entry.paged() ? pages : 1);
     total = (total + kAlignment - 1) / kAlignment * kAlignment;
   }
-  ANABRANCH_ASSIGN_OR_RETURN(sequence.memory_, Buffer::Allocate(total));
-  std::memset(sequence.memory_.data(), 0, total);
+  ANABRANCH_ASSIGN_OR_RETURN(sequence.memory_, model.device()->Allocate(total));
+  const auto memory = absl::MakeSpan(static_cast<uint8_t*>(sequence.memory_.data()), total);
+  ANABRANCH_RETURN_IF_ERROR(model.device()->Fill({memory}, 0));
   for (size_t i = 0; i < layout.entries.size(); ++i) {
     sequence.arrays_.base.push_back(static_cast<char*>(sequence.memory_.data()) + offsets[i]);
     sequence.arrays_.stride.push_back(layout.entries[i].num_elements());
@@ -61,8 +62,11 @@ absl::StatusOr<std::vector<float>> SingleSequence::Read(absl::Span<const int32_t
   return logits;
 }
 
-absl::Span<const uint8_t> SingleSequence::state_bytes() const {
-  return {static_cast<const uint8_t*>(memory_.data()), memory_.size()};
+absl::StatusOr<std::vector<uint8_t>> SingleSequence::state_bytes() const {
+  std::vector<uint8_t> bytes(memory_.size());
+  const CopyPart part{memory_.data(), bytes.data(), bytes.size()};
+  ANABRANCH_RETURN_IF_ERROR(model_->device()->Copy(CopyDirection::kToHost, {part}));
+  return bytes;
 }
 
 }  // namespace anabranch

@@ -22,8 +22,8 @@ class SingleSequence {
   absl::StatusOr<std::vector<float>> Read(absl::Span<const int32_t> tokens);
 
   int64_t position() const { return position_; }
-  // The bytes of all state, entry by entry (KV pages whole).
-  absl::Span<const uint8_t> state_bytes() const;
+  // A copy of all state, entry by entry (KV pages whole).
+  absl::StatusOr<std::vector<uint8_t>> state_bytes() const;
 
  private:
   explicit SingleSequence(Model& model) : model_(&model) {}

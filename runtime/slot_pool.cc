@@ -10,6 +10,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "runtime/tensor_memory.h"
 #include "statestore/base/status_macros.h"
 
 namespace anabranch {
@@ -97,16 +98,27 @@ class RefCounts {
   std::vector<int32_t> free_;
 };
 
-class HostSlotPool final : public SlotPool {
+// All items of one entry: an arena on the CPU, a buffer on other devices.
+struct Memory {
+  Arena arena;
+  Buffer buffer;
+  uint8_t* data() const {
+    return buffer.size() > 0 ? static_cast<uint8_t*>(buffer.data()) : arena.data();
+  }
+};
+
+class SlotPoolImpl final : public SlotPool {
  public:
-  HostSlotPool(const StateLayout& layout, const Options& options, std::vector<Arena> arenas)
+  SlotPoolImpl(const StateLayout& layout, const Options& options, std::shared_ptr<Device> device,
+               std::vector<Memory> memory)
       : layout_(layout),
         poison_(options.poison_released),
-        arenas_(std::move(arenas)),
+        device_(std::move(device)),
+        memory_(std::move(memory)),
         slots_(options.num_slots),
         pages_(layout.has_kv() ? options.num_kv_pages : 0) {
     for (size_t e = 0; e < layout_.entries.size(); ++e) {
-      arrays_.base.push_back(arenas_[e].data());
+      arrays_.base.push_back(memory_[e].data());
       arrays_.stride.push_back(layout_.entries[e].num_elements());
     }
   }
@@ -118,8 +130,10 @@ class HostSlotPool final : public SlotPool {
       if (slots_.num_free() == 0) return OutOf("slots", slots_.size());
       ref.slot = slots_.Take();
     }
-    FillSlot(ref.slot, 0);
-    return ref;
+    const absl::Status zeroed = FillSlot(ref.slot, 0);
+    if (zeroed.ok()) return ref;
+    Release(ref);
+    return zeroed;
   }
 
   SlotRef Share(const SlotRef& ref) override {
@@ -145,6 +159,7 @@ class HostSlotPool final : public SlotPool {
 
   absl::Status PrepareWrite(SlotRef& ref, int64_t new_tokens) override;
 
+  Device& device() override { return *device_; }
   const StateArrays& arrays() const override { return arrays_; }
   const StateLayout& layout() const override { return layout_; }
 
@@ -182,32 +197,34 @@ class HostSlotPool final : public SlotPool {
 
   absl::Span<uint8_t> Bytes(int entry, int32_t item) const {
     const size_t bytes = layout_.entries[entry].bytes();
-    return absl::MakeSpan(arenas_[entry].data() + bytes * item, bytes);
+    return absl::MakeSpan(memory_[entry].data() + bytes * item, bytes);
   }
 
-  void Fill(bool paged, int32_t item, int byte) const {
+  absl::Status Fill(bool paged, int32_t item, int byte) const {
+    std::vector<absl::Span<uint8_t>> blocks;
+    for (size_t e = 0; e < layout_.entries.size(); ++e) {
+      if (layout_.entries[e].paged() == paged) blocks.push_back(Bytes(e, item));
+    }
+    return device_->Fill(blocks, byte);
+  }
+  absl::Status FillSlot(int32_t slot, int byte) const { return Fill(false, slot, byte); }
+  absl::Status FillPage(int32_t page, int byte) const { return Fill(true, page, byte); }
+
+  // The first numerator / denominator of each entry.
+  absl::Status CopyItem(bool paged, int32_t from, int32_t to, int64_t numerator,
+                        int64_t denominator) const {
+    std::vector<CopyPart> parts;
     for (size_t e = 0; e < layout_.entries.size(); ++e) {
       if (layout_.entries[e].paged() != paged) continue;
-      const absl::Span<uint8_t> bytes = Bytes(e, item);
-      std::memset(bytes.data(), byte, bytes.size());
-    }
-  }
-  void FillSlot(int32_t slot, int byte) const { Fill(/*paged=*/false, slot, byte); }
-  void FillPage(int32_t page, int byte) const { Fill(/*paged=*/true, page, byte); }
-
-  void CopySlot(int32_t from, int32_t to) const {
-    for (size_t e = 0; e < layout_.entries.size(); ++e) {
-      if (layout_.entries[e].paged()) continue;
       const absl::Span<uint8_t> bytes = Bytes(e, to);
-      std::memcpy(bytes.data(), Bytes(e, from).data(), bytes.size());
+      parts.push_back({Bytes(e, from).data(), bytes.data(),
+                       bytes.size() / denominator * numerator});
     }
+    return device_->Copy(CopyDirection::kWithin, parts);
   }
-  void CopyPage(int32_t from, int32_t to, int64_t tokens) const {
-    for (size_t e = 0; e < layout_.entries.size(); ++e) {
-      if (!layout_.entries[e].paged()) continue;
-      const absl::Span<uint8_t> bytes = Bytes(e, to);
-      std::memcpy(bytes.data(), Bytes(e, from).data(), bytes.size() / kKvPageTokens * tokens);
-    }
+  absl::Status CopySlot(int32_t from, int32_t to) const { return CopyItem(false, from, to, 1, 1); }
+  absl::Status CopyPage(int32_t from, int32_t to, int64_t tokens) const {
+    return CopyItem(true, from, to, tokens, kKvPageTokens);
   }
 
   void DropSlot(int32_t slot) {
@@ -215,7 +232,7 @@ class HostSlotPool final : public SlotPool {
       absl::MutexLock lock(&mutex_);
       if (!slots_.Drop(slot)) return;
     }
-    if (poison_) FillSlot(slot, kPoisonByte);
+    if (poison_) (void)FillSlot(slot, kPoisonByte);
     absl::MutexLock lock(&mutex_);
     slots_.Free(slot);
   }
@@ -224,7 +241,7 @@ class HostSlotPool final : public SlotPool {
       absl::MutexLock lock(&mutex_);
       if (!pages_.Drop(page)) return;
     }
-    if (poison_) FillPage(page, kPoisonByte);
+    if (poison_) (void)FillPage(page, kPoisonByte);
     absl::MutexLock lock(&mutex_);
     pages_.Free(page);
   }
@@ -233,7 +250,8 @@ class HostSlotPool final : public SlotPool {
 
   const StateLayout layout_;
   const bool poison_;
-  const std::vector<Arena> arenas_;  // by entry
+  const std::shared_ptr<Device> device_;
+  const std::vector<Memory> memory_;  // by entry
   StateArrays arrays_;               // constant after construction
 
   // Guards the counts only. Payload is written without it: by its only holder, or before the item
@@ -244,7 +262,7 @@ class HostSlotPool final : public SlotPool {
 };
 
 // Takes everything a write needs, or nothing.
-absl::StatusOr<HostSlotPool::Taken> HostSlotPool::Take(const SlotRef& ref, size_t first_page,
+absl::StatusOr<SlotPoolImpl::Taken> SlotPoolImpl::Take(const SlotRef& ref, size_t first_page,
                                                        size_t num_pages) {
   Taken taken;
   std::vector<size_t> indexes;
@@ -261,7 +279,7 @@ absl::StatusOr<HostSlotPool::Taken> HostSlotPool::Take(const SlotRef& ref, size_
   return taken;
 }
 
-absl::Status HostSlotPool::PrepareWrite(SlotRef& ref, int64_t new_tokens) {
+absl::Status SlotPoolImpl::PrepareWrite(SlotRef& ref, int64_t new_tokens) {
   if (ref.slot < 0 || new_tokens < 0 ||
       new_tokens > std::numeric_limits<int64_t>::max() - ref.position - kKvPageTokens) {
     return absl::InvalidArgumentError("PrepareWrite needs a held slot and a token count");
@@ -271,39 +289,49 @@ absl::Status HostSlotPool::PrepareWrite(SlotRef& ref, int64_t new_tokens) {
   const size_t num_pages = kv ? PagesFor(ref.position + new_tokens) : 0;
   ANABRANCH_ASSIGN_OR_RETURN(const Taken taken, Take(ref, first_page, num_pages));
   // The old ones are dropped only after the copy: until then nobody else may write them in place.
+  absl::Status status;
   if (taken.slot >= 0) {
-    CopySlot(ref.slot, taken.slot);
+    status = CopySlot(ref.slot, taken.slot);
     DropSlot(std::exchange(ref.slot, taken.slot));
   }
   const int64_t partly = ref.position % kKvPageTokens;
   for (const auto& [index, page] : taken.pages) {
-    FillPage(page, 0);
+    if (status.ok()) status = FillPage(page, 0);
     if (index >= ref.pages.size()) {
       ref.pages.push_back(page);
       continue;
     }
-    if (index == first_page) CopyPage(ref.pages[index], page, partly);
+    if (index == first_page && status.ok()) status = CopyPage(ref.pages[index], page, partly);
     DropPage(std::exchange(ref.pages[index], page));
   }
-  return absl::OkStatus();
+  return status;
 }
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<SlotPool>> SlotPool::Create(const StateLayout& layout,
-                                                           const Options& options) {
+                                                           const Options& options,
+                                                           std::shared_ptr<Device> device) {
   if (options.num_slots < 1) return absl::InvalidArgumentError("num_slots must be at least 1");
   if (layout.has_kv() && options.num_kv_pages < 1) {
     return absl::InvalidArgumentError("num_kv_pages must be at least 1 for a model with attention");
   }
-  std::vector<Arena> arenas;
+  if (device == nullptr) {
+    ANABRANCH_ASSIGN_OR_RETURN(device, Device::Open("cpu", /*num_threads=*/0));
+  }
+  std::vector<Memory> memory;
   for (const StateEntry& entry : layout.entries) {
     const int32_t count = entry.paged() ? options.num_kv_pages : options.num_slots;
     ANABRANCH_ASSIGN_OR_RETURN(const size_t bytes, CheckedBytes(entry, count));
-    ANABRANCH_ASSIGN_OR_RETURN(Arena arena, Arena::Reserve(bytes));
-    arenas.push_back(std::move(arena));
+    Memory items;
+    if (device->in_host_memory()) {
+      ANABRANCH_ASSIGN_OR_RETURN(items.arena, Arena::Reserve(bytes));
+    } else {
+      ANABRANCH_ASSIGN_OR_RETURN(items.buffer, device->Allocate(bytes));
+    }
+    memory.push_back(std::move(items));
   }
-  return std::make_unique<HostSlotPool>(layout, options, std::move(arenas));
+  return std::make_unique<SlotPoolImpl>(layout, options, std::move(device), std::move(memory));
 }
 
 }  // namespace anabranch

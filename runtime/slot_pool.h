@@ -14,6 +14,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "runtime/device.h"
 #include "runtime/state_layout.h"
 
 namespace anabranch {
@@ -41,10 +42,12 @@ class SlotPool {
     size_t slot_bytes = 0, page_bytes = 0;
   };
 
-  // Reserves memory for all; the system commits it when a slot or page is first used.
-  // INVALID_ARGUMENT for a layout or option out of range, RESOURCE_EXHAUSTED without memory.
+  // Reserves memory for all on `device` (null: the CPU, where the system commits it when a slot or
+  // page is first used). INVALID_ARGUMENT for a layout or option out of range, RESOURCE_EXHAUSTED
+  // without memory.
   static absl::StatusOr<std::unique_ptr<SlotPool>> Create(const StateLayout& layout,
-                                                          const Options& options);
+                                                          const Options& options,
+                                                          std::shared_ptr<Device> device = nullptr);
   virtual ~SlotPool() = default;
 
   // An empty, zeroed slot. RESOURCE_EXHAUSTED when all are in use (never evicts by itself).
@@ -57,12 +60,13 @@ class SlotPool {
   // RESOURCE_EXHAUSTED leaves `ref` as it was. The caller moves ref.position after writing.
   virtual absl::Status PrepareWrite(SlotRef& ref, int64_t new_tokens) = 0;
 
+  virtual Device& device() = 0;
   virtual const StateArrays& arrays() const = 0;
   virtual const StateLayout& layout() const = 0;
   virtual Usage usage() const = 0;
 
-  // The bytes of one entry of one sequence, for capture and restore: entry e of slot, or of page p
-  // of the sequence.
+  // Where one entry of one sequence lies in the device's memory, for capture and restore: entry e of
+  // slot, or of page p of the sequence. Device::Copy reads and writes it.
   virtual absl::Span<uint8_t> SlotBytes(const SlotRef& ref, int entry) = 0;
   virtual absl::Span<uint8_t> PageBytes(const SlotRef& ref, int entry, int page_index) = 0;
 };

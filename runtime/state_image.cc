@@ -96,11 +96,7 @@ absl::Status CheckStorable(const StateLayout& layout) {
 }
 
 // False if a value is not exact: the upper half of a float32 is its bfloat16.
-bool StoreEntry(const StateEntry& entry, absl::Span<const uint8_t> from, char* to) {
-  if (!NarrowsToBFloat16(entry)) {
-    std::memcpy(to, from.data(), from.size());
-    return true;
-  }
+bool Narrow(absl::Span<const uint8_t> from, char* to) {
   uint32_t lost = 0;
   for (size_t i = 0; i < from.size() / 4; ++i) {
     uint32_t bits;
@@ -112,17 +108,39 @@ bool StoreEntry(const StateEntry& entry, absl::Span<const uint8_t> from, char* t
   return lost == 0;
 }
 
-void LoadEntry(const StateEntry& entry, const char* from, absl::Span<uint8_t> to) {
-  if (!NarrowsToBFloat16(entry)) {
-    std::memcpy(to.data(), from, to.size());
-    return;
-  }
+void Widen(const char* from, absl::Span<uint8_t> to) {
   for (size_t i = 0; i < to.size() / 4; ++i) {
     uint16_t half;
     std::memcpy(&half, from + 2 * i, 2);
     const uint32_t bits = uint32_t{half} << 16;
     std::memcpy(to.data() + 4 * i, &bits, 4);
   }
+}
+
+// Copies between a slot and a payload are made in one go. Entries that are stored narrower pass
+// through `wide`.
+struct SlotCopy {
+  std::vector<CopyPart> parts;  // slot, and then its place in host memory
+  std::vector<std::vector<uint8_t>> wide;
+};
+
+// `payload` has the bytes of `table`.
+SlotCopy PlanSlotCopy(SlotPool& pool, const SlotRef& ref, absl::Span<const StateSegment> table,
+                      char* payload) {
+  SlotCopy copy;
+  const std::vector<StateEntry>& entries = pool.layout().entries;
+  size_t segment = 0;
+  for (size_t e = 0; e < entries.size(); ++e) {
+    if (entries[e].paged()) continue;
+    const absl::Span<uint8_t> slot = pool.SlotBytes(ref, e);
+    void* host = payload + table[segment++].offset;
+    if (NarrowsToBFloat16(entries[e])) {
+      copy.wide.emplace_back(slot.size());
+      host = copy.wide.back().data();
+    }
+    copy.parts.push_back({slot.data(), host, slot.size()});
+  }
+  return copy;
 }
 
 uint64_t BlockBytes(const StateLayout& layout, int64_t tokens) {
@@ -150,10 +168,12 @@ absl::Status CaptureBlocks(SlotPool& pool, const SlotRef& ref, StateImage& image
     block.tokens = std::min<int64_t>(ref.position - start, kKvPageTokens);
     block.bytes = BlockBytes(pool.layout(), block.tokens);
     std::string bytes(block.bytes, '\0');
+    std::vector<CopyPart> parts;
     ForBlockParts(pool, ref, start / kKvPageTokens, block.tokens,
                   [&](absl::Span<uint8_t> part, uint64_t offset) {
-                    std::memcpy(bytes.data() + offset, part.data(), part.size());
+                    parts.push_back({part.data(), bytes.data() + offset, part.size()});
                   });
+    ANABRANCH_RETURN_IF_ERROR(pool.device().Copy(CopyDirection::kToHost, parts));
     ANABRANCH_ASSIGN_OR_RETURN(block.hash, Sha256Hex(bytes));
     image.header.kv_blocks.push_back(std::move(block));
     image.kv_blocks.push_back(std::move(bytes));
@@ -170,13 +190,15 @@ void SumSegments(StateImage& image) {
 
 absl::Status CapturePayload(SlotPool& pool, const SlotRef& ref, absl::Span<const float> last_logits,
                             StateImage& image) {
-  const std::vector<StateEntry>& entries = pool.layout().entries;
   std::vector<StateSegment>& table = image.header.segments;
   if (!table.empty()) image.payload.resize(table.back().offset + table.back().bytes);
+  const SlotCopy copy = PlanSlotCopy(pool, ref, table, image.payload.data());
+  ANABRANCH_RETURN_IF_ERROR(pool.device().Copy(CopyDirection::kToHost, copy.parts));
   auto segment = table.begin();
-  for (size_t e = 0; e < entries.size(); ++e) {
-    if (entries[e].paged()) continue;
-    if (!StoreEntry(entries[e], pool.SlotBytes(ref, e), image.payload.data() + segment->offset)) {
+  auto wide = copy.wide.begin();
+  for (const StateEntry& entry : pool.layout().entries) {
+    if (entry.paged()) continue;
+    if (NarrowsToBFloat16(entry) && !Narrow(*wide++, image.payload.data() + segment->offset)) {
       return absl::InternalError(
           absl::StrCat(Name(*segment), " holds values that are not exact bfloat16"));
     }
@@ -279,20 +301,28 @@ absl::StatusOr<std::vector<float>> LoadLastLogits(const StateImage& image) {
   return logits;
 }
 
-void LoadState(SlotPool& pool, const StateImage& image, const SlotRef& ref) {
-  const std::vector<StateEntry>& entries = pool.layout().entries;
+absl::Status LoadState(SlotPool& pool, const StateImage& image, const SlotRef& ref) {
+  // The plan has places to write to for captures; here they are only read.
+  SlotCopy copy = PlanSlotCopy(pool, ref, image.header.segments,
+                               const_cast<char*>(image.payload.data()));
   auto segment = image.header.segments.begin();
-  for (size_t e = 0; e < entries.size(); ++e) {
-    if (entries[e].paged()) continue;
-    LoadEntry(entries[e], image.payload.data() + segment->offset, pool.SlotBytes(ref, e));
+  auto wide = copy.wide.begin();
+  for (const StateEntry& entry : pool.layout().entries) {
+    if (entry.paged()) continue;
+    if (NarrowsToBFloat16(entry)) {
+      Widen(image.payload.data() + segment->offset, absl::MakeSpan(*wide++));
+    }
     ++segment;
   }
+  for (CopyPart& part : copy.parts) part = {part.to, const_cast<void*>(part.from), part.bytes};
   for (size_t b = 0; b < image.kv_blocks.size(); ++b) {
     ForBlockParts(pool, ref, b, image.header.kv_blocks[b].tokens,
                   [&](absl::Span<uint8_t> part, uint64_t offset) {
-                    std::memcpy(part.data(), image.kv_blocks[b].data() + offset, part.size());
+                    copy.parts.push_back(
+                        {image.kv_blocks[b].data() + offset, part.data(), part.size()});
                   });
   }
+  return pool.device().Copy(CopyDirection::kToDevice, copy.parts);
 }
 
 }  // namespace
@@ -357,12 +387,12 @@ absl::StatusOr<RestoredState> RestoreState(SlotPool& pool, const StateImage& ima
   RestoredState restored;
   ANABRANCH_ASSIGN_OR_RETURN(restored.last_logits, LoadLastLogits(image));
   ANABRANCH_ASSIGN_OR_RETURN(restored.ref, pool.Acquire());
-  const absl::Status room = pool.PrepareWrite(restored.ref, image.header.token_count);
-  if (!room.ok()) {
+  absl::Status status = pool.PrepareWrite(restored.ref, image.header.token_count);
+  if (status.ok()) status = LoadState(pool, image, restored.ref);
+  if (!status.ok()) {
     pool.Release(restored.ref);
-    return room;
+    return status;
   }
-  LoadState(pool, image, restored.ref);
   restored.ref.position = image.header.token_count;
   return restored;
 }

@@ -13,12 +13,11 @@
 #include "absl/types/span.h"
 #include "runtime/slot_pool.h"
 #include "runtime/state_layout.h"
+#include "statestore/base/state_codec.h"
 
 namespace anabranch {
 
 inline constexpr uint32_t kStateFormatVersion = 2;
-
-enum class StateCodec : uint8_t { kExact = 0 };
 
 inline constexpr int32_t kLastLogitsLayer = -1;
 

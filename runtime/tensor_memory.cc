@@ -16,7 +16,8 @@
 namespace anabranch {
 namespace {
 
-constexpr size_t kAlignment = 64;  // of every block handed out; LibTorch's CPU allocator gives it
+// Distance of blocks handed out is a multiple of this; the first one is as the allocator aligns it.
+constexpr int64_t kAlignment = 256;
 
 }  // namespace
 
@@ -37,39 +38,45 @@ absl::StatusOr<Buffer> Buffer::Allocate(size_t bytes) {
   return buffer;
 }
 
-absl::StatusOr<float*> Workspace::Take(int64_t floats) {
-  if (floats < 0 || floats > std::numeric_limits<int64_t>::max() / 8) {
-    return absl::ResourceExhaustedError(absl::StrCat("cannot allocate ", floats, " floats"));
+absl::StatusOr<void*> Workspace::TakeBytes(int64_t count, int64_t size) {
+  int64_t bytes = 0;
+  if (count < 0 || __builtin_mul_overflow(count, size, &bytes) ||
+      __builtin_add_overflow(bytes, kAlignment - 1, &bytes)) {
+    return absl::ResourceExhaustedError(absl::StrCat("cannot allocate ", count, " elements"));
   }
-  const size_t bytes =
-      (static_cast<size_t>(floats) * sizeof(float) + kAlignment - 1) / kAlignment * kAlignment;
+  const size_t rounded = static_cast<size_t>(bytes) / kAlignment * kAlignment;
   const size_t begin = used_;
-  if (begin + bytes <= block_.size()) {
-    used_ += bytes;
-    high_water_ = std::max(high_water_, used_);
-    return reinterpret_cast<float*>(static_cast<char*>(block_.data()) + begin);
-  }
-  ANABRANCH_ASSIGN_OR_RETURN(Buffer extra, Buffer::Allocate(bytes));
-  used_ += bytes;
+  used_ += rounded;
   high_water_ = std::max(high_water_, used_);
+  if (used_ <= block_.size()) return static_cast<char*>(block_.data()) + begin;
+  ANABRANCH_ASSIGN_OR_RETURN(Buffer extra, device_->Allocate(rounded));
   overflow_.push_back(extra);
-  return extra.floats();
+  return extra.data();
+}
+
+absl::StatusOr<kernels::Acts> Workspace::Take(int64_t elements) {
+  ANABRANCH_ASSIGN_OR_RETURN(void* memory,
+                             TakeBytes(elements, kernels::ElementBytes(activations_)));
+  return kernels::Acts(memory, activations_);
+}
+
+absl::StatusOr<float*> Workspace::TakeFloats(int64_t count) {
+  ANABRANCH_ASSIGN_OR_RETURN(void* memory, TakeBytes(count, sizeof(float)));
+  return static_cast<float*>(memory);
 }
 
 absl::StatusOr<int32_t*> Workspace::TakeInts(int64_t count) {
-  static_assert(sizeof(int32_t) == sizeof(float));
-  ANABRANCH_ASSIGN_OR_RETURN(float* memory, Take(count));
-  return reinterpret_cast<int32_t*>(memory);
+  ANABRANCH_ASSIGN_OR_RETURN(void* memory, TakeBytes(count, sizeof(int32_t)));
+  return static_cast<int32_t*>(memory);
 }
 
-absl::Status Workspace::Reset() {
+absl::StatusOr<bool> Workspace::Reset() {
   used_ = 0;
   overflow_.clear();
-  if (high_water_ > block_.size()) {
-    block_ = Buffer();
-    ANABRANCH_ASSIGN_OR_RETURN(block_, Buffer::Allocate(high_water_));
-  }
-  return absl::OkStatus();
+  if (high_water_ <= block_.size()) return false;
+  block_ = Buffer();
+  ANABRANCH_ASSIGN_OR_RETURN(block_, device_->Allocate(high_water_));
+  return true;
 }
 
 void TorchParallel::For(int64_t n, int64_t grain,

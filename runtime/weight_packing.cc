@@ -1,6 +1,7 @@
 #include "runtime/weight_packing.h"
 
 #include <algorithm>
+#include <cstring>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -23,10 +24,11 @@ int64_t BlockRows(int64_t columns) {
 // Collects rows and packs them when there is a block of them.
 class BlockPacker {
  public:
-  BlockPacker(int64_t columns, kernels::DType dtype, void* packed)
+  BlockPacker(int64_t columns, kernels::DType dtype, MatrixLayout layout, void* packed)
       : columns_(columns),
         block_rows_(BlockRows(columns)),
         dtype_(dtype),
+        layout_(layout),
         packed_(static_cast<char*>(packed)) {}
 
   float* NextRow() {
@@ -45,14 +47,20 @@ class BlockPacker {
       ToBFloat16(block_.data(), rows_ * columns_, halves_.data());
       source = halves_.data();
     }
-    kernels::PackMatrix(dtype_, source, rows_, columns_, packed_);
-    packed_ += kernels::PackedBytes(dtype_, rows_, columns_);
+    const size_t bytes = MatrixBytes(layout_, dtype_, rows_, columns_);
+    if (layout_ == MatrixLayout::kPanels) {
+      kernels::PackMatrix(dtype_, source, rows_, columns_, packed_);
+    } else {
+      std::memcpy(packed_, source, bytes);
+    }
+    packed_ += bytes;
     rows_ = 0;
   }
 
  private:
   const int64_t columns_, block_rows_;
   const kernels::DType dtype_;
+  const MatrixLayout layout_;
   char* packed_;  // of the next block
   int64_t rows_ = 0;
   std::vector<float> block_;
@@ -61,6 +69,15 @@ class BlockPacker {
 
 }  // namespace
 
+size_t MatrixBytes(MatrixLayout layout, kernels::DType dtype, int64_t rows, int64_t columns) {
+  if (layout == MatrixLayout::kPanels) return kernels::PackedBytes(dtype, rows, columns);
+  return static_cast<size_t>(rows * columns * kernels::ElementBytes(dtype));
+}
+
+absl::Status NotFinite(absl::string_view name) {
+  return absl::DataLossError(absl::StrCat("tensor '", name, "' has NaN or infinite values"));
+}
+
 absl::Status ReadElements(absl::string_view name, const TensorView& tensor, int64_t begin,
                           int64_t count, kernels::DType dtype, float* out) {
   const size_t element = TensorDTypeBytes(tensor.dtype);
@@ -68,12 +85,13 @@ absl::Status ReadElements(absl::string_view name, const TensorView& tensor, int6
   ANABRANCH_RETURN_IF_ERROR(ToFloats(part, out));
   if (dtype == kernels::DType::kBFloat16) RoundToBFloat16(out, count);
   if (AllFinite(out, count)) return absl::OkStatus();
-  return absl::DataLossError(absl::StrCat("tensor '", name, "' has NaN or infinite values"));
+  return NotFinite(name);
 }
 
 absl::Status PackRows(absl::Span<const StoredRows> parts, int64_t columns, kernels::DType dtype,
-                      absl::FunctionRef<void(int64_t bytes)> done, void* packed) {
-  BlockPacker packer(columns, dtype, packed);
+                      MatrixLayout layout, absl::FunctionRef<void(int64_t bytes)> done,
+                      void* packed) {
+  BlockPacker packer(columns, dtype, layout, packed);
   for (const StoredRows& part : parts) {
     const auto row_bytes = static_cast<int64_t>(columns * TensorDTypeBytes(part.tensor->dtype));
     for (int64_t row = 0; row < part.count; ++row) {

@@ -1,4 +1,4 @@
-// Stored matrices into the packed form of kernels/gemm.h, a block of rows at a time: a model loads
+// Stored matrices into the form that kernels read, a block of rows at a time: a model loads
 // with little more memory than it keeps.
 #pragma once
 
@@ -21,11 +21,20 @@ struct StoredRows {
   int64_t first = 0, step = 1, count = 0;
 };
 
-// The parts one below the other, each row `columns` wide, in `packed` of
-// kernels::PackedBytes(dtype, rows of all, columns) bytes. `done(bytes)` is called as bytes of the
+// How the kernels of a device want matrices: the panels of kernels/gemm.h on the CPU, rows as they
+// are stored on others.
+enum class MatrixLayout : uint8_t { kPanels, kRowMajor };
+size_t MatrixBytes(MatrixLayout layout, kernels::DType dtype, int64_t rows, int64_t columns);
+
+// The parts one below the other, each row `columns` wide, in `packed` of MatrixBytes(layout, dtype,
+// rows of all, columns) bytes of host memory. `done(bytes)` is called as bytes of the
 // files have been used. DATA_LOSS names a tensor with NaN or infinite values.
 absl::Status PackRows(absl::Span<const StoredRows> parts, int64_t columns, kernels::DType dtype,
-                      absl::FunctionRef<void(int64_t bytes)> done, void* packed);
+                      MatrixLayout layout, absl::FunctionRef<void(int64_t bytes)> done,
+                      void* packed);
+
+// DATA_LOSS that names the tensor.
+absl::Status NotFinite(absl::string_view name);
 
 // Converts `count` stored elements from `begin` on, rounded as `dtype` computes.
 absl::Status ReadElements(absl::string_view name, const TensorView& tensor, int64_t begin,

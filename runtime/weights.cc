@@ -16,10 +16,6 @@ namespace {
 constexpr int64_t kTableBlock = 1 << 20;    // elements
 constexpr int64_t kReportBytes = 16 << 20;  // between two reports of progress
 
-size_t ElementBytes(kernels::DType dtype) {
-  return dtype == kernels::DType::kFloat32 ? sizeof(float) : sizeof(uint16_t);
-}
-
 // Whether looking rows up in the file's bytes gives what looking them up in a converted copy would.
 bool UsableAsStored(const TensorView& tensor, kernels::DType dtype) {
   const bool aligned =
@@ -28,10 +24,17 @@ bool UsableAsStored(const TensorView& tensor, kernels::DType dtype) {
                      (tensor.dtype == TensorDType::kF32 && dtype == kernels::DType::kFloat32));
 }
 
+// Whether the file's bytes are what kernels of the compute dtype read, row after row.
+bool StoredAsComputed(const StoredRows& part, kernels::DType dtype) {
+  const TensorDType same =
+      dtype == kernels::DType::kFloat32 ? TensorDType::kF32 : TensorDType::kBF16;
+  return part.step == 1 && part.tensor->dtype == same;
+}
+
 }  // namespace
 
-absl::Status Linear::Run(int64_t rows, const float* x, int64_t x_stride, float* y, int64_t y_stride,
-                         const kernels::Launch& launch) const {
+absl::Status Linear::Run(int64_t rows, kernels::ConstActs x, int64_t x_stride, kernels::Acts y,
+                         int64_t y_stride, const StepContext& step, bool add) const {
   kernels::GemmParams params;
   params.m = rows;
   params.x = x;
@@ -40,27 +43,31 @@ absl::Status Linear::Run(int64_t rows, const float* x, int64_t x_stride, float* 
   params.bias = bias_.floats();
   params.y = y;
   params.y_stride = y_stride;
-  ANABRANCH_RETURN_IF_ERROR(kernels::Gemm(params, launch));
+  params.accumulate = add;
+  ANABRANCH_RETURN_IF_ERROR(step.kernels->gemm(params, step.launch));
   if (scale_.size() == 0) return absl::OkStatus();
+  if (add) return absl::InternalError("scaled sections cannot be added");
   kernels::ScaleParams scale;
   scale.rows = rows;
   scale.width = out_features();
   scale.x = scale.y = y;
   scale.x_stride = scale.y_stride = y_stride;
   scale.columns = scale_.floats();
-  return kernels::Scale(scale, launch);
+  return step.kernels->scale(scale, step.launch);
 }
 
-absl::Status Linear::ScaleSections(absl::Span<const std::pair<int64_t, float>> sections) {
+absl::Status Linear::ScaleSections(absl::Span<const std::pair<int64_t, float>> sections,
+                                   WeightReader& weights) {
   if (std::all_of(sections.begin(), sections.end(), [](auto s) { return s.second == 1; })) {
     return absl::OkStatus();
   }
-  ANABRANCH_ASSIGN_OR_RETURN(scale_, Buffer::Allocate(out_features() * sizeof(float)));
-  float* at = scale_.floats();
+  ANABRANCH_ASSIGN_OR_RETURN(const Buffer scale, Buffer::Allocate(out_features() * sizeof(float)));
+  float* at = scale.floats();
   for (const auto& [width, factor] : sections) at = std::fill_n(at, width, factor);
-  if (at != scale_.floats() + out_features()) {
+  if (at != scale.floats() + out_features()) {
     return absl::InternalError("sections do not cover the outputs of a linear layer");
   }
+  ANABRANCH_ASSIGN_OR_RETURN(scale_, weights.Place(scale));
   return absl::OkStatus();
 }
 
@@ -73,8 +80,9 @@ absl::StatusOr<const TensorView*> WeightReader::Checked(const std::string& name,
   return tensor;
 }
 
-WeightReader::WeightReader(const TensorFile& file, kernels::DType dtype, LoadProgressFn progress)
-    : file_(file), dtype_(dtype), progress_(std::move(progress)) {
+WeightReader::WeightReader(const TensorFile& file, kernels::DType dtype,
+                           std::shared_ptr<Device> device, LoadProgressFn progress)
+    : file_(file), dtype_(dtype), device_(std::move(device)), progress_(std::move(progress)) {
   done_.phase = "reading weights";
   for (const auto& mapped : file.files()) {
     done_.total += static_cast<int64_t>(mapped->bytes().size());
@@ -100,7 +108,45 @@ absl::Status WeightReader::Convert(const std::string& name, float* out) {
   return ReadElements(name, *tensor, 0, tensor->num_elements(), kernels::DType::kFloat32, out);
 }
 
+absl::StatusOr<Buffer> WeightReader::Place(const Buffer& host) {
+  if (device_->in_host_memory()) return host;
+  ANABRANCH_ASSIGN_OR_RETURN(Buffer placed, device_->Allocate(host.size()));
+  const CopyPart part{host.data(), placed.data(), host.size()};
+  ANABRANCH_RETURN_IF_ERROR(device_->Copy(CopyDirection::kToDevice, {part}));
+  return placed;
+}
+
+absl::StatusOr<Buffer> WeightReader::PlaceStored(absl::Span<const StoredRows> parts) {
+  std::vector<CopyPart> copies;
+  size_t bytes = 0;
+  for (const StoredRows& part : parts) {
+    const TensorView& tensor = *part.tensor;
+    const size_t row_bytes = tensor.bytes.size() / std::max<int64_t>(1, tensor.num_elements()) *
+                             static_cast<size_t>(tensor.shape.back());
+    const TensorView rows{
+        tensor.dtype, {}, tensor.bytes.subspan(part.first * row_bytes, part.count * row_bytes)};
+    if (!AllFinite(rows)) return NotFinite(part.name);
+    copies.push_back({rows.bytes.data(), nullptr, rows.bytes.size()});
+    bytes += rows.bytes.size();
+  }
+  bytes_ += bytes;
+  ANABRANCH_ASSIGN_OR_RETURN(Buffer placed, device_->Allocate(bytes));
+  auto* to = static_cast<char*>(placed.data());
+  for (CopyPart& copy : copies) {
+    copy.to = to;
+    to += copy.bytes;
+  }
+  ANABRANCH_RETURN_IF_ERROR(device_->Copy(CopyDirection::kToDevice, copies));
+  Report(static_cast<int64_t>(bytes));
+  return placed;
+}
+
 absl::StatusOr<Buffer> WeightReader::ReadFloats(const std::string& name) {
+  ANABRANCH_ASSIGN_OR_RETURN(const Buffer host, ReadHostFloats(name));
+  return Place(host);
+}
+
+absl::StatusOr<Buffer> WeightReader::ReadHostFloats(const std::string& name) {
   ANABRANCH_ASSIGN_OR_RETURN(const TensorView* tensor, Checked(name));
   ANABRANCH_ASSIGN_OR_RETURN(Buffer values, Keep(tensor->num_elements() * sizeof(float)));
   ANABRANCH_RETURN_IF_ERROR(Convert(name, values.floats()));
@@ -108,7 +154,7 @@ absl::StatusOr<Buffer> WeightReader::ReadFloats(const std::string& name) {
 }
 
 absl::StatusOr<Buffer> WeightReader::ReadConvolution(const std::string& name) {
-  ANABRANCH_ASSIGN_OR_RETURN(const Buffer rows, ReadFloats(name));
+  ANABRANCH_ASSIGN_OR_RETURN(const Buffer rows, ReadHostFloats(name));
   const std::vector<int64_t>& shape = file_.Find(name)->shape;
   const int64_t channels = shape[0], width = shape[2];
   ANABRANCH_ASSIGN_OR_RETURN(Buffer columns, Buffer::Allocate(rows.size()));
@@ -117,15 +163,22 @@ absl::StatusOr<Buffer> WeightReader::ReadConvolution(const std::string& name) {
       columns.floats()[j * channels + c] = rows.floats()[c * width + j];
     }
   }
-  return columns;
+  return Place(columns);
 }
 
 absl::StatusOr<Table> WeightReader::ReadTable(const std::string& name) {
   ANABRANCH_ASSIGN_OR_RETURN(const TensorView* tensor, Checked(name));
   Table table;
-  const bool mapped = UsableAsStored(*tensor, dtype_);
+  const StoredRows all{name, tensor, 0, 1, tensor->shape.front()};
+  if (!device_->in_host_memory() && StoredAsComputed(all, dtype_)) {
+    ANABRANCH_ASSIGN_OR_RETURN(table.copy_, PlaceStored({all}));
+    table.data_ = table.copy_.data();
+    table.dtype_ = dtype_;
+    return table;
+  }
+  const bool mapped = device_->in_host_memory() && UsableAsStored(*tensor, dtype_);
   table.dtype_ = mapped && tensor->dtype == TensorDType::kBF16 ? kernels::DType::kBFloat16 : dtype_;
-  const size_t element = ElementBytes(dtype_);
+  const size_t element = kernels::ElementBytes(dtype_);
   if (mapped) {
     table.data_ = tensor->bytes.data();
   } else {
@@ -146,16 +199,30 @@ absl::StatusOr<Table> WeightReader::ReadTable(const std::string& name) {
       ToBFloat16(block.data(), count, reinterpret_cast<uint16_t*>(to));
     }
   }
+  if (!device_->in_host_memory()) {
+    ANABRANCH_ASSIGN_OR_RETURN(table.copy_, Place(table.copy_));
+    table.data_ = table.copy_.data();
+  }
   return table;
 }
 
 absl::StatusOr<Linear> WeightReader::Pack(absl::Span<const StoredRows> parts, int64_t columns) {
   int64_t rows = 0;
   for (const StoredRows& part : parts) rows += part.count;
+  const bool on_host = device_->in_host_memory();
+  const MatrixLayout layout = on_host ? MatrixLayout::kPanels : MatrixLayout::kRowMajor;
   Linear linear;
-  ANABRANCH_ASSIGN_OR_RETURN(linear.packed_, Keep(kernels::PackedBytes(dtype_, rows, columns)));
+  const auto direct = [this](const StoredRows& part) { return StoredAsComputed(part, dtype_); };
+  if (!on_host && std::all_of(parts.begin(), parts.end(), direct)) {
+    ANABRANCH_ASSIGN_OR_RETURN(linear.packed_, PlaceStored(parts));
+    linear.weight_ = {linear.packed_.data(), dtype_, rows, columns};
+    return linear;
+  }
+  ANABRANCH_ASSIGN_OR_RETURN(linear.packed_, Keep(MatrixBytes(layout, dtype_, rows, columns)));
   ANABRANCH_RETURN_IF_ERROR(PackRows(
-      parts, columns, dtype_, [this](int64_t bytes) { Report(bytes); }, linear.packed_.data()));
+      parts, columns, dtype_, layout, [this](int64_t bytes) { Report(bytes); },
+      linear.packed_.data()));
+  ANABRANCH_ASSIGN_OR_RETURN(linear.packed_, Place(linear.packed_));
   linear.weight_ = {linear.packed_.data(), dtype_, rows, columns};
   return linear;
 }
@@ -175,6 +242,7 @@ absl::StatusOr<Linear> WeightReader::ReadLinear(absl::Span<const std::string> na
     for (size_t i = 0; i < names.size(); at += parts[i++].count) {
       ANABRANCH_RETURN_IF_ERROR(Convert(names[i] + ".bias", at));
     }
+    ANABRANCH_ASSIGN_OR_RETURN(linear.bias_, Place(linear.bias_));
   }
   linears_.emplace(key, linear);
   return linear;
@@ -187,11 +255,12 @@ absl::StatusOr<Linear> WeightReader::ReadAlternating(const std::string& name, bo
                               {name + ".weight", tensor, 1, 2, half}};
   ANABRANCH_ASSIGN_OR_RETURN(Linear linear, Pack(parts, tensor->shape[1]));
   if (!bias) return linear;
-  ANABRANCH_ASSIGN_OR_RETURN(const Buffer stored_bias, ReadFloats(name + ".bias"));
+  ANABRANCH_ASSIGN_OR_RETURN(const Buffer stored_bias, ReadHostFloats(name + ".bias"));
   ANABRANCH_ASSIGN_OR_RETURN(linear.bias_, Buffer::Allocate(stored_bias.size()));
   for (int64_t row = 0; row < rows; ++row) {
     linear.bias_.floats()[row % 2 * (rows - half) + row / 2] = stored_bias.floats()[row];
   }
+  ANABRANCH_ASSIGN_OR_RETURN(linear.bias_, Place(linear.bias_));
   return linear;
 }
 
@@ -217,7 +286,7 @@ uint64_t EstimateWeightBytes(const TensorFile& file, kernels::DType dtype,
     const bool embedding = table != nullptr && table->bytes.data() == tensor.bytes.data();
     if (model.tied_head && name == model.head_name && !embedding) continue;
     if (embedding && !UsableAsStored(tensor, dtype)) {
-      bytes += tensor.num_elements() * ElementBytes(dtype);
+      bytes += tensor.num_elements() * kernels::ElementBytes(dtype);
     }
     if (embedding && !model.tied_head) continue;
     // Matrices are packed, and so are stacks of them; [channels, 1, width] and vectors are floats.

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -14,7 +15,9 @@
 #include "absl/types/span.h"
 #include "kernels/gemm.h"
 #include "runtime/load_progress.h"
+#include "runtime/device.h"
 #include "runtime/model_description.h"
+#include "runtime/step_context.h"
 #include "runtime/tensor_file.h"
 #include "runtime/tensor_memory.h"
 #include "runtime/weight_packing.h"
@@ -27,20 +30,27 @@ struct ExpectedTensor {
   std::vector<int64_t> shape;
 };
 
+// All tensors of a described model.
+std::vector<ExpectedTensor> ExpectedTensors(const ModelDescription& model);
+
 // Compares a folder's tensors with a description before anything is allocated, and settles what
 // depends on the file: other names of tensors, and tying where there is no head.
 // INVALID_ARGUMENT names the first missing, misshapen or superfluous tensor, the shape found and
 // the one expected.
 absl::Status CheckTensors(TensorFile& file, ModelDescription& model);
 
+class WeightReader;
+
 // y = W x + b with a packed W.
 class Linear {
  public:
   // Later Runs multiply the outputs by factors: `sections` are (width, factor) from the first
   // output to the last.
-  absl::Status ScaleSections(absl::Span<const std::pair<int64_t, float>> sections);
-  absl::Status Run(int64_t rows, const float* x, int64_t x_stride, float* y, int64_t y_stride,
-                   const kernels::Launch& launch) const;
+  absl::Status ScaleSections(absl::Span<const std::pair<int64_t, float>> sections,
+                             WeightReader& weights);
+  // `add`: as GemmParams::accumulate; not with scaled sections.
+  absl::Status Run(int64_t rows, kernels::ConstActs x, int64_t x_stride, kernels::Acts y,
+                   int64_t y_stride, const StepContext& step, bool add = false) const;
   const kernels::PackedMatrix& matrix() const { return weight_; }
   int64_t in_features() const { return weight_.k; }
   int64_t out_features() const { return weight_.n; }
@@ -70,11 +80,14 @@ class Table {
 uint64_t EstimateWeightBytes(const TensorFile& file, kernels::DType dtype,
                              const ModelDescription& model);
 
-// Reads tensors that CheckTensors accepted. DATA_LOSS names a tensor with NaN or infinite values.
+// Reads tensors that CheckTensors accepted, and places them where the model runs. DATA_LOSS names a
+// tensor with NaN or infinite values.
 class WeightReader {
  public:
-  // `progress` is called now and then; may be null. The file outlives what is read.
-  WeightReader(const TensorFile& file, kernels::DType dtype, LoadProgressFn progress);
+  // Results lie on `device`. `progress` is called now and then; may be null. The file outlives what
+  // is read.
+  WeightReader(const TensorFile& file, kernels::DType dtype, std::shared_ptr<Device> device,
+               LoadProgressFn progress);
 
   // `names` without ".weight": several matrices of the same width are stacked, one below the other.
   // What was read before is shared with the earlier result.
@@ -86,6 +99,9 @@ class WeightReader {
   absl::StatusOr<std::vector<Linear>> ReadLinears(const std::string& name);
   // The values as float32, as they are in the file.
   absl::StatusOr<Buffer> ReadFloats(const std::string& name);
+  absl::StatusOr<Buffer> ReadHostFloats(const std::string& name);  // the same in host memory
+  // What lies in host memory, on the device: itself where that is the same.
+  absl::StatusOr<Buffer> Place(const Buffer& host);
   // [channels, 1, width] -> [width, channels].
   absl::StatusOr<Buffer> ReadConvolution(const std::string& name);
   absl::StatusOr<Table> ReadTable(const std::string& name);
@@ -98,11 +114,14 @@ class WeightReader {
   absl::Status Convert(const std::string& name, float* out);
   absl::StatusOr<Buffer> Keep(size_t bytes);
   void Report(int64_t bytes);
+  // Stored elements to the device without a copy in between; they have the compute dtype.
+  absl::StatusOr<Buffer> PlaceStored(absl::Span<const StoredRows> parts);
   // The rows of all parts in one layer without bias.
   absl::StatusOr<Linear> Pack(absl::Span<const StoredRows> parts, int64_t columns);
 
   const TensorFile& file_;
   const kernels::DType dtype_;
+  const std::shared_ptr<Device> device_;
   const LoadProgressFn progress_;
   size_t bytes_ = 0;
   absl::flat_hash_map<std::string, Linear> linears_;  // by names, for layers that share them

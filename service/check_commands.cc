@@ -35,10 +35,15 @@ LoadProgressFn TerminalProgress() {
 
 }  // namespace
 
-int RunCheckModelCommand(const std::string& directory, const std::string& dtype, double tolerance) {
+int RunCheckModelCommand(const std::string& directory, const std::string& dtype,
+                         const std::string& device, double tolerance) {
   const auto parsed = ParseDType(dtype);
   if (!parsed.ok()) return CannotRun(parsed.status());
-  const auto report = RunCheckModel(directory, *parsed, tolerance, TerminalProgress());
+  LoadOptions options;
+  options.dtype = *parsed;
+  options.device = device;
+  options.progress = TerminalProgress();
+  const auto report = RunCheckModel(directory, options, tolerance);
   if (!report.ok()) return CannotRun(report.status());
   std::printf("%s", FormatCheckReport(*report).c_str());
   return report->passed ? 0 : kDiffers;

@@ -40,7 +40,8 @@ absl::Status StartFromHistory(const ServiceContext& service, const Call& call,
   const Model& model = *service.model->model();
   ANABRANCH_ASSIGN_OR_RETURN(const auto found,
                              service.store->FindPrefix(call.tenant, model.fingerprint(),
-                                                       model.numerics_profile(), tokens));
+                                                       model.numerics_profile(), tokens,
+                                                       PrefixKind::kAny));
   ANABRANCH_ASSIGN_OR_RETURN(const int64_t branch,
                              service.store->FindBranchPoint(call.tenant, model.fingerprint(),
                                                             model.numerics_profile(), tokens));
@@ -61,6 +62,7 @@ absl::Status StartFromHistory(const ServiceContext& service, const Call& call,
 
 absl::StatusOr<Plan> MakePlan(const ServiceContext& service, Call& call,
                               const v1::CreateSessionRequest& request) {
+  if (!request.aux().empty()) return absl::UnimplementedError("aux: not served yet");
   Plan plan;
   SessionRecord& record = plan.record;
   record.tenant = call.tenant;

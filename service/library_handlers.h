@@ -22,6 +22,11 @@ absl::Status HandleUpdateState(const ServiceContext& service, const Call& call,
 absl::Status HandleDeleteState(const ServiceContext& service, const Call& call,
                                const v1::DeleteStateRequest& request,
                                v1::DeleteStateResponse* response);
+// Keeps a state in another codec (recode_state.cc). FAILED_PRECONDITION (STATE_NOT_REBUILDABLE) for
+// what only replay could give of a computed state.
+absl::Status HandleRecodeState(const ServiceContext& service, const Call& call,
+                               const v1::RecodeStateRequest& request,
+                               v1::RecodeStateResponse* response);
 absl::Status HandleGetLineage(const ServiceContext& service, const Call& call,
                               const v1::GetLineageRequest& request,
                               v1::GetLineageResponse* response);

@@ -13,6 +13,8 @@
 namespace anabranch {
 namespace {
 
+constexpr char kDeviceHelp[] = "Where the model runs: cpu, cuda or cuda:N";
+
 void AddServe(CLI::App& app, ServeOptions& options, int64_t& drain_seconds) {
   CLI::App* serve = app.add_subcommand("serve", "Serve a model and a library over gRPC");
   ServerConfig& config = options.config;
@@ -26,6 +28,7 @@ void AddServe(CLI::App& app, ServeOptions& options, int64_t& drain_seconds) {
       ->capture_default_str();
   serve->add_option("--dtype", config.dtype, "Compute precision: float32 or bfloat16")
       ->capture_default_str();
+  serve->add_option("--device", config.device, kDeviceHelp)->capture_default_str();
   serve->add_option("--chat-format", config.chat_format,
                     "How messages are written: " + absl::StrJoin(ChatFormatNames(), ", ") +
                         ", or none; without it the model's chat_format.json or chat template "
@@ -70,7 +73,7 @@ void AddServe(CLI::App& app, ServeOptions& options, int64_t& drain_seconds) {
 }
 
 struct CheckOptions {
-  std::string directory, dtype = "float32";
+  std::string directory, dtype = "float32", device = "cpu";
   double tolerance = 1e-3;
 };
 
@@ -80,6 +83,7 @@ void AddChecks(CLI::App& app, CheckOptions& options) {
   model->add_option("DIR", options.directory, "Folder of the model")->required();
   model->add_option("--dtype", options.dtype, "Compute precision: float32 or bfloat16")
       ->capture_default_str();
+  model->add_option("--device", options.device, kDeviceHelp)->capture_default_str();
   model
       ->add_option("--tolerance", options.tolerance,
                    "Largest absolute error of a logit in float32; bfloat16 goes by the best tokens")
@@ -103,7 +107,7 @@ int Main(int argc, char** argv) {
   serve.config.drain_timeout = absl::Seconds(drain_seconds);
   if (app.got_subcommand("serve")) return RunServe(serve);
   if (app.got_subcommand("check-tokenizer")) return RunCheckTokenizerCommand(check.directory);
-  return RunCheckModelCommand(check.directory, check.dtype, check.tolerance);
+  return RunCheckModelCommand(check.directory, check.dtype, check.device, check.tolerance);
 }
 
 }  // namespace

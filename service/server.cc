@@ -96,6 +96,7 @@ absl::Status ServerImpl::LoadParts() {
   LoadOptions load;
   ANABRANCH_ASSIGN_OR_RETURN(load.dtype, ParseDType(config_.dtype));
   load.num_threads = config_.threads;
+  load.device = config_.device;
   load.progress = EverySecond(LogProgress, absl::Now);
   // The library first: a second server on it should say so before it loads gigabytes.
   StoreOptions store;
@@ -116,6 +117,12 @@ absl::Status ServerImpl::LoadParts() {
   engine.slots.num_kv_pages = config_.kv_pages;
   engine.max_context_tokens = config_.limits.max_context_tokens;
   engine.valid_vocab = model_->valid_vocab();
+  if (!model_->model()->device()->in_host_memory()) {
+    // A GPU needs thousands of rows to be busy, and reads them in the time of one CPU row.
+    engine.max_prefill_rows = 8192;
+    engine.max_prefill_rows_decoding = 2048;
+    engine.max_decode_rows = 256;
+  }
   ANABRANCH_ASSIGN_OR_RETURN(engine_, Engine::Create(model_->model(), engine));
   pool_ = std::make_unique<WorkerPool>(kWorkerThreads, kMaxQueuedCalls);
   sessions_ = std::make_unique<SessionManager>(store_.get(), engine_.get(), pool_.get(), &metrics_);

@@ -63,6 +63,12 @@ grpc::ServerUnaryReactor* StatesService::DeleteState(grpc::CallbackServerContext
   return Run(service_, context, "DeleteState", kWrites, request, response, HandleDeleteState);
 }
 
+grpc::ServerUnaryReactor* StatesService::RecodeState(grpc::CallbackServerContext* context,
+                                                     const v1::RecodeStateRequest* request,
+                                                     v1::RecodeStateResponse* response) {
+  return RunLong(service_, context, "RecodeState", kWrites, request, response, HandleRecodeState);
+}
+
 grpc::ServerUnaryReactor* StatesService::GetLineage(grpc::CallbackServerContext* context,
                                                     const v1::GetLineageRequest* request,
                                                     v1::GetLineageResponse* response) {

@@ -27,6 +27,10 @@ class StatesService final : public v1::States::CallbackService {
   grpc::ServerUnaryReactor* DeleteState(grpc::CallbackServerContext* context,
                                         const v1::DeleteStateRequest* request,
                                         v1::DeleteStateResponse* response) override;
+  // Keeps a state in another codec.
+  grpc::ServerUnaryReactor* RecodeState(grpc::CallbackServerContext* context,
+                                        const v1::RecodeStateRequest* request,
+                                        v1::RecodeStateResponse* response) override;
   // What led to a state, and what it has read.
   grpc::ServerUnaryReactor* GetLineage(grpc::CallbackServerContext* context,
                                        const v1::GetLineageRequest* request,

@@ -98,6 +98,13 @@ absl::Status Prepare(ThinState& operation) {
   return ValidateStateId("id", operation.id);
 }
 
+absl::Status Prepare(RecodeState& operation) { return Prepare(operation.put); }
+
+absl::Status Prepare(ArchiveState& operation) {
+  ANABRANCH_RETURN_IF_ERROR(ValidateTenant(operation.tenant));
+  return ValidateStateId("id", operation.id);
+}
+
 absl::Status Prepare(SetRef& operation) {
   ANABRANCH_RETURN_IF_ERROR(ValidateTenant(operation.tenant));
   ANABRANCH_RETURN_IF_ERROR(ValidateName("name", operation.name));
@@ -155,6 +162,7 @@ uint64_t Bytes(const PutState& operation) {
   for (const std::string& blob : operation.blobs) bytes += blob.size();
   return bytes;
 }
+uint64_t Bytes(const RecodeState& operation) { return Bytes(operation.put); }
 uint64_t Bytes(const AppendLog& operation) { return operation.tokens.size() * sizeof(int32_t); }
 uint64_t Bytes(const PutAnswer& operation) { return operation.answer.size(); }
 template <typename T>
@@ -186,7 +194,8 @@ uint64_t QueuedBytes(const Mutation& mutation) {
 
 bool AddsContent(const Mutation& mutation) {
   return std::any_of(mutation.operations.begin(), mutation.operations.end(), [](const auto& each) {
-    return absl::holds_alternative<PutState>(each) || absl::holds_alternative<PutSession>(each) ||
+    return absl::holds_alternative<PutState>(each) ||
+           absl::holds_alternative<RecodeState>(each) || absl::holds_alternative<PutSession>(each) ||
            absl::holds_alternative<AppendLog>(each);
   });
 }

@@ -48,6 +48,10 @@ absl::Status DropOldAnswers(ApplyContext& context, int limit);
 // blobs.
 void ForEachIndexKey(const StoredState& state, const PrefixHasher& hasher,
                      absl::FunctionRef<void(Family, std::string)> visit);
+// Keeps what was sent as the content of `state`, in the place of what it has. Takes the payload.
+absl::Status ReplaceContent(StoredState state, PutState& sent, ApplyContext& context);
+// Stores the blobs that came with a state and are not stored yet, or are damaged.
+absl::Status PutBlobs(const PutState& sent, ApplyContext& context);
 // Removes what a state keeps of its blobs, and blobs that nothing needs any more.
 absl::Status DropBlobs(const StateRecord& record, ApplyContext& context);
 
@@ -56,6 +60,8 @@ absl::Status Apply(PutState& operation, ApplyContext& context);  // takes the pa
 absl::Status Apply(const UpdateState& operation, ApplyContext& context);
 absl::Status Apply(const DeleteState& operation, ApplyContext& context);
 absl::Status Apply(const ThinState& operation, ApplyContext& context);  // in apply_thinning.cc
+absl::Status Apply(RecodeState& operation, ApplyContext& context);  // in apply_recoding.cc
+absl::Status Apply(const ArchiveState& operation, ApplyContext& context);
 absl::Status Apply(const SetRef& operation, ApplyContext& context);
 absl::Status Apply(const DeleteRef& operation, ApplyContext& context);
 absl::Status Apply(const PutSession& operation, ApplyContext& context);

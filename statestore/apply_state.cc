@@ -42,29 +42,6 @@ absl::StatusOr<std::string> CheckParents(const StateRecord& record, const ApplyC
   return context.hasher.Extend(hash, record.span_tokens);
 }
 
-// Stores the blobs that came with the state and are not stored yet, or are damaged.
-absl::Status PutBlobs(const PutState& operation, ApplyContext& context) {
-  const StateRecord& record = operation.record;
-  for (size_t i = 0; i < record.blob_hashes.size(); ++i) {
-    const std::string& hash = record.blob_hashes[i];
-    const std::string key = NamedKey(record.tenant, hash);
-    if (!operation.blobs[i].empty()) {
-      if (!ReadBlob(context.changes, record.tenant, hash).ok()) {
-        context.changes.Put(Family::kBlobs, key, EncodeBlob(key, operation.blobs[i]));
-      }
-    } else {
-      ANABRANCH_ASSIGN_OR_RETURN(const std::string user,
-                                 AnyUser(context.changes, record.tenant, Edge::kBlob, hash));
-      if (user.empty()) {
-        return absl::NotFoundError(absl::StrCat("state ", record.id, " needs the blob ", hash,
-                                                ", which is not stored and was not sent"));
-      }
-    }
-    context.changes.Put(Family::kEdges, EdgeKey(record.tenant, Edge::kBlob, hash, record.id), "");
-  }
-  return absl::OkStatus();
-}
-
 // A stored state stays as it is but for the reason to keep it; only damaged parts are replaced.
 absl::Status HealState(PutState& operation, const StateRecord& stored, ApplyContext& context) {
   if (operation.record.kind > stored.kind) {
@@ -75,13 +52,9 @@ absl::Status HealState(PutState& operation, const StateRecord& stored, ApplyCont
     context.changes.Put(Family::kStates, key, EncodeState(key, kept));
   }
   if (!ReadPayload(context.changes, stored).ok()) {
-    StoredState healed;
-    ANABRANCH_ASSIGN_OR_RETURN(healed, ReadState(context.changes, stored.tenant, stored.id));
-    healed.record.payload_bytes = operation.record.payload_bytes;
-    healed.record.payload_checksum = operation.record.payload_checksum;
-    const std::string key = NamedKey(stored.tenant, stored.id);
-    context.changes.Put(Family::kStates, key, EncodeState(key, healed));
-    context.changes.Put(Family::kPayloads, key, std::move(operation.payload));
+    ANABRANCH_ASSIGN_OR_RETURN(StoredState damaged,
+                               ReadState(context.changes, stored.tenant, stored.id));
+    return ReplaceContent(std::move(damaged), operation, context);
   }
   for (size_t i = 0; i < stored.blob_hashes.size(); ++i) {
     const std::string& hash = stored.blob_hashes[i];
@@ -148,10 +121,10 @@ void ForEachIndexKey(const StoredState& state, const PrefixHasher& hasher,
 absl::Status Apply(PutState& operation, ApplyContext& context) {
   const StateRecord& record = operation.record;
   const absl::StatusOr<StoredState> stored = ReadState(context.changes, record.tenant, record.id);
-  if (stored.ok() && !stored->record.thinned) {
+  if (stored.ok() && IsWhole(stored->record)) {
     return HealState(operation, stored->record, context);
   }
-  // A damaged or thinned record is written anew from what was sent.
+  // A damaged, thinned or archived record is written anew from what was sent.
   if (!stored.ok() && !absl::IsNotFound(stored.status()) && !absl::IsDataLoss(stored.status())) {
     return stored.status();
   }
@@ -160,6 +133,8 @@ absl::Status Apply(PutState& operation, ApplyContext& context) {
     state.record.created = stored->record.created;
     state.record.expires = stored->record.expires;
     state.record.kind = std::max(record.kind, stored->record.kind);
+    state.record.pinned = record.pinned || stored->record.pinned;
+    state.record.labels.insert(stored->record.labels.begin(), stored->record.labels.end());
   }
   ANABRANCH_ASSIGN_OR_RETURN(state.prefix_hash, CheckParents(record, context));
   ANABRANCH_RETURN_IF_ERROR(PutBlobs(operation, context));

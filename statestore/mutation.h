@@ -36,6 +36,22 @@ struct DeleteState {  // NOT_FOUND; FAILED_PRECONDITION while a ref, session or 
 struct ThinState {
   std::string tenant, id;
 };
+// Replaces a state's content by another form of it: header, payload, blobs and what the record says
+// about them. Everything else stays. NOT_FOUND; ABORTED if etag is set and differs, or unless the
+// payload stored now has the checksum `replaces` (0: the state is archived); FAILED_PRECONDITION if
+// it is thinned.
+struct RecodeState {
+  PutState put;
+  uint64_t replaces = 0;
+  std::optional<uint64_t> etag;
+};
+// Gives up the content of a state that can be read again: tokens, header, refs, sessions, labels
+// and place stay. NOT_FOUND; ABORTED if etag is set and differs; FAILED_PRECONDITION for a computed
+// state, which no tokens lead to. Does nothing to one that is archived or thinned.
+struct ArchiveState {
+  std::string tenant, id;
+  std::optional<uint64_t> etag;
+};
 // NOT_FOUND if the state does not exist; FAILED_PRECONDITION if it is thinned; ABORTED if expected
 // differs.
 struct SetRef {
@@ -73,8 +89,9 @@ struct PutAnswer {
   std::string tenant, request_id, answer;
 };
 
-using Operation = absl::variant<PutState, UpdateState, DeleteState, ThinState, SetRef, DeleteRef,
-                                PutSession, DeleteSession, AppendLog, TrimLog, PutAnswer>;
+using Operation =
+    absl::variant<PutState, UpdateState, DeleteState, ThinState, RecodeState, ArchiveState, SetRef,
+                  DeleteRef, PutSession, DeleteSession, AppendLog, TrimLog, PutAnswer>;
 struct Mutation {
   std::vector<Operation> operations;
 };

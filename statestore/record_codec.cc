@@ -2,8 +2,10 @@
 
 #include <xxhash.h>
 
+#include <cmath>
 #include <limits>
 
+#include "absl/base/casts.h"
 #include "absl/strings/str_cat.h"
 #include "statestore/base/status_macros.h"
 #include "statestore/byte_coding.h"
@@ -25,6 +27,7 @@ enum class Kind : uint8_t {
 };
 constexpr uint8_t kVersion = 1;
 constexpr size_t kHeaderBytes = 2, kChecksumBytes = 8;
+constexpr uint64_t kMaxLossyRestores = uint64_t{1} << 31;
 
 uint64_t SealChecksum(absl::string_view key, absl::string_view sealed) {
   return XXH3_64bits_withSeed(sealed.data(), sealed.size(), XXH3_64bits(key.data(), key.size()));
@@ -123,17 +126,53 @@ std::vector<int32_t> ReadTokens(ByteReader& reader) {
   return tokens;
 }
 
-// Bit 0: pinned; bit 1: thinned; bits 4 to 7: why it was captured.
+// Whether the record says more about its content than that it is exact.
+bool HasEncoding(const StateRecord& record) {
+  return record.codec != StateCodec::kExact || record.keep_codec || record.exact_bytes != 0 ||
+         record.codec_error != 0 || record.lossy_restores != 0;
+}
+
+// Bit 0: pinned; bit 1: thinned; bit 2: how the content is encoded follows at the end; bits 4 to 7:
+// why it was captured.
 uint8_t Flags(const StateRecord& record) {
   return static_cast<uint8_t>((record.pinned ? 1 : 0) | (record.thinned ? 2 : 0) |
+                              (HasEncoding(record) ? 4 : 0) |
                               static_cast<uint8_t>(record.kind) << 4);
+}
+
+// Codec in bits 0 to 6, bit 7: it was chosen.
+void WriteEncoding(const StateRecord& record, ByteWriter& writer) {
+  if (!HasEncoding(record)) return;
+  writer.Byte(static_cast<uint8_t>(record.codec) | (record.keep_codec ? 0x80 : 0));
+  writer.Varint(record.exact_bytes);
+  writer.Fixed32(absl::bit_cast<uint32_t>(record.codec_error));
+  writer.Varint(record.lossy_restores);
+}
+
+void ReadEncoding(ByteReader& reader, StateRecord& record) {
+  const uint8_t codec = reader.Byte();
+  record.codec = static_cast<StateCodec>(codec & 0x7f);
+  record.keep_codec = (codec & 0x80) != 0;
+  record.exact_bytes = reader.Varint();
+  record.codec_error = absl::bit_cast<float>(reader.Fixed32());
+  const uint64_t restores = reader.Varint();
+  record.lossy_restores = static_cast<uint32_t>(restores);
+  const bool meaningful = record.codec <= StateCodec::kArchive && record.codec_error >= 0 &&
+                          std::isfinite(record.codec_error) && restores <= kMaxLossyRestores &&
+                          !std::signbit(record.codec_error);
+  if (!meaningful || !HasEncoding(record)) reader.Fail();
 }
 
 bool ReadFlags(uint8_t flags, StateRecord& record) {
   record.pinned = (flags & 1) != 0;
   record.thinned = (flags & 2) != 0;
   record.kind = static_cast<CaptureReason>(flags >> 4);
-  return (flags & 0xc) == 0 && record.kind <= CaptureReason::kMark;
+  return (flags & 8) == 0 && record.kind <= CaptureReason::kMark;
+}
+
+// Bits 3 and 4: 1 more than the codec; 0: not chosen.
+uint8_t CodecFlags(const std::optional<StateCodec>& codec) {
+  return codec.has_value() ? static_cast<uint8_t>((static_cast<uint8_t>(*codec) + 1) << 3) : 0;
 }
 
 // What a session's record has only if it is not the default, at its end.
@@ -141,7 +180,7 @@ void WritePolicy(const SessionRecord& session, ByteWriter& writer) {
   const CheckpointPolicy& policy = session.checkpoints;
   if (policy == CheckpointPolicy() && session.thin_from == 0) return;
   writer.Byte(static_cast<uint8_t>((policy.turn_ends ? 1 : 0) | (policy.keep_grid ? 2 : 0) |
-                                   (policy.thin_turn_ends ? 4 : 0)));
+                                   (policy.thin_turn_ends ? 4 : 0) | CodecFlags(policy.codec)));
   writer.Signed(policy.every);
   writer.Signed(policy.max_states);
   writer.Signed(policy.max_bytes);
@@ -155,11 +194,12 @@ void ReadPolicy(ByteReader& reader, SessionRecord& session) {
   policy.turn_ends = (flags & 1) != 0;
   policy.keep_grid = (flags & 2) != 0;
   policy.thin_turn_ends = (flags & 4) != 0;
+  if (flags >> 3 != 0) policy.codec = static_cast<StateCodec>((flags >> 3) - 1);
   policy.every = reader.Signed();
   policy.max_states = reader.Signed();
   policy.max_bytes = reader.Signed();
   session.thin_from = reader.Signed();
-  const bool meaningful = flags < 8 && policy.every >= -1 && policy.max_states >= 0 &&
+  const bool meaningful = flags < 32 && policy.every >= -1 && policy.max_states >= 0 &&
                           policy.max_bytes >= 0 && session.thin_from >= 0;
   const bool is_default = policy == CheckpointPolicy() && session.thin_from == 0;
   if (!meaningful || is_default) reader.Fail();
@@ -192,6 +232,7 @@ std::string EncodeState(absl::string_view key, const StoredState& state) {
   writer.Byte(Flags(record));
   writer.Fixed64(record.etag);
   writer.String(state.prefix_hash);
+  WriteEncoding(record, writer);
   return Seal(key, std::move(writer));
 }
 
@@ -216,11 +257,13 @@ absl::StatusOr<StoredState> DecodeState(absl::string_view key, absl::string_view
   record.created = ReadTime(reader);
   record.labels = ReadLabels(reader);
   record.expires = ReadTime(reader);
-  const bool flags = ReadFlags(reader.Byte(), record);
+  const uint8_t flags = reader.Byte();
+  const bool known_flags = ReadFlags(flags, record);
   record.etag = reader.Fixed64();
   state.prefix_hash = std::string(reader.String());
-  const bool meaningful = operation <= static_cast<uint8_t>(StateOperation::kDecay) && flags &&
-                          record.token_count >= 0 &&
+  if ((flags & 4) != 0) ReadEncoding(reader, record);
+  const bool meaningful = operation <= static_cast<uint8_t>(StateOperation::kDecay) &&
+                          known_flags && record.token_count >= 0 &&
                           (state.prefix_hash.empty() || state.prefix_hash.size() == 16);
   if (!reader.AtEnd() || !meaningful) return Malformed("state");
   return state;

@@ -2,11 +2,13 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/container/btree_map.h"
 #include "absl/time/time.h"
+#include "statestore/base/state_codec.h"
 
 namespace anabranch {
 
@@ -48,7 +50,24 @@ struct StateRecord {
   // The content (header, payload, blobs) was given up, see ThinState. Lineage and tokens stay, so
   // the position is reached by replay from the nearest ancestor that is whole.
   bool thinned = false;
+  // How the content is kept; changed by RecodeState and ArchiveState, not part of the id. kArchive:
+  // there is none, but unlike a thinned state it stays listed, keeps its users and its header, and
+  // is read again from its tokens when it is needed.
+  StateCodec codec = StateCodec::kExact;
+  bool keep_codec = false;      // the client chose it: not for the library's owner to change
+  uint64_t exact_bytes = 0;     // of payload and blobs if the codec were exact; 0: it is
+  float codec_error = 0;        // relative, as measured when it was encoded
+  uint32_t lossy_restores = 0;  // in its past; 0: a pure function of model and tokens
 };
+
+// Whether its content can be read.
+inline bool IsWhole(const StateRecord& state) {
+  return !state.thinned && state.codec != StateCodec::kArchive;
+}
+// Whether its content is, bit for bit, what reading its tokens gives.
+inline bool IsExact(const StateRecord& state) {
+  return !state.thinned && state.codec == StateCodec::kExact && state.lossy_restores == 0;
+}
 
 // "st-" and 40 hex digits: SHA-256 over tenant, fingerprint, profile, parents, operation and its
 // parameters, and the span's tokens.
@@ -68,6 +87,8 @@ struct CheckpointPolicy {
   bool thin_turn_ends = false;  // turn ends as well
   // Of the states that may be thinned; 0: no limit.
   int64_t max_states = 0, max_bytes = 0;
+  // Of what is captured; not kArchive. Unset: as the server does.
+  std::optional<StateCodec> codec;
 
   friend bool operator==(const CheckpointPolicy&, const CheckpointPolicy&) = default;
 };

@@ -129,16 +129,21 @@ absl::StatusOr<std::vector<int32_t>> RocksStateStore::GetTokens(const std::strin
 
 absl::StatusOr<std::optional<StateRecord>> RocksStateStore::FindPrefix(
     const std::string& tenant, const std::string& fingerprint, const std::string& numerics_profile,
-    absl::Span<const int32_t> tokens) {
+    absl::Span<const int32_t> tokens, PrefixKind kind) {
   ANABRANCH_RETURN_IF_ERROR(ValidateTenant(tenant));
   const Snapshot snapshot(*database_);
+  const auto accept = [&](int64_t length, const std::string& id) -> absl::StatusOr<bool> {
+    ANABRANCH_ASSIGN_OR_RETURN(const bool prefix,
+                               IsPrefix(snapshot, tenant, id, tokens.subspan(0, length)));
+    if (!prefix || kind == PrefixKind::kAny) return prefix;
+    ANABRANCH_ASSIGN_OR_RETURN(const StoredState state, ReadState(snapshot, tenant, id));
+    return IsExact(state.record);
+  };
   ANABRANCH_ASSIGN_OR_RETURN(
       const std::optional<std::string> id,
       FindLongestPrefix(snapshot,
                         PrefixScopeKey(tenant, hasher_.Scope(fingerprint, numerics_profile)),
-                        hasher_.Chain(tokens), [&](int64_t length, const std::string& state) {
-                          return IsPrefix(snapshot, tenant, state, tokens.subspan(0, length));
-                        }));
+                        hasher_.Chain(tokens), accept));
   if (!id.has_value()) return std::optional<StateRecord>();
   ANABRANCH_ASSIGN_OR_RETURN(StoredState state, ReadState(snapshot, tenant, *id));
   return std::optional<StateRecord>(std::move(state.record));

@@ -41,7 +41,8 @@ class RocksStateStore : public StateStore {
   absl::StatusOr<std::optional<StateRecord>> FindPrefix(const std::string& tenant,
                                                         const std::string& fingerprint,
                                                         const std::string& numerics_profile,
-                                                        absl::Span<const int32_t> tokens) override;
+                                                        absl::Span<const int32_t> tokens,
+                                                        PrefixKind kind) override;
   absl::StatusOr<int64_t> FindBranchPoint(const std::string& tenant, const std::string& fingerprint,
                                           const std::string& numerics_profile,
                                           absl::Span<const int32_t> tokens) override;

@@ -79,6 +79,10 @@ struct StoreStats {
   std::string read_only_reason;
 };
 
+// Which states count as the prefix of a history: all with content, or those whose content is bit for
+// bit what reading the prefix gives.
+enum class PrefixKind { kAny, kExact };
+
 // What a state at a branch point must save to be worth its bytes: about the tokens that a model is
 // read through while a state of a few MB is loaded.
 inline constexpr int64_t kMinBranchTokens = 64;
@@ -114,7 +118,8 @@ class StateStore {
   // (the whole of it included); nullopt if there is none.
   virtual absl::StatusOr<std::optional<StateRecord>> FindPrefix(
       const std::string& tenant, const std::string& fingerprint,
-      const std::string& numerics_profile, absl::Span<const int32_t> tokens) = 0;
+      const std::string& numerics_profile, absl::Span<const int32_t> tokens,
+      PrefixKind kind) = 0;
   // How many of the first tokens some lineage of this tenant, model and profile has, with a state
   // at their end or without (branch_points.h); as far as they pass the state before by at least
   // kMinBranchTokens.

@@ -75,6 +75,7 @@ absl::StatusOr<void*> CudaContext::Scratch(size_t bytes) {
   cudaFree(scratch_);
   scratch_ = nullptr;
   scratch_bytes_ = 0;
+  ++scratch_generation_;
   const size_t rounded = std::max(bytes + bytes / 4, size_t{1} << 20);
   s = CudaStatus(cudaMalloc(&scratch_, rounded), "scratch");
   if (!s.ok()) return s;

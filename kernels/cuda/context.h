@@ -6,6 +6,7 @@
 #include <cuda_runtime_api.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 
 #include "absl/status/status.h"
@@ -41,6 +42,8 @@ class CudaContext {
   // order on the stream, so the next kernel may use the same bytes. Grows, and then waits for the
   // stream; not while a graph is captured (FAILED_PRECONDITION: run the same work once before).
   absl::StatusOr<void*> Scratch(size_t bytes);
+  // Counts how often the scratch has moved: graphs recorded before are not valid any more.
+  uint64_t scratch_generation() const { return scratch_generation_; }
   // For cuBLASLt alone.
   void* gemm_workspace() const { return gemm_workspace_; }
   size_t gemm_workspace_bytes() const { return kGemmWorkspace; }
@@ -60,6 +63,7 @@ class CudaContext {
   void* gemm_workspace_ = nullptr;
   void* scratch_ = nullptr;
   size_t scratch_bytes_ = 0;
+  uint64_t scratch_generation_ = 0;
 };
 
 }  // namespace anabranch::kernels

@@ -93,7 +93,7 @@ class BareGemms {
     p.y = y.data_ptr<float>();
     p.y_stride = s.n;
     const TorchParallel parallel(0);
-    (void)kernels::Gemm(p, kernels::Launch{&parallel, nullptr});
+    (void)kernels::Gemm(p, kernels::Launch{.parallel = &parallel});
   }
 
   std::vector<Shape> shapes_;

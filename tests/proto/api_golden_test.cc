@@ -12,7 +12,10 @@
 #include <string>
 
 #include "anabranch/v1/admin.pb.h"
+#include "anabranch/v1/bundles.pb.h"
+#include "anabranch/v1/maintenance.pb.h"
 #include "anabranch/v1/resources.pb.h"
+#include "anabranch/v1/retention.pb.h"
 #include "anabranch/v1/sessions.pb.h"
 #include "anabranch/v1/states.pb.h"
 #include "google/rpc/error_details.pb.h"
@@ -69,7 +72,10 @@ std::set<std::string> DescribeApi() {
                                    v1::CreateSessionRequest::descriptor()->file(),
                                    v1::GetStateRequest::descriptor()->file(),
                                    v1::ServerStatus::descriptor()->file(),
+                                   v1::GarbageReport::descriptor()->file(),
                                    v1::SearchRequest::descriptor()->file(),
+                                   v1::BundleInfo::descriptor()->file(),
+                                   v1::Backup::descriptor()->file(),
                                    google::rpc::Status::descriptor()->file(),
                                    google::rpc::ErrorInfo::descriptor()->file()};
   std::set<std::string> lines;

@@ -21,7 +21,7 @@ class CheckGoldenModel : public ::testing::TestWithParam<std::string> {
 };
 
 TEST_P(CheckGoldenModel, AgreesWithReferenceInFloat32) {
-  const auto report = RunCheckModel(dir(), kernels::DType::kFloat32, 1e-3);
+  const auto report = RunCheckModel(dir(), {kernels::DType::kFloat32}, 1e-3);
   ASSERT_TRUE(report.ok()) << report.status();
   EXPECT_TRUE(report->passed) << FormatCheckReport(*report);
   ASSERT_EQ(report->rows.size(), 4);
@@ -40,7 +40,7 @@ TEST_P(CheckGoldenModel, AgreesWithReferenceInFloat32) {
 // The reference implementation's own bfloat16 is the yardstick: rounding the weights alone, with
 // exact arithmetic, changes up to a quarter of the best tokens of these random models.
 TEST_P(CheckGoldenModel, BFloat16IsNoFartherFromFloat32ThanTheReferenceImplementations) {
-  const auto report = RunCheckModel(dir(), kernels::DType::kBFloat16, 1e9);
+  const auto report = RunCheckModel(dir(), {kernels::DType::kBFloat16}, 1e9);
   ASSERT_TRUE(report.ok()) << report.status();
   EXPECT_TRUE(report->passed) << FormatCheckReport(*report);
   ASSERT_TRUE(report->has_bf16_reference);
@@ -59,7 +59,7 @@ TEST_P(CheckGoldenModel, BFloat16IsNoFartherFromFloat32ThanTheReferenceImplement
 }
 
 TEST_P(CheckGoldenModel, FailsBeyondTheTolerance) {
-  const auto report = RunCheckModel(dir(), kernels::DType::kFloat32, 1e-12);
+  const auto report = RunCheckModel(dir(), {kernels::DType::kFloat32}, 1e-12);
   ASSERT_TRUE(report.ok()) << report.status();
   EXPECT_FALSE(report->passed);
   EXPECT_THAT(FormatCheckReport(*report), HasSubstr("FAILED"));
@@ -75,7 +75,7 @@ TEST(CheckModel, AsksForNinetySevenPercentWhereTheReferencesBFloat16IsUnknown) {
     std::filesystem::copy_file(testing::GoldenModelDir("zamba2") + "/" + name, copy / name,
                                std::filesystem::copy_options::overwrite_existing);
   }
-  const auto report = RunCheckModel(copy, kernels::DType::kBFloat16, 1e-3);
+  const auto report = RunCheckModel(copy, {kernels::DType::kBFloat16}, 1e-3);
   std::filesystem::remove_all(copy);
   ASSERT_TRUE(report.ok()) << report.status();
   EXPECT_FALSE(report->has_bf16_reference);
@@ -85,7 +85,7 @@ TEST(CheckModel, AsksForNinetySevenPercentWhereTheReferencesBFloat16IsUnknown) {
 }
 
 TEST(CheckModel, SaysWhichFileIsMissing) {
-  const auto report = RunCheckModel("/nonexistent", kernels::DType::kFloat32, 1e-3);
+  const auto report = RunCheckModel("/nonexistent", {kernels::DType::kFloat32}, 1e-3);
   EXPECT_EQ(report.status().code(), absl::StatusCode::kNotFound);
   EXPECT_THAT(std::string(report.status().message()), HasSubstr("golden.safetensors"));
 }

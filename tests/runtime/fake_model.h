@@ -41,6 +41,7 @@ class FakeModel : public Model {
   const std::string& fingerprint() const override { return fingerprint_; }
   const std::string& numerics_profile() const override { return profile_; }
   size_t weight_bytes() const override { return 0; }
+  const std::shared_ptr<Device>& device() const override { return device_; }
 
   absl::Status Forward(const StepBatch& batch, const StateArrays& state,
                        absl::Span<float> logits) override {
@@ -181,6 +182,7 @@ class FakeModel : public Model {
 
   const StateLayout layout_;
   const std::string fingerprint_, profile_ = "cpu-float32";
+  const std::shared_ptr<Device> device_ = *Device::Open("cpu", 0);
   ModelDescription description_;
   mutable absl::Mutex mutex_;
   std::function<absl::Status(const std::vector<Part>&)> hook_ ABSL_GUARDED_BY(mutex_);

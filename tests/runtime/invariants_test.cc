@@ -78,9 +78,10 @@ class Subject {
       run.logits.insert(run.logits.end(), part->begin(), part->end());
     }
     size_t offset = 0;
+    const std::vector<uint8_t> all = *sequence->state_bytes();
     for (const StateEntry& entry : model.state_layout().entries) {
       const size_t bytes = entry.bytes() * (entry.paged() ? kPages : 1);
-      const auto part = sequence->state_bytes().subspan(offset, bytes);
+      const auto part = absl::MakeSpan(all).subspan(offset, bytes);
       run.state.append(part.begin(), part.end());
       offset += (bytes + 63) / 64 * 64;
     }

@@ -52,7 +52,8 @@ class ManualStore final : public StateStore {
   }
   absl::StatusOr<std::optional<StateRecord>> FindPrefix(const std::string&, const std::string&,
                                                         const std::string&,
-                                                        absl::Span<const int32_t>) override {
+                                                        absl::Span<const int32_t>,
+                                                        PrefixKind) override {
     return absl::UnimplementedError("");
   }
   absl::StatusOr<int64_t> FindBranchPoint(const std::string&, const std::string&,

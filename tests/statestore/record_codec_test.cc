@@ -31,6 +31,11 @@ StoredState FullState() {
   state.record.labels = {{"a", ""}, {"b", std::string("\0x", 2)}};
   state.record.etag = 1234567;
   state.record.pinned = true;
+  state.record.codec = StateCodec::kCompact;
+  state.record.keep_codec = true;
+  state.record.exact_bytes = uint64_t{1} << 41;
+  state.record.codec_error = 0.125;
+  state.record.lossy_restores = 7;
   state.prefix_hash = std::string(16, 'h');
   return state;
 }
@@ -69,6 +74,29 @@ TEST(RecordCodecTest, StateKeepsEveryField) {
   EXPECT_EQ(decoded.record.labels, state.record.labels);
   EXPECT_EQ(decoded.record.payload_checksum, state.record.payload_checksum);
   EXPECT_EQ(decoded.prefix_hash, state.prefix_hash);
+  EXPECT_EQ(decoded.record.codec, StateCodec::kCompact);
+  EXPECT_TRUE(decoded.record.keep_codec);
+  EXPECT_EQ(decoded.record.exact_bytes, state.record.exact_bytes);
+  EXPECT_EQ(decoded.record.codec_error, 0.125f);
+  EXPECT_EQ(decoded.record.lossy_restores, 7u);
+}
+
+TEST(RecordCodecTest, TheRecordOfAnExactStateIsThatOfEarlierVersions) {
+  StoredState state = FullState();
+  const size_t with_codec = EncodeState(kKey, state).size();
+  state.record.codec = StateCodec::kExact;
+  state.record.keep_codec = false;
+  state.record.exact_bytes = state.record.lossy_restores = 0;
+  state.record.codec_error = 0;
+  EXPECT_EQ(EncodeState(kKey, state).size(), with_codec - 1 - 6 - 4 - 1);
+}
+
+TEST(RecordCodecTest, ASessionKeepsTheCodecThatItChose) {
+  SessionRecord session = NewSession("chat").record;
+  for (const StateCodec codec : {StateCodec::kExact, StateCodec::kNear, StateCodec::kCompact}) {
+    session.checkpoints.codec = codec;
+    EXPECT_EQ(DecodeSession(kKey, EncodeSession(kKey, session))->checkpoints.codec, codec);
+  }
 }
 
 TEST(RecordCodecTest, EveryFlippedBitIsDataLoss) {

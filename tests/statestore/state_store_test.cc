@@ -66,7 +66,8 @@ TEST_F(StateStoreTest, OtherTenantsSeeNothing) {
   EXPECT_THAT(store_->GetSession("other", "chat").status(), FailsWith(kNotFound, "chat"));
   EXPECT_THAT(store_->ListStates("acm", {}, {})->items, IsEmpty());
   EXPECT_THAT(store_->ListRefs("acm", "", {})->items, IsEmpty());
-  EXPECT_FALSE(store_->FindPrefix("other", "model-a", "cpu-float32", {1})->has_value());
+  EXPECT_FALSE(
+      store_->FindPrefix("other", "model-a", "cpu-float32", {1}, PrefixKind::kAny)->has_value());
   EXPECT_THAT(store_->GetState(std::string("acme\0", 5), root.id).status(),
               FailsWith(kInvalid, "tenant"));
 }
@@ -124,7 +125,8 @@ TEST_F(StateStoreTest, DeleteIsRefusedWhileSomethingNeedsTheState) {
   EXPECT_THAT(store_->GetState(kTenant, root.id).status(), FailsWith(kNotFound, root.id));
   EXPECT_THAT(Commit(remove), FailsWith(kNotFound, root.id));
   EXPECT_THAT(store_->ListStates(kTenant, {}, {})->items, IsEmpty());
-  EXPECT_FALSE(store_->FindPrefix(kTenant, "model-a", "cpu-float32", {1, 2})->has_value());
+  EXPECT_FALSE(
+      store_->FindPrefix(kTenant, "model-a", "cpu-float32", {1, 2}, PrefixKind::kAny)->has_value());
 }
 
 TEST_F(StateStoreTest, MovedRefReleasesTheStateItLeft) {
@@ -259,7 +261,8 @@ TEST_F(StateStoreTest, MergedStateKeepsItsOwnTokensAndIsNoPrefix) {
   const StateRecord below = MakeState({7}, &merge);
   ASSERT_EQ(Commit(Put(a), Put(b), Put(merge), Put(below)), absl::OkStatus());
   EXPECT_THAT(store_->GetTokens(kTenant, below.id).value(), ElementsAre(1, 2, 7));
-  const auto found = store_->FindPrefix(kTenant, "model-a", "cpu-float32", {1, 2, 7});
+  const auto found =
+      store_->FindPrefix(kTenant, "model-a", "cpu-float32", {1, 2, 7}, PrefixKind::kAny);
   ASSERT_TRUE(found.ok() && found->has_value());
   EXPECT_EQ((*found)->id, a.id);
   EXPECT_THAT(Commit(DeleteState{kTenant, b.id}), FailsWith(kPrecondition, merge.id));
@@ -277,7 +280,8 @@ TEST_F(StateStoreTest, DeepestPrefixIsFoundHoweverItWasSplit) {
   ASSERT_EQ(Commit(Put(a), Put(ab), Put(other), Put(foreign)), absl::OkStatus());
   Reopen();
   const auto find = [&](std::vector<int32_t> tokens) -> std::string {
-    const auto found = store_->FindPrefix(kTenant, "model-a", "cpu-float32", tokens).value();
+    const auto found =
+        store_->FindPrefix(kTenant, "model-a", "cpu-float32", tokens, PrefixKind::kAny).value();
     return found.has_value() ? found->id : "none";
   };
   EXPECT_EQ(find({1, 2, 3, 4, 5}), ab.id);

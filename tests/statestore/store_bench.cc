@@ -88,7 +88,8 @@ void FindPrefixAmongManyStates(benchmark::State& state) {
     store->CommitAndWait(std::move(mutation)).IgnoreError();
   }
   Measure(state, [&] {
-    const auto found = store->FindPrefix(kTenant, "model-a", "cpu-float32", history);
+    const auto found =
+        store->FindPrefix(kTenant, "model-a", "cpu-float32", history, PrefixKind::kAny);
     if (!found.ok() || !found->has_value() || (*found)->id != match.id) {
       state.SkipWithError("wrong prefix");
     }

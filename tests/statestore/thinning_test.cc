@@ -48,7 +48,9 @@ TEST_F(ThinningTest, TheContentGoesAndTheTokensStayAlsoAfterReopening) {
                 ElementsAre(1, 2, 10, 11, 20, 21, 30, 31));
     EXPECT_EQ(store_->GetLineage(kTenant, states_[3].id, {})->items.size(), 4u);
     EXPECT_EQ(store_->ListStates(kTenant, {}, {})->items.size(), 3u);
-    EXPECT_EQ((*store_->FindPrefix(kTenant, "model-a", "cpu-float32", {1, 2, 10, 11, 99}))->id,
+    EXPECT_EQ((*store_->FindPrefix(kTenant, "model-a", "cpu-float32", {1, 2, 10, 11, 99},
+                                   PrefixKind::kAny))
+                  ->id,
               states_[0].id);
     Reopen();
   }
@@ -117,8 +119,10 @@ TEST_F(ThinningTest, PuttingAStateAgainBringsItBack) {
   EXPECT_EQ(store_->GetState(kTenant, states_[1].id)->kind, CaptureReason::kMark);
   EXPECT_EQ(*store_->GetPayload(kTenant, states_[1].id), "payload");
   EXPECT_EQ(*store_->GetBlob(kTenant, "own1"), "blob 1");
-  EXPECT_EQ((*store_->FindPrefix(kTenant, "model-a", "cpu-float32", {1, 2, 10, 11, 99}))->id,
-            states_[1].id);
+  EXPECT_EQ(
+      (*store_->FindPrefix(kTenant, "model-a", "cpu-float32", {1, 2, 10, 11, 99}, PrefixKind::kAny))
+          ->id,
+      states_[1].id);
   const auto users = store_->GetUsers(kTenant, states_[1].id);
   EXPECT_THAT(users->children, ElementsAre(states_[2].id));
   EXPECT_THAT(users->refs, IsEmpty());

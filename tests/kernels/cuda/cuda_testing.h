@@ -36,8 +36,8 @@ inline Floats KeptAs(DType dtype, Floats values) {
   }
   return values;
 }
-// Half the distance of neighbours, relative: what storing as `dtype` may change.
-inline double UnitOf(DType dtype) { return dtype == DType::kFloat32 ? kUnit : kBf16Unit / 2; }
+// What storing as `dtype` may change, relative.
+inline double UnitOf(DType dtype) { return dtype == DType::kFloat32 ? kUnit : kBf16Unit; }
 
 class CudaKernelTest : public ::testing::Test {
  protected:

@@ -1,0 +1,53 @@
+// The scalar functions of the recurrences on the device. Exponentials that are multiplied up over
+// many tokens (decays) are the accurate ones; a gate's may be off by a few units in the last place.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "kernels/cuda/device.h"
+#include "kernels/ssd_scan.h"
+
+namespace anabranch::kernels::cuda {
+
+// x / (1 + e^-x). Very negative x divide by infinity and give -0.
+__device__ inline float Silu(float x) { return x / (1.0f + __expf(-x)); }
+
+// log(1 + e^x), and x itself beyond 20, where the two agree in float. NaN stays NaN.
+__device__ inline float Softplus(float x) { return x <= 20.0f ? log1pf(expf(x)) : x; }
+
+// One element, whatever its alignment.
+__device__ inline float LoadOne(const ConstActs& acts, int64_t at) {
+  float v[1];
+  LoadActs<1>(acts.data, acts.dtype, at, v);
+  return v[0];
+}
+__device__ inline void StoreOne(const Acts& acts, int64_t at, float value) {
+  const float v[1] = {value};
+  StoreActs<1>(acts.data, acts.dtype, at, v);
+}
+
+// dt of a row and head: after bias, softplus and limits.
+__device__ inline float StepSize(const SsdScanParams& p, int64_t row, int32_t head) {
+  const float dt = Softplus(LoadOne(p.dt, row * p.dt_stride + head) + p.dt_bias[head]);
+  return isnan(dt) ? dt : fminf(fmaxf(dt, p.dt_lo), p.dt_hi);
+}
+
+// Four elements; TakesFours of the array and its stride must hold, and `at` be a multiple of 4.
+__device__ inline void LoadFour(const ConstActs& acts, int64_t at, float (&out)[4]) {
+  if (acts.dtype == DType::kFloat32) {
+    LoadWide<4>(static_cast<const float*>(acts.data) + at, out);
+  } else {
+    const auto pack =
+        *reinterpret_cast<const Pack<Bf16, 4>*>(static_cast<const Bf16*>(acts.data) + at);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) out[i] = Widen(pack.v[i]);
+  }
+}
+inline bool TakesFours(const ConstActs& acts, int64_t stride) {
+  return reinterpret_cast<uintptr_t>(acts.data) % (4 * ElementBytes(acts.dtype)) == 0 &&
+         stride % 4 == 0;
+}
+
+}  // namespace anabranch::kernels::cuda

@@ -1,0 +1,212 @@
+// The Mamba-1 recurrence on the device. kLanes threads share a channel, each with kStates of its
+// states in registers for all tokens of the launch.
+//
+// Step (one row a sequence, 16 states): the state is read and written once. Floor: 2 * 4 bytes for
+// each state, 4 for A.
+//
+// Walk: a block takes kThreads / kLanes channels of one sequence and walks its tokens in tiles.
+// What a tile needs is staged in shared memory, loaded and transformed (softplus) by all threads
+// alike; then each thread applies the tokens in order; then all threads gate and store. Operations
+// a token, channel and state: one exponential, 2 products, 2 fused. The exponentials bound it: 16 a
+// clock and multiprocessor.
+#include "kernels/cuda/cuda_kernels.h"
+#include "kernels/cuda/device.h"
+#include "kernels/cuda/scan_math.h"
+#include "kernels/cuda/start.h"
+#include "kernels/selective_scan.h"
+
+namespace anabranch::kernels::cuda {
+namespace {
+
+constexpr const char* kName = "SelectiveScan";
+constexpr int kThreads = 128;
+
+template <int kLanes, int kStates>
+struct WalkTile {
+  static constexpr int kWidth = kLanes * kStates;  // of B and C, zeros beyond state_dim
+  static constexpr int kTokens = kWidth > 64 ? 16 : 32;
+  static constexpr int kChannels = kThreads / kLanes;
+  alignas(16) float b[kTokens][kWidth];
+  alignas(16) float c[kTokens][kWidth];
+  float dt[kTokens][kChannels];
+  float u[kTokens][kChannels];
+  float y[kTokens][kChannels];
+};
+
+template <int kLanes, int kStates>
+__device__ void LoadTile(const SelectiveScanParams& p, int64_t row, int count, int64_t channel,
+                         WalkTile<kLanes, kStates>& tile) {
+  using Tile = WalkTile<kLanes, kStates>;
+  for (int i = threadIdx.x; i < count * Tile::kWidth; i += kThreads) {
+    const int t = i / Tile::kWidth, n = i % Tile::kWidth;
+    const bool in = n < p.state_dim;
+    tile.b[t][n] = in ? LoadOne(p.b, (row + t) * p.b_stride + n) : 0.0f;
+    tile.c[t][n] = in ? LoadOne(p.c, (row + t) * p.c_stride + n) : 0.0f;
+  }
+  for (int i = threadIdx.x; i < count * Tile::kChannels; i += kThreads) {
+    const int t = i / Tile::kChannels, k = i % Tile::kChannels;
+    if (channel + k >= p.channels) {
+      tile.dt[t][k] = tile.u[t][k] = 0;
+      continue;
+    }
+    tile.dt[t][k] =
+        Softplus(LoadOne(p.dt, (row + t) * p.dt_stride + channel + k) + p.dt_bias[channel + k]);
+    tile.u[t][k] = LoadOne(p.u, (row + t) * p.u_stride + channel + k);
+  }
+}
+
+template <int kLanes, int kStates>
+__device__ void StoreTile(const SelectiveScanParams& p, int64_t row, int count, int64_t channel,
+                          const WalkTile<kLanes, kStates>& tile) {
+  using Tile = WalkTile<kLanes, kStates>;
+  for (int i = threadIdx.x; i < count * Tile::kChannels; i += kThreads) {
+    const int t = i / Tile::kChannels, k = i % Tile::kChannels;
+    if (channel + k >= p.channels) continue;
+    float y = fmaf(p.d[channel + k], tile.u[t][k], tile.y[t][k]);
+    if (p.z.data != nullptr) y *= Silu(LoadOne(p.z, (row + t) * p.z_stride + channel + k));
+    StoreOne(p.y, (row + t) * p.y_stride + channel + k, y);
+  }
+}
+
+// Thread (channel k, lane) holds the states 4 (lane + kLanes q) to + 3 for q < kStates / 4.
+template <int kLanes, int kStates>
+__global__ void __launch_bounds__(kThreads) Walk(SelectiveScanParams p) {
+  using Tile = WalkTile<kLanes, kStates>;
+  __shared__ Tile tile;
+  const int32_t seq = static_cast<int32_t>(blockIdx.x);
+  const int64_t begin = p.rows.row_start[seq], end = p.rows.row_start[seq + 1];
+  if (begin == end) return;
+  const int lane = threadIdx.x % kLanes, k = threadIdx.x / kLanes;
+  const int64_t channel = int64_t{blockIdx.y} * Tile::kChannels;
+  const bool live = channel + k < p.channels;
+  const int64_t slot = p.rows.slot[seq];
+  float* state = p.state + slot * p.state_slot_stride + (channel + k) * p.state_dim;
+  float h[kStates], a[kStates];
+#pragma unroll
+  for (int i = 0; i < kStates; ++i) {
+    const int n = 4 * (lane + kLanes * (i / 4)) + i % 4;
+    const bool in = live && n < p.state_dim;
+    h[i] = in ? state[n] : 0.0f;
+    a[i] = in ? p.a[(channel + k) * p.state_dim + n] : 0.0f;
+  }
+  double* t_sum = p.t_sum + slot * p.t_slot_stride + channel + k;
+  double sum = live && lane == 0 ? *t_sum : 0.0;
+  for (int64_t row = begin; row < end; row += Tile::kTokens) {
+    const int count = static_cast<int>(min(int64_t{Tile::kTokens}, end - row));
+    LoadTile(p, row, count, channel, tile);
+    __syncthreads();
+    for (int t = 0; t < count; ++t) {
+      const float dt = tile.dt[t][k], in = dt * tile.u[t][k];
+      float y = 0;
+#pragma unroll
+      for (int q = 0; q < kStates / 4; ++q) {
+        const float4 b = *reinterpret_cast<const float4*>(&tile.b[t][4 * (lane + kLanes * q)]);
+        const float4 c = *reinterpret_cast<const float4*>(&tile.c[t][4 * (lane + kLanes * q)]);
+        const float bs[4] = {b.x, b.y, b.z, b.w}, cs[4] = {c.x, c.y, c.z, c.w};
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          float& value = h[4 * q + i];
+          value = fmaf(in, bs[i], value * expf(dt * a[4 * q + i]));
+          y = fmaf(value, cs[i], y);
+        }
+      }
+#pragma unroll
+      for (int step = kLanes / 2; step > 0; step /= 2) y += __shfl_xor_sync(kAllLanes, y, step);
+      if (lane == 0) {
+        tile.y[t][k] = y;
+        sum += dt;
+      }
+    }
+    __syncthreads();
+    StoreTile(p, row, count, channel, tile);
+    __syncthreads();
+  }
+  if (!live) return;
+  if (lane == 0) *t_sum = sum;
+#pragma unroll
+  for (int i = 0; i < kStates; ++i) {
+    const int n = 4 * (lane + kLanes * (i / 4)) + i % 4;
+    if (n < p.state_dim) state[n] = h[i];
+  }
+}
+
+// One row a sequence, 16 states, four a thread.
+constexpr int kStepDim = 16, kStepLanes = 4;
+
+__global__ void __launch_bounds__(kThreads) Step(SelectiveScanParams p) {
+  const int32_t seq = static_cast<int32_t>(blockIdx.x);
+  const int64_t thread = int64_t{blockIdx.y} * kThreads + threadIdx.x;
+  const int64_t channel = min(thread / kStepLanes, p.channels - 1);  // spare threads only shuffle
+  const bool live = thread / kStepLanes < p.channels;
+  const int lane = static_cast<int>(thread % kStepLanes);
+  const int64_t row = p.rows.row_start[seq], slot = p.rows.slot[seq];
+  float* state = p.state + slot * p.state_slot_stride + channel * kStepDim + 4 * lane;
+  float h[4], a[4], b[4], c[4];
+  LoadWide<4>(state, h);
+  LoadWide<4>(p.a + channel * kStepDim + 4 * lane, a);
+  LoadFour(p.b, row * p.b_stride + 4 * lane, b);
+  LoadFour(p.c, row * p.c_stride + 4 * lane, c);
+  const float dt = Softplus(LoadOne(p.dt, row * p.dt_stride + channel) + p.dt_bias[channel]);
+  const float u = LoadOne(p.u, row * p.u_stride + channel), in = dt * u;
+  float y = 0;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    h[i] = fmaf(in, b[i], h[i] * expf(dt * a[i]));
+    y = fmaf(h[i], c[i], y);
+  }
+#pragma unroll
+  for (int step = kStepLanes / 2; step > 0; step /= 2) y += __shfl_xor_sync(kAllLanes, y, step);
+  if (!live) return;
+  StoreNarrow<4>(h, state);
+  if (lane != 0) return;
+  y = fmaf(p.d[channel], u, y);
+  if (p.z.data != nullptr) y *= Silu(LoadOne(p.z, row * p.z_stride + channel));
+  StoreOne(p.y, row * p.y_stride + channel, y);
+  p.t_sum[slot * p.t_slot_stride + channel] += static_cast<double>(dt);
+}
+
+template <int kLanes, int kStates>
+absl::Status RunWalk(const SelectiveScanParams& p, const Launch& launch) {
+  const dim3 grid(static_cast<unsigned>(p.rows.num_seqs),
+                  static_cast<unsigned>(CeilDiv(p.channels, WalkTile<kLanes, kStates>::kChannels)));
+  return Start(launch, kName, Walk<kLanes, kStates>, grid, kThreads, 0, p);
+}
+
+bool TakesSteps(const SelectiveScanParams& p) {
+  return p.rows.longest == 1 && p.rows.total_rows == p.rows.num_seqs && p.state_dim == kStepDim &&
+         IsAligned(p.state) && IsAligned(p.a) && p.state_slot_stride % 4 == 0 &&
+         TakesFours(p.b, p.b_stride) && TakesFours(p.c, p.c_stride);
+}
+
+absl::Status Check(const SelectiveScanParams& p, const Launch& launch) {
+  if (absl::Status s = CheckLaunch(launch, p.round_to_bf16, kName); !s.ok()) return s;
+  if (p.channels <= 0 || p.state_dim <= 0 || p.state_dim > 256) {
+    return Require(false, kName, "bad channels or state_dim (1..256)");
+  }
+  const bool strides = p.u_stride >= p.channels && p.dt_stride >= p.channels &&
+                       p.y_stride >= p.channels && p.b_stride >= p.state_dim &&
+                       p.c_stride >= p.state_dim &&
+                       (p.z.data == nullptr || p.z_stride >= p.channels) &&
+                       p.state_slot_stride >= 0 && p.t_slot_stride >= 0;
+  const bool arrays = p.rows.num_seqs > 0 && p.rows.row_start && p.rows.slot && p.u.data &&
+                      p.dt.data && p.b.data && p.c.data && p.a && p.d && p.dt_bias && p.state &&
+                      p.t_sum && p.y.data;
+  return Require(strides && arrays, kName, "missing array or short stride");
+}
+
+}  // namespace
+
+absl::Status SelectiveScan(const SelectiveScanParams& p, const Launch& launch) {
+  if (p.rows.num_rows() == 0) return absl::OkStatus();
+  if (absl::Status s = Check(p, launch); !s.ok()) return s;
+  if (TakesSteps(p)) {
+    const dim3 grid(static_cast<unsigned>(p.rows.num_seqs),
+                    static_cast<unsigned>(CeilDiv(p.channels * kStepLanes, kThreads)));
+    return Start(launch, kName, Step, grid, kThreads, 0, p);
+  }
+  if (p.state_dim <= 16) return RunWalk<4, 4>(p, launch);
+  if (p.state_dim <= 64) return RunWalk<4, 16>(p, launch);
+  return RunWalk<16, 16>(p, launch);
+}
+
+}  // namespace anabranch::kernels::cuda

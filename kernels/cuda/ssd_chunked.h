@@ -1,0 +1,14 @@
+// The Mamba-2 recurrence in its chunked dual form on tensor cores (bfloat16 operands, float32 sums
+// and states), for runs of rows that are long enough to pay for it. Part of SsdScan.
+#pragma once
+
+#include "kernels/ssd_scan.h"
+
+namespace anabranch::kernels::cuda {
+
+// Whether shapes, dtypes and alignment are those of the tensor-core kernels.
+bool TakesChunks(const SsdScanParams& params);
+// The sequences of more than `longer_than` rows; leaves the others alone. Uses scratch.
+absl::Status SsdChunked(const SsdScanParams& params, int32_t longer_than, const Launch& launch);
+
+}  // namespace anabranch::kernels::cuda

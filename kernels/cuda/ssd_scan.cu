@@ -1,0 +1,273 @@
+// The Mamba-2 recurrence on the device: which way for which rows, and the two ways that apply every
+// token in order with S in registers.
+//
+// Step (one row a sequence): S is read and written once and nothing else counts. Floor: 2 * 4 bytes
+// for each element of S, and 6 operations. A warp takes whole rows of S, 16 bytes a lane, kRows of
+// them at once so that enough loads are in flight.
+//
+// Walk (any shape, short runs of rows, float32): a block takes some rows of one head's S and walks
+// the tokens of the sequence in tiles; B, C and x of a tile are staged in shared memory. kLanes
+// threads share a row of S and add up y by shuffles. 4 * state_dim operations a row and token.
+#include "kernels/cuda/cuda_kernels.h"
+#include "kernels/cuda/device.h"
+#include "kernels/cuda/scan_math.h"
+#include "kernels/cuda/ssd_chunked.h"
+#include "kernels/cuda/start.h"
+#include "kernels/ssd_scan.h"
+
+namespace anabranch::kernels::cuda {
+namespace {
+
+constexpr const char* kName = "SsdScan";
+constexpr int kThreads = 128;
+constexpr int kTile = 16;       // tokens
+constexpr int32_t kShort = 64;  // rows of a sequence up to which walking beats chunks
+
+template <int kLanes, int kStates>
+struct WalkTile {
+  static constexpr int kWidth = kLanes * kStates;  // of B and C, zeros beyond state_dim
+  static constexpr int kRows = kThreads / kLanes;  // of S
+  alignas(16) float b[kTile][kWidth];
+  alignas(16) float c[kTile][kWidth];
+  float x[kTile][kRows];
+  float y[kTile][kRows];
+  float dt[kTile], decay[kTile];
+};
+
+// `count` tokens from `row` on: rows [first_r, ...) of x, B, C, step sizes.
+template <int kLanes, int kStates>
+__device__ void LoadTile(const SsdScanParams& p, int64_t row, int count, int32_t head,
+                         int32_t first_r, WalkTile<kLanes, kStates>& tile) {
+  using Tile = WalkTile<kLanes, kStates>;
+  const int64_t shared_at = int64_t{head / (p.heads / p.groups)} * p.state_dim;
+  for (int i = threadIdx.x; i < count * Tile::kWidth; i += kThreads) {
+    const int t = i / Tile::kWidth, n = i % Tile::kWidth;
+    const bool in = n < p.state_dim;
+    tile.b[t][n] = in ? LoadOne(p.b, (row + t) * p.b_stride + shared_at + n) : 0.0f;
+    tile.c[t][n] = in ? LoadOne(p.c, (row + t) * p.c_stride + shared_at + n) : 0.0f;
+  }
+  for (int i = threadIdx.x; i < count * Tile::kRows; i += kThreads) {
+    const int t = i / Tile::kRows, r = i % Tile::kRows;
+    const bool in = first_r + r < p.head_dim;
+    const int64_t at = (row + t) * p.x_stride + int64_t{head} * p.head_dim + first_r + r;
+    tile.x[t][r] = in ? LoadOne(p.x, at) : 0.0f;
+  }
+  if (threadIdx.x < count) {
+    const float dt = StepSize(p, row + threadIdx.x, head);
+    tile.dt[threadIdx.x] = dt;
+    tile.decay[threadIdx.x] = expf(dt * p.a[head]);
+  }
+}
+
+// Sequences of `min_rows` to `max_rows` rows. Thread (row r, lane) holds the states 4 (lane +
+// kLanes q) to
+// + 3 for q < kStates / 4: neighbours read neighbouring 16 bytes of B and C.
+template <int kLanes, int kStates>
+__global__ void __launch_bounds__(kThreads)
+    Walk(SsdScanParams p, int32_t min_rows, int32_t max_rows) {
+  using Tile = WalkTile<kLanes, kStates>;
+  __shared__ Tile tile;
+  const int32_t seq = static_cast<int32_t>(blockIdx.x), head = static_cast<int32_t>(blockIdx.y);
+  const int64_t begin = p.rows.row_start[seq], end = p.rows.row_start[seq + 1];
+  if (end - begin < min_rows || end - begin > max_rows) return;
+  const int lane = threadIdx.x % kLanes, r = threadIdx.x / kLanes;
+  const int32_t first_r = static_cast<int32_t>(blockIdx.z) * Tile::kRows;
+  const bool live = first_r + r < p.head_dim;
+  const int64_t slot = p.rows.slot[seq];
+  float* state = p.state + slot * p.state_slot_stride +
+                 (int64_t{head} * p.head_dim + first_r + r) * p.state_dim;
+  float s[kStates];
+#pragma unroll
+  for (int i = 0; i < kStates; ++i) {
+    const int n = 4 * (lane + kLanes * (i / 4)) + i % 4;
+    s[i] = live && n < p.state_dim ? state[n] : 0.0f;
+  }
+  double* t_sum = p.t_sum + slot * p.t_slot_stride + head;
+  const bool sums_t = blockIdx.z == 0 && threadIdx.x == 0;
+  double sum = sums_t ? *t_sum : 0.0;
+  for (int64_t row = begin; row < end; row += kTile) {
+    const int count = static_cast<int>(min(int64_t{kTile}, end - row));
+    LoadTile(p, row, count, head, first_r, tile);
+    __syncthreads();
+    for (int t = 0; t < count; ++t) {
+      const float decay = tile.decay[t], in = tile.dt[t] * tile.x[t][r];
+      float y = 0;
+#pragma unroll
+      for (int q = 0; q < kStates / 4; ++q) {
+        const float4 b = *reinterpret_cast<const float4*>(&tile.b[t][4 * (lane + kLanes * q)]);
+        const float4 c = *reinterpret_cast<const float4*>(&tile.c[t][4 * (lane + kLanes * q)]);
+        const float bs[4] = {b.x, b.y, b.z, b.w}, cs[4] = {c.x, c.y, c.z, c.w};
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          s[4 * q + i] = fmaf(in, bs[i], s[4 * q + i] * decay);
+          y = fmaf(s[4 * q + i], cs[i], y);
+        }
+      }
+#pragma unroll
+      for (int step = kLanes / 2; step > 0; step /= 2) y += __shfl_xor_sync(kAllLanes, y, step);
+      if (lane == 0) tile.y[t][r] = y;
+    }
+    if (sums_t) {
+      for (int t = 0; t < count; ++t) sum += tile.dt[t];
+    }
+    __syncthreads();
+    for (int i = threadIdx.x; i < count * Tile::kRows; i += kThreads) {
+      const int t = i / Tile::kRows, at_r = i % Tile::kRows;
+      if (first_r + at_r >= p.head_dim) continue;
+      const int64_t at = int64_t{head} * p.head_dim + first_r + at_r;
+      StoreOne(p.y, (row + t) * p.y_stride + at, fmaf(p.d[head], tile.x[t][at_r], tile.y[t][at_r]));
+    }
+    __syncthreads();
+  }
+  if (sums_t) *t_sum = sum;
+  if (!live) return;
+#pragma unroll
+  for (int i = 0; i < kStates; ++i) {
+    const int n = 4 * (lane + kLanes * (i / 4)) + i % 4;
+    if (n < p.state_dim) state[n] = s[i];
+  }
+}
+
+// state_dim kDim = 4 * (lanes of a row) * kWide, 16 bytes a lane and vector. A warp holds
+// 32 / kLanes rows of S at a time and kRounds such sets.
+template <int kDim>
+struct StepShape {
+  static constexpr int kLanes = kDim / 4 < kWarp ? kDim / 4 : kWarp;
+  static constexpr int kWide = kDim / (4 * kLanes);
+  static constexpr int kRounds = 8 / kWide;
+  static constexpr int kRowsOfSet = kWarp / kLanes;
+  static constexpr int kRowsOfWarp = kRounds * kRowsOfSet;
+  static constexpr int kRows = kRowsOfWarp * (kThreads / kWarp);  // of a block
+};
+
+// The sequences of one row. B and C of the head's group must be readable in fours.
+template <int kDim>
+__global__ void __launch_bounds__(kThreads) Step(SsdScanParams p) {
+  using Shape = StepShape<kDim>;
+  const int32_t seq = static_cast<int32_t>(blockIdx.x), head = static_cast<int32_t>(blockIdx.y);
+  const int lane = threadIdx.x % Shape::kLanes;
+  const int32_t first = static_cast<int32_t>(blockIdx.z) * Shape::kRows +
+                        threadIdx.x / kWarp * Shape::kRowsOfWarp +
+                        threadIdx.x % kWarp / Shape::kLanes;
+  const int64_t row = p.rows.row_start[seq], slot = p.rows.slot[seq];
+  float* state =
+      p.state + slot * p.state_slot_stride + int64_t{head} * p.head_dim * kDim + 4 * lane;
+  float4 s[Shape::kRounds][Shape::kWide];
+  float x[Shape::kRounds];
+#pragma unroll
+  for (int i = 0; i < Shape::kRounds; ++i) {
+    const int32_t r = first + i * Shape::kRowsOfSet;
+    x[i] = 0;
+    if (r >= p.head_dim) continue;
+#pragma unroll
+    for (int w = 0; w < Shape::kWide; ++w) {
+      s[i][w] = *reinterpret_cast<const float4*>(state + int64_t{r} * kDim + w * 4 * kWarp);
+    }
+    x[i] = LoadOne(p.x, row * p.x_stride + int64_t{head} * p.head_dim + r);
+  }
+  const float dt = StepSize(p, row, head), decay = expf(dt * p.a[head]), skip = p.d[head];
+  if (blockIdx.z == 0 && threadIdx.x == 0) {
+    p.t_sum[slot * p.t_slot_stride + head] += static_cast<double>(dt);
+  }
+  const int64_t shared_at = int64_t{head / (p.heads / p.groups)} * kDim + 4 * lane;
+  float b[Shape::kWide][4], c[Shape::kWide][4];
+#pragma unroll
+  for (int w = 0; w < Shape::kWide; ++w) {
+    LoadFour(p.b, row * p.b_stride + shared_at + w * 4 * kWarp, b[w]);
+    LoadFour(p.c, row * p.c_stride + shared_at + w * 4 * kWarp, c[w]);
+  }
+#pragma unroll
+  for (int i = 0; i < Shape::kRounds; ++i) {
+    const int32_t r = first + i * Shape::kRowsOfSet;
+    const bool live = r < p.head_dim;
+    const float in = dt * x[i];
+    float y = 0;
+#pragma unroll
+    for (int w = 0; w < Shape::kWide; ++w) {
+      float4& v = s[i][w];
+      if (!live) v = make_float4(0, 0, 0, 0);
+      v.x = fmaf(in, b[w][0], v.x * decay), y = fmaf(v.x, c[w][0], y);
+      v.y = fmaf(in, b[w][1], v.y * decay), y = fmaf(v.y, c[w][1], y);
+      v.z = fmaf(in, b[w][2], v.z * decay), y = fmaf(v.z, c[w][2], y);
+      v.w = fmaf(in, b[w][3], v.w * decay), y = fmaf(v.w, c[w][3], y);
+      if (live) *reinterpret_cast<float4*>(state + int64_t{r} * kDim + w * 4 * kWarp) = v;
+    }
+#pragma unroll
+    for (int step = Shape::kLanes / 2; step > 0; step /= 2) {
+      y += __shfl_xor_sync(kAllLanes, y, step);
+    }
+    if (live && lane == 0) {
+      StoreOne(p.y, row * p.y_stride + int64_t{head} * p.head_dim + r, fmaf(skip, x[i], y));
+    }
+  }
+}
+
+template <int kDim>
+absl::Status RunStep(const SsdScanParams& p, const Launch& launch) {
+  const dim3 grid(static_cast<unsigned>(p.rows.num_seqs), static_cast<unsigned>(p.heads),
+                  static_cast<unsigned>(CeilDiv(p.head_dim, StepShape<kDim>::kRows)));
+  return Start(launch, kName, Step<kDim>, grid, kThreads, 0, p);
+}
+
+template <int kLanes, int kStates>
+absl::Status RunWalk(const SsdScanParams& p, int32_t min_rows, int32_t max_rows,
+                     const Launch& launch) {
+  constexpr int kRows = WalkTile<kLanes, kStates>::kRows;
+  const dim3 grid(static_cast<unsigned>(p.rows.num_seqs), static_cast<unsigned>(p.heads),
+                  static_cast<unsigned>(CeilDiv(p.head_dim, kRows)));
+  return Start(launch, kName, Walk<kLanes, kStates>, grid, kThreads, 0, p, min_rows, max_rows);
+}
+
+absl::Status Walk(const SsdScanParams& p, int32_t min_rows, int32_t max_rows,
+                  const Launch& launch) {
+  if (p.state_dim <= 16) return RunWalk<4, 4>(p, min_rows, max_rows, launch);
+  if (p.state_dim <= 64) return RunWalk<4, 16>(p, min_rows, max_rows, launch);
+  if (p.state_dim <= 128) return RunWalk<4, 32>(p, min_rows, max_rows, launch);
+  return RunWalk<8, 32>(p, min_rows, max_rows, launch);
+}
+
+bool TakesSteps(const SsdScanParams& p) {
+  return (p.state_dim == 64 || p.state_dim == 128 || p.state_dim == 256) && IsAligned(p.state) &&
+         p.state_slot_stride % 4 == 0 && TakesFours(p.b, p.b_stride) && TakesFours(p.c, p.c_stride);
+}
+
+absl::Status Step(const SsdScanParams& p, const Launch& launch) {
+  if (p.state_dim == 64) return RunStep<64>(p, launch);
+  return p.state_dim == 128 ? RunStep<128>(p, launch) : RunStep<256>(p, launch);
+}
+
+absl::Status Check(const SsdScanParams& p, const Launch& launch) {
+  if (absl::Status s = CheckLaunch(launch, p.round_to_bf16, kName); !s.ok()) return s;
+  if (p.heads <= 0 || p.head_dim <= 0 || p.groups <= 0 || p.heads % p.groups != 0 ||
+      p.heads > 65535 || p.state_dim <= 0 || p.state_dim > 256) {
+    return Require(false, kName, "bad heads, groups, head_dim or state_dim (1..256)");
+  }
+  const int64_t inner = int64_t{p.heads} * p.head_dim, shared = int64_t{p.groups} * p.state_dim;
+  const bool strides = p.x_stride >= inner && p.y_stride >= inner && p.b_stride >= shared &&
+                       p.c_stride >= shared && p.dt_stride >= p.heads && p.state_slot_stride >= 0 &&
+                       p.t_slot_stride >= 0;
+  const bool arrays = p.rows.num_seqs > 0 && p.rows.row_start && p.rows.slot && p.x.data &&
+                      p.b.data && p.c.data && p.dt.data && p.a && p.d && p.dt_bias && p.state &&
+                      p.t_sum && p.y.data;
+  return Require(strides && arrays && p.dt_lo <= p.dt_hi, kName,
+                 "missing array, short stride or dt_lo > dt_hi");
+}
+
+}  // namespace
+
+absl::Status SsdScan(const SsdScanParams& p, const Launch& launch) {
+  if (p.rows.num_rows() == 0) return absl::OkStatus();
+  if (absl::Status bad = Check(p, launch); !bad.ok()) return bad;
+  // What becomes of a sequence depends on its own rows and not on the others in the launch: each of
+  // the ways takes those that are its own.
+  const bool steps = TakesSteps(p), chunks = TakesChunks(p) && p.rows.longest > kShort;
+  const bool mixed = p.rows.num_seqs > 1;
+  absl::Status s;
+  if (steps && (mixed || p.rows.longest == 1)) s = Step(p, launch);
+  if (s.ok() && chunks) s = SsdChunked(p, kShort, launch);
+  const int32_t min_rows = steps ? 2 : 1, max_rows = chunks ? kShort : p.rows.longest;
+  if (!s.ok() || max_rows < min_rows || (chunks && !mixed)) return s;
+  return Walk(p, min_rows, max_rows, launch);
+}
+
+}  // namespace anabranch::kernels::cuda

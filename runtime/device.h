@@ -1,0 +1,69 @@
+// Where a model runs: memory, kernels and the order of work. The forward pass, the slots and the
+// loading of weights are written against this and are the same on every device.
+//
+// Thread rule: allocation, copies and fills may be called from any thread and are done when they
+// return. launch(), Replay() and Wait() belong to the one thread that runs the model.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "kernels/kernel_set.h"
+#include "runtime/memory_budget.h"
+
+namespace anabranch {
+
+class Buffer;
+
+// One piece of a copy between two places that do not overlap.
+struct CopyPart {
+  const void* from = nullptr;
+  void* to = nullptr;
+  size_t bytes = 0;
+};
+
+enum class CopyDirection : uint8_t { kToDevice, kToHost, kWithin };
+
+class Device {
+ public:
+  // "cpu", "cuda" or "cuda:N". INVALID_ARGUMENT for another name, UNAVAILABLE (with what is
+  // missing) if the device is not there or the build has no CUDA.
+  static absl::StatusOr<std::shared_ptr<Device>> Open(absl::string_view name, int num_threads);
+  virtual ~Device() = default;
+
+  // "cpu" or "cuda": part of the numerics profile, since states differ in the last bits.
+  virtual const char* kind() const = 0;
+  // Whether device memory is plain memory: then nothing needs to be copied.
+  virtual bool in_host_memory() const = 0;
+  // What activations of a model of this compute dtype are kept in.
+  virtual kernels::DType activations(kernels::DType compute) const = 0;
+  virtual const kernels::KernelSet& kernels() const = 0;
+  virtual kernels::Launch launch() const = 0;
+  // NOT_FOUND where the system does not say.
+  virtual absl::StatusOr<MemoryBudget> AvailableMemory() const = 0;
+
+  // Uninitialised, aligned to 64 bytes or more. RESOURCE_EXHAUSTED if the memory cannot be had.
+  virtual absl::StatusOr<Buffer> Allocate(size_t bytes) = 0;
+  // Host memory that the device copies from and to at full speed.
+  virtual absl::StatusOr<Buffer> AllocateHost(size_t bytes) = 0;
+  // After all work queued so far on any stream of the model; done when it returns.
+  virtual absl::Status Copy(CopyDirection direction, absl::Span<const CopyPart> parts) = 0;
+  virtual absl::Status Fill(absl::Span<const absl::Span<uint8_t>> blocks, int byte) = 0;
+
+  // Runs `work`, which only queues kernels. From its second run with the same key on, a device that
+  // can records it once and replays the record, so all addresses must be the same for the same key.
+  virtual absl::Status Replay(int64_t key, absl::FunctionRef<absl::Status()> work) = 0;
+  // Addresses have changed: recorded work is not valid any more.
+  virtual void ForgetReplays() = 0;
+  // Until queued kernels are done: INTERNAL if one of them failed.
+  virtual absl::Status Wait() = 0;
+};
+
+}  // namespace anabranch

@@ -1,0 +1,25 @@
+// One step of the engine, as mixers see it.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/kernel_set.h"
+#include "runtime/state_layout.h"
+#include "runtime/tensor_memory.h"
+
+namespace anabranch {
+
+// The arrays lie where the kernels run.
+struct StepContext {
+  kernels::PackedRows rows;
+  const int64_t* positions = nullptr;   // [seqs]: tokens read before this step
+  const int32_t* pages = nullptr;       // KV pages of all sequences, by page_start
+  const int32_t* page_start = nullptr;  // [seqs + 1]
+  int64_t max_context = 0;              // longest sequence, rows of this step included
+  const StateArrays* state = nullptr;
+  const kernels::KernelSet* kernels = nullptr;
+  kernels::Launch launch;
+  Workspace* workspace = nullptr;  // what Run takes from it is freed by the caller
+};
+
+}  // namespace anabranch

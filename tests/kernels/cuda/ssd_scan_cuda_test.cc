@@ -1,0 +1,254 @@
+// The CUDA scan against the CPU's. The tolerance comes from a third run of the CPU kernel on the
+// absolute values of everything that is added up: it gives, for every output, the sum of the sizes
+// of its terms, and roundings are relative to that.
+#include "tests/kernels/cuda/cuda_testing.h"
+
+namespace anabranch::kernels {
+namespace {
+
+using namespace testing;  // NOLINT: the helpers of this folder
+
+struct Shape {
+  int32_t heads, head_dim, state_dim, groups;
+};
+
+struct Result {
+  Sequences y;
+  Floats state;
+  std::vector<double> t_sum;
+};
+
+Floats Absolute(Floats values) {
+  for (float& v : values) v = std::abs(v);
+  return values;
+}
+Sequences Absolute(Sequences values) {
+  for (Floats& v : values.of) v = Absolute(v);
+  return values;
+}
+
+struct Scan {
+  Shape shape;
+  DType dtype;
+  std::vector<int64_t> lengths;
+  Sequences x, b, c, dt;
+  Floats a, d, dt_bias, state0;
+  std::vector<double> t0;
+  float lo = 0, hi = std::numeric_limits<float>::infinity();
+  int64_t slot_stride, t_stride;
+  int64_t pad = 0;  // of the activations' strides
+
+  Scan(Shape s, std::vector<int64_t> n, DType type, uint32_t seed)
+      : shape(s), dtype(type), lengths(std::move(n)) {
+    Random random(seed);
+    const auto make = [&](int64_t width, float scale) {
+      Sequences out = Sequences::Make(lengths, width, random, scale);
+      for (Floats& of : out.of) of = KeptAs(dtype, of);
+      return out;
+    };
+    x = make(s.heads * s.head_dim, 1);
+    b = make(s.groups * s.state_dim, 1);
+    c = make(s.groups * s.state_dim, 1);
+    dt = make(s.heads, 2);
+    for (int i = 0; i < s.heads; ++i) a.push_back(-random.Uniform(0.01f, 4) * random.Uniform(0, 1));
+    d = random.Normals(s.heads);
+    dt_bias = random.Normals(s.heads);
+    for (float& v : dt_bias) v -= 2;
+    slot_stride = int64_t{s.heads} * s.head_dim * s.state_dim + 8;
+    t_stride = s.heads + 1;
+    const int64_t slots = 2 * static_cast<int64_t>(lengths.size()) + 1;
+    state0 = random.Normals(slots * slot_stride);
+    for (int64_t i = 0; i < slots * t_stride; ++i) t0.push_back(random.Uniform(0, 9));
+  }
+
+  void Launch1(const LaunchPlan& plan, Memory::Where where, const Launch& launch,
+               Result& out) const {
+    Memory memory(where);
+    const Packing packing(plan);
+    const int64_t ys = x.width + pad;
+    const int64_t rows = packing.row_start.back();
+    SsdScanParams p;
+    p.rows = memory.PutRows(packing);
+    if (where == Memory::Where::kHost) p.rows = packing.rows();
+    p.heads = shape.heads, p.head_dim = shape.head_dim;
+    p.state_dim = shape.state_dim, p.groups = shape.groups;
+    p.x_stride = x.width + pad, p.b_stride = b.width + pad, p.c_stride = c.width + pad;
+    p.dt_stride = dt.width + pad;
+    p.x = memory.PutActs(x.Gather(plan, p.x_stride), dtype);
+    p.b = memory.PutActs(b.Gather(plan, p.b_stride), dtype);
+    p.c = memory.PutActs(c.Gather(plan, p.c_stride), dtype);
+    p.dt = memory.PutActs(dt.Gather(plan, p.dt_stride), dtype);
+    p.a = memory.Put(a), p.d = memory.Put(d), p.dt_bias = memory.Put(dt_bias);
+    p.dt_lo = lo, p.dt_hi = hi;
+    p.state = memory.Put(out.state), p.state_slot_stride = slot_stride;
+    p.t_sum = memory.Put(out.t_sum), p.t_slot_stride = t_stride;
+    p.y = memory.PutActs(Floats(static_cast<size_t>(rows * ys), kPoison), dtype), p.y_stride = ys;
+    const absl::Status status =
+        where == Memory::Where::kHost ? SsdScan(p, launch) : cuda::SsdScan(p, launch);
+    ASSERT_TRUE(status.ok()) << status;
+    out.state = memory.Get(p.state, out.state.size());
+    out.t_sum = memory.Get(p.t_sum, out.t_sum.size());
+    out.y.Scatter(plan, memory.GetActs(p.y, static_cast<size_t>(rows * ys)), ys);
+  }
+
+  Result Run(const Plan& plan, Memory::Where where, const Launch& launch) const {
+    Result out{Sequences::Poisoned(lengths, x.width), state0, t0};
+    for (const LaunchPlan& one : plan) Launch1(one, where, launch, out);
+    return out;
+  }
+
+  Scan Sizes() const {
+    Scan out = *this;
+    out.x = Absolute(x), out.b = Absolute(b), out.c = Absolute(c);
+    out.d = Absolute(d), out.state0 = Absolute(state0);
+    return out;
+  }
+};
+
+// In float32 a step rounds a few times: 8 for dt and the decay, 4 for the products; what is as old
+// as t steps has been rounded t times. A sum of state_dim terms adds state_dim. With bfloat16
+// operands of tensor cores the inputs of a chunk are rounded twice and S before a chunk once more.
+void ExpectSame(const Scan& s, const Plan& plan, const Launch& cuda) {
+  const Result want = s.Run(plan, Memory::Where::kHost, {});
+  const Result size = s.Sizes().Run(plan, Memory::Where::kHost, {});
+  const Result got = s.Run(plan, Memory::Where::kDevice, cuda);
+  const int64_t longest = *std::max_element(s.lengths.begin(), s.lengths.end());
+  const double exact = kUnit * static_cast<double>(12 * (longest + 1) + s.shape.state_dim);
+  const double rough = s.dtype == DType::kBFloat16 ? 4 * UnitOf(s.dtype) : 0;
+  for (size_t i = 0; i < s.lengths.size(); ++i) {
+    std::vector<double> tolerance;
+    for (size_t j = 0; j < want.y.of[i].size(); ++j) {
+      tolerance.push_back((exact + rough) * size.y.of[i][j] +
+                          UnitOf(s.dtype) * std::abs(want.y.of[i][j]));
+    }
+    EXPECT_TRUE(AllNear(got.y.of[i], want.y.of[i], tolerance)) << "sequence " << i;
+  }
+  std::vector<double> tolerance;
+  for (float v : size.state) tolerance.push_back((exact + rough) * v);
+  // What no sequence owns keeps its bits.
+  std::vector<bool> owned(want.state.size());
+  for (size_t i = 0; i < s.lengths.size(); ++i) {
+    const int64_t at = Packing::SlotOf(static_cast<int>(i)) * s.slot_stride;
+    std::fill(owned.begin() + at, owned.begin() + at + s.slot_stride - 8, true);
+  }
+  for (size_t i = 0; i < owned.size(); ++i) {
+    if (!owned[i]) tolerance[i] = 0;
+  }
+  EXPECT_TRUE(AllNear(got.state, want.state, tolerance)) << "state";
+  for (size_t i = 0; i < want.t_sum.size(); ++i) {
+    EXPECT_NEAR(got.t_sum[i], want.t_sum[i], 16 * kUnit * (1 + want.t_sum[i])) << "T " << i;
+  }
+}
+
+class SsdScanCudaTest : public CudaKernelTest {};
+
+TEST_F(SsdScanCudaTest, MatchesTheCpuForAnyShape) {
+  for (const Shape& shape : {Shape{12, 64, 64, 1},
+                             {4, 8, 16, 2},
+                             {2, 5, 128, 2},
+                             {3, 7, 256, 1},
+                             {2, 64, 32, 1},
+                             {2, 3, 1, 1},
+                             {4, 6, 33, 4},
+                             {1, 1, 100, 1},
+                             {2, 9, 200, 1},
+                             {3, 2, 15, 3}}) {
+    for (DType dtype : kBothDTypes) {
+      for (int64_t pad : {0, 3, 8}) {
+        Scan s(shape, {5, 0, 1, 70}, dtype, static_cast<uint32_t>(shape.state_dim));
+        s.pad = pad;
+        SCOPED_TRACE(::testing::Message() << shape.state_dim << " states, padded by " << pad
+                                          << ", dtype " << static_cast<int>(dtype));
+        ExpectSame(s, {{{0, 0, 5}, {1, 0, 0}, {2, 0, 1}, {3, 0, 70}}}, launch_);
+      }
+    }
+  }
+}
+
+TEST_F(SsdScanCudaTest, StateIsCarriedOverLaunchesOfEveryLength) {
+  for (DType dtype : kBothDTypes) {
+    for (const Shape& shape : {Shape{2, 64, 128, 1}, {4, 64, 64, 2}}) {
+      const Scan s(shape, {300, 1, 131}, dtype, 7);
+      SCOPED_TRACE(static_cast<int>(dtype));
+      ExpectSame(s,
+                 {{{0, 0, 129}, {2, 0, 1}},
+                  {{2, 1, 3}, {1, 0, 1}, {0, 129, 130}},
+                  {{0, 130, 300}, {2, 3, 131}}},
+                 launch_);
+    }
+  }
+}
+
+TEST_F(SsdScanCudaTest, StepsOfOneToken) {
+  for (DType dtype : kBothDTypes) {
+    for (int32_t state_dim : {16, 64, 100, 128, 256}) {
+      for (int32_t head_dim : {64, 80, 5}) {
+        const Scan s({4, head_dim, state_dim, 2}, {3, 3, 3}, dtype, 11);
+        SCOPED_TRACE(::testing::Message() << state_dim << " states");
+        Plan steps;
+        for (int64_t t = 0; t < 3; ++t)
+          steps.push_back({{1, t, t + 1}, {0, t, t + 1}, {2, t, t + 1}});
+        ExpectSame(s, steps, launch_);
+      }
+    }
+  }
+}
+
+TEST_F(SsdScanCudaTest, LongSequencesOfDifferentLengths) {
+  for (DType dtype : kBothDTypes) {
+    const Scan s({8, 64, 128, 2}, {257, 0, 128, 640, 33, 1, 127}, dtype, 13);
+    SCOPED_TRACE(static_cast<int>(dtype));
+    ExpectSame(
+        s, {{{0, 0, 257}, {1, 0, 0}, {2, 0, 128}, {3, 0, 640}, {4, 0, 33}, {5, 0, 1}, {6, 0, 127}}},
+        launch_);
+  }
+}
+
+TEST_F(SsdScanCudaTest, ClampsSteps) {
+  for (DType dtype : kBothDTypes) {
+    Scan s({2, 64, 128, 1}, {200}, dtype, 3);
+    s.lo = 0.03f, s.hi = 0.2f;
+    ExpectSame(s, EachAlone(s.lengths), launch_);
+  }
+}
+
+TEST_F(SsdScanCudaTest, SameBitsWhateverElseIsInTheLaunch) {
+  for (DType dtype : kBothDTypes) {
+    const Scan s({4, 64, 128, 1}, {300, 70, 5, 1}, dtype, 17);
+    const Plan together = {{{2, 0, 5}, {0, 0, 300}, {1, 0, 70}, {3, 0, 1}}};
+    const Result alone = s.Run(EachAlone(s.lengths), Memory::Where::kDevice, launch_);
+    const Result packed = s.Run(together, Memory::Where::kDevice, launch_);
+    for (size_t i = 0; i < 4; ++i) EXPECT_TRUE(SameBits(alone.y.of[i], packed.y.of[i])) << i;
+    EXPECT_TRUE(SameBits(alone.state, packed.state));
+    EXPECT_TRUE(SameBits(alone.t_sum, packed.t_sum));
+  }
+}
+
+TEST_F(SsdScanCudaTest, NanStaysInItsSequence) {
+  for (DType dtype : kBothDTypes) {
+    Scan s({2, 64, 128, 1}, {150, 150, 6}, dtype, 29);
+    const Plan plan = {{{0, 0, 150}, {1, 0, 150}, {2, 0, 6}}};
+    const Result clean = s.Run(plan, Memory::Where::kDevice, launch_);
+    s.x.of[1][3] = s.b.of[1][2] = s.dt.of[1][1] = kPoison;
+    const Result got = s.Run(plan, Memory::Where::kDevice, launch_);
+    for (size_t seq : {size_t{0}, size_t{2}}) {
+      EXPECT_TRUE(SameBits(got.y.of[seq], clean.y.of[seq]));
+      const int64_t at = Packing::SlotOf(static_cast<int>(seq)) * s.slot_stride;
+      EXPECT_TRUE(SameBits(got.state.data() + at, clean.state.data() + at,
+                           static_cast<size_t>(s.slot_stride) * 4));
+    }
+    EXPECT_TRUE(std::isnan(got.y.of[1].back())) << "NaN must not turn into a number";
+  }
+}
+
+TEST_F(SsdScanCudaTest, RefusesNonsense) {
+  SsdScanParams p;
+  p.rows.num_seqs = p.rows.total_rows = p.rows.longest = 1;
+  EXPECT_TRUE(absl::IsInvalidArgument(cuda::SsdScan(p, launch_)));
+  EXPECT_TRUE(absl::IsInvalidArgument(cuda::SsdScan(p, {})));
+  p.rows.total_rows = 0;
+  EXPECT_TRUE(cuda::SsdScan(p, launch_).ok()) << "no rows, nothing to do";
+}
+
+}  // namespace
+}  // namespace anabranch::kernels
