@@ -14,10 +14,13 @@ namespace anabranch::kernels::cuda {
 
 inline constexpr int kTableSize = 64;
 
+// By value, as a kernel's parameter of at most a few thousand bytes: nothing has to be copied to the
+// device before a launch, and nothing has to live until it runs.
 template <class Tensor>
 struct Table {
   Tensor of[kTableSize];
 };
+// Slots and what they count.
 struct SlotList {
   int32_t count;
   int32_t of[kMaxMergeInputs];
