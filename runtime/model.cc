@@ -100,7 +100,7 @@ absl::StatusOr<std::string> ReadOptional(const std::string& path) {
   return std::string(bytes.begin(), bytes.end());
 }
 
-void AddProfile(absl::string_view profile, FingerprintBuilder& builder) {
+void AddNumerics(absl::string_view profile, FingerprintBuilder& builder) {
   builder.Add("numerics", absl::StrCat(profile, "/", kNumericsVersion));
 }
 
@@ -108,7 +108,7 @@ absl::StatusOr<std::string> Fingerprint(const TensorFile& tensors, absl::string_
                                         absl::string_view tokenizer, absl::string_view profile,
                                         const LoadProgressFn& progress) {
   FingerprintBuilder builder;
-  AddProfile(profile, builder);
+  AddNumerics(profile, builder);
   builder.Add("config.json", config);
   builder.Add("tokenizer.json", tokenizer);
   LoadProgress hashed{"hashing weights"};
@@ -175,7 +175,7 @@ absl::StatusOr<std::unique_ptr<Model>> Model::FromTensors(ModelDescription descr
   ANABRANCH_ASSIGN_OR_RETURN(std::unique_ptr<LoadedModel> model,
                              Build(std::move(description), tensors, options, std::move(device)));
   FingerprintBuilder builder;
-  AddProfile(model->numerics_profile(), builder);
+  AddNumerics(model->numerics_profile(), builder);
   builder.Add("identity", identity);
   ANABRANCH_ASSIGN_OR_RETURN(std::string fingerprint, builder.Finish());
   model->set_fingerprint(std::move(fingerprint));
