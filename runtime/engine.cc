@@ -14,6 +14,7 @@
 #include "runtime/sequence.h"
 #include "runtime/step_planner.h"
 #include "runtime/step_rows.h"
+#include "runtime/tensor_memory.h"
 #include "runtime/work.h"
 #include "statestore/base/status_macros.h"
 
@@ -134,6 +135,7 @@ class EngineImpl final : public Engine {
   void EndUnwanted();
   void Step();
   std::vector<Work*> PackRows();
+  absl::Status MakeRoomForLogits();
   absl::Status Forward(const std::vector<Work*>& works);
   void Deliver(Work& work, size_t index);
   void Begin(Work& work);
@@ -150,7 +152,8 @@ class EngineImpl final : public Engine {
   StepPlanner planner_;
   std::vector<std::unique_ptr<Work>> active_;  // ascending id
   StepRows rows_;
-  std::vector<float> logits_;
+  Buffer logits_memory_;  // that the device copies to quickly; grows
+  absl::Span<float> logits_;
 
   mutable absl::Mutex mutex_;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
@@ -319,10 +322,19 @@ std::vector<Work*> EngineImpl::PackRows() {
   return works;
 }
 
+absl::Status EngineImpl::MakeRoomForLogits() {
+  const size_t values = rows_.num_logit_rows() * vocab_, bytes = values * sizeof(float);
+  if (bytes > logits_memory_.size()) {
+    ANABRANCH_ASSIGN_OR_RETURN(logits_memory_, model_->device()->AllocateHost(bytes));
+  }
+  logits_ = absl::MakeSpan(logits_memory_.floats(), values);
+  return absl::OkStatus();
+}
+
 absl::Status EngineImpl::Forward(const std::vector<Work*>& works) {
-  logits_.resize(rows_.num_logit_rows() * vocab_);
+  ANABRANCH_RETURN_IF_ERROR(MakeRoomForLogits());
   const absl::Time start = absl::Now();
-  absl::Status status = model_->Forward(rows_.batch(), pool_->arrays(), absl::MakeSpan(logits_));
+  absl::Status status = model_->Forward(rows_.batch(), pool_->arrays(), logits_);
   const absl::Duration busy = absl::Now() - start;
   for (Work* work : works) work->stats.compute_time += busy;
   absl::MutexLock lock(&mutex_);

@@ -264,15 +264,23 @@ absl::Status ForwardPass::Head(const StepContext& step, int64_t count, const flo
 // split into steps.
 absl::Status ForwardPass::CopySums(CopyDirection direction, absl::Span<float* const> sums,
                                    float* placed) {
-  const int64_t hidden = model_.hidden;
-  std::vector<CopyPart> parts;
-  for (size_t seq = 0; seq < sums.size(); ++seq) {
-    if (sums[seq] == nullptr) continue;
-    float *from = sums[seq], *to = placed + seq * hidden;
-    if (direction == CopyDirection::kToHost) std::swap(from, to);
-    parts.push_back({from, to, hidden * sizeof(float)});
+  const size_t hidden = model_.hidden, bytes = sums.size() * hidden * sizeof(float);
+  if (bytes > sums_.size()) {
+    ANABRANCH_ASSIGN_OR_RETURN(sums_, device_->AllocateHost(bytes));
   }
-  return device_->Copy(direction, parts);
+  const bool back = direction == CopyDirection::kToHost;
+  const CopyPart part = back ? CopyPart{placed, sums_.data(), bytes}
+                             : CopyPart{sums_.data(), placed, bytes};
+  if (back) ANABRANCH_RETURN_IF_ERROR(device_->Copy(direction, {part}));
+  for (size_t seq = 0; seq < sums.size(); ++seq) {
+    float* const packed = sums_.floats() + seq * hidden;
+    if (sums[seq] == nullptr) {
+      if (!back) std::fill_n(packed, hidden, 0.0f);
+    } else {
+      back ? std::copy_n(packed, hidden, sums[seq]) : std::copy_n(sums[seq], hidden, packed);
+    }
+  }
+  return back ? absl::OkStatus() : device_->Copy(direction, {part});
 }
 
 absl::Status ForwardPass::Compute(const StepContext& step, int64_t logit_rows, float* sums,

@@ -78,6 +78,7 @@ class ForwardPass {
   const std::shared_ptr<Device> device_;
   StepInputs inputs_;
   Workspace workspace_;
+  Buffer sums_;  // inner sums on their way, [seqs, hidden]
   const void* state_memory_ = nullptr;  // of the last step
 };
 

@@ -76,6 +76,7 @@ TEST_P(CudaGoldenModel, AgreesWithReferenceInFloat32) {
   EXPECT_LE(report->total.max_abs_error, 1e-3);
   EXPECT_GT(report->total.max_abs_error, 0);  // another implementation
   EXPECT_EQ(report->total.agreed, report->total.length);
+  if (GetParam() == kRecall) return;  // its reference has no greedy continuation
   ASSERT_TRUE(report->greedy.has_value());
   EXPECT_EQ(report->greedy->equal_tokens, report->greedy->tokens);
 }
