@@ -10,6 +10,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "runtime/float_convert.h"
 #include "runtime/sequence.h"
 #include "runtime/step_planner.h"
 #include "runtime/step_rows.h"
@@ -21,18 +22,6 @@ namespace {
 
 absl::Status Busy() {
   return absl::FailedPreconditionError("the sequence is busy with other work");
-}
-
-// All bits of a float's exponent set: infinity or NaN. Integer, so that the loop is vectorised.
-bool AllFinite(absl::Span<const float> values) {
-  constexpr uint32_t kExponent = 0x7f800000;
-  uint32_t found = 0;
-  for (float value : values) {
-    uint32_t bits;
-    std::memcpy(&bits, &value, sizeof(bits));
-    found |= (bits & kExponent) == kExponent;
-  }
-  return found == 0;
 }
 
 absl::Status ValidateOptions(const EngineOptions& options, int64_t vocab) {
@@ -352,7 +341,7 @@ void EngineImpl::Deliver(Work& work, size_t index) {
   const absl::Span<const int32_t> tokens = rows_.tokens(index);
   const absl::Span<const float> logits = rows_.logits(index, logits_, vocab_);
   Sequence& sequence = work.sequence();
-  if (!AllFinite(logits)) {
+  if (!AllFinite(logits.data(), static_cast<int64_t>(logits.size()))) {
     EndBroken(work, absl::InternalError(absl::StrCat(
                         "the model's logits are not finite after reading tokens ",
                         sequence.ref.position, " to ", sequence.ref.position + tokens.size() - 1)));

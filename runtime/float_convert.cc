@@ -3,7 +3,7 @@
 #include <c10/util/BFloat16.h>
 #include <c10/util/Half.h>
 
-#include <cmath>
+#include <algorithm>
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
@@ -21,6 +21,24 @@ void Widen(const TensorView& tensor, float* out) {
     std::memcpy(&bits, in + i * sizeof(bits), sizeof(bits));
     out[i] = static_cast<float>(Half(bits, Half::from_bits()));
   }
+}
+
+// Infinities and NaN have all bits of the exponent set. Integers and blocks of a constant length,
+// so that the loop is vectorised.
+template <typename Bits>
+bool NoneHasExponent(const void* elements, int64_t count, Bits exponent) {
+  constexpr int64_t kBlock = 1024;
+  const auto* in = static_cast<const char*>(elements);
+  for (int64_t begin = 0; begin < count; begin += kBlock) {
+    Bits block[kBlock] = {};
+    std::memcpy(block, in + begin * sizeof(Bits), std::min(kBlock, count - begin) * sizeof(Bits));
+    Bits found = 0;
+    for (int64_t i = 0; i < kBlock; ++i) {
+      found |= static_cast<Bits>((block[i] & exponent) == exponent);
+    }
+    if (found != 0) return false;
+  }
+  return true;
 }
 
 }  // namespace
@@ -64,10 +82,14 @@ float FromBFloat16(uint16_t bits) {
 }
 
 bool AllFinite(const float* values, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) {
-    if (!std::isfinite(values[i])) return false;
-  }
-  return true;
+  return NoneHasExponent<uint32_t>(values, count, 0x7f800000);
+}
+
+bool AllFinite(const TensorView& tensor) {
+  const int64_t count = tensor.num_elements();
+  return tensor.dtype == TensorDType::kBF16
+             ? NoneHasExponent<uint16_t>(tensor.bytes.data(), count, 0x7f80)
+             : NoneHasExponent<uint32_t>(tensor.bytes.data(), count, 0x7f800000);
 }
 
 }  // namespace anabranch

@@ -23,5 +23,7 @@ uint16_t ToBFloat16(float value);
 float FromBFloat16(uint16_t bits);
 
 bool AllFinite(const float* values, int64_t count);
+// The same of F32 or BF16 elements where they lie, aligned or not.
+bool AllFinite(const TensorView& tensor);
 
 }  // namespace anabranch

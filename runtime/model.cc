@@ -85,8 +85,9 @@ absl::Status LoadedModel::LoadWeights(const TensorFile& file, const LoadOptions&
   head.resize(head.size() - std::string(".weight").size());
   ANABRANCH_ASSIGN_OR_RETURN(weights.head, reader.ReadLinear({head}, false));
   weights.bytes = reader.bytes_read();
-  weights.files = file.files();
-  forward_ = std::make_unique<ForwardPass>(description_, std::move(weights), device_, options.dtype);
+  weights.stored = file.owner();
+  forward_ =
+      std::make_unique<ForwardPass>(description_, std::move(weights), device_, options.dtype);
   return absl::OkStatus();
 }
 
@@ -99,11 +100,15 @@ absl::StatusOr<std::string> ReadOptional(const std::string& path) {
   return std::string(bytes.begin(), bytes.end());
 }
 
+void AddNumerics(absl::string_view profile, FingerprintBuilder& builder) {
+  builder.Add("numerics", absl::StrCat(profile, "/", kNumericsVersion));
+}
+
 absl::StatusOr<std::string> Fingerprint(const TensorFile& tensors, absl::string_view config,
                                         absl::string_view tokenizer, absl::string_view profile,
                                         const LoadProgressFn& progress) {
   FingerprintBuilder builder;
-  builder.Add("numerics", absl::StrCat(profile, "/", kNumericsVersion));
+  AddNumerics(profile, builder);
   builder.Add("config.json", config);
   builder.Add("tokenizer.json", tokenizer);
   LoadProgress hashed{"hashing weights"};
@@ -119,7 +124,8 @@ absl::StatusOr<std::string> Fingerprint(const TensorFile& tensors, absl::string_
   return builder.Finish();
 }
 
-// "wide": only matrices and what is kept between tokens are bfloat16, not what flows between kernels.
+// "wide": only matrices and what is kept between tokens are bfloat16, not what flows between
+// kernels.
 std::string ProfileOf(const Device& device, kernels::DType dtype) {
   if (dtype == kernels::DType::kFloat32) return absl::StrCat(device.kind(), "-float32");
   const bool wide = device.activations(dtype) == kernels::DType::kFloat32;
@@ -145,7 +151,36 @@ absl::Status CheckWeightsFit(const TensorFile& tensors, const ModelDescription& 
                      advice);
 }
 
+// All but the fingerprint.
+absl::StatusOr<std::unique_ptr<LoadedModel>> Build(ModelDescription description,
+                                                   TensorFile& tensors, const LoadOptions& options,
+                                                   std::shared_ptr<Device> device) {
+  ANABRANCH_RETURN_IF_ERROR(CheckTensors(tensors, description));
+  const std::string profile = ProfileOf(*device, options.dtype);
+  auto model = std::make_unique<LoadedModel>(std::move(description), profile, std::move(device));
+  ANABRANCH_RETURN_IF_ERROR(
+      CheckWeightsFit(tensors, model->description(), options, *model->device()));
+  ANABRANCH_RETURN_IF_ERROR(model->LoadWeights(tensors, options));
+  return model;
+}
+
 }  // namespace
+
+absl::StatusOr<std::unique_ptr<Model>> Model::FromTensors(ModelDescription description,
+                                                          TensorFile tensors,
+                                                          const LoadOptions& options,
+                                                          absl::string_view identity) {
+  ANABRANCH_ASSIGN_OR_RETURN(std::shared_ptr<Device> device,
+                             Device::Open(options.device, options.num_threads));
+  ANABRANCH_ASSIGN_OR_RETURN(std::unique_ptr<LoadedModel> model,
+                             Build(std::move(description), tensors, options, std::move(device)));
+  FingerprintBuilder builder;
+  AddNumerics(model->numerics_profile(), builder);
+  builder.Add("identity", identity);
+  ANABRANCH_ASSIGN_OR_RETURN(std::string fingerprint, builder.Finish());
+  model->set_fingerprint(std::move(fingerprint));
+  return model;
+}
 
 absl::StatusOr<std::unique_ptr<Model>> Model::Load(const std::string& dir,
                                                    const LoadOptions& options) {
@@ -162,19 +197,16 @@ absl::StatusOr<std::unique_ptr<Model>> Model::Load(const std::string& dir,
   ANABRANCH_ASSIGN_OR_RETURN(TensorFile tensors, TensorFile::OpenModel(dir));
   ANABRANCH_ASSIGN_OR_RETURN(std::shared_ptr<Device> device,
                              Device::Open(options.device, options.num_threads));
-  const std::string profile = ProfileOf(*device, options.dtype);
-  absl::Status status = CheckTensors(tensors, *description);
-  auto model = std::make_unique<LoadedModel>(*std::move(description), profile, device);
-  if (status.ok()) status = CheckWeightsFit(tensors, model->description(), options, *device);
-  if (status.ok()) status = model->LoadWeights(tensors, options);
-  if (!status.ok()) {
-    return absl::Status(status.code(), absl::StrCat(dir, ": ", status.message()));
+  auto model = Build(*std::move(description), tensors, options, std::move(device));
+  if (!model.ok()) {
+    return absl::Status(model.status().code(), absl::StrCat(dir, ": ", model.status().message()));
   }
-  ANABRANCH_ASSIGN_OR_RETURN(std::string fingerprint,
-                             Fingerprint(tensors, config, tokenizer, profile, options.progress));
+  ANABRANCH_ASSIGN_OR_RETURN(
+      std::string fingerprint,
+      Fingerprint(tensors, config, tokenizer, (*model)->numerics_profile(), options.progress));
   for (const auto& file : tensors.files()) ANABRANCH_RETURN_IF_ERROR(file->CheckUnchanged());
-  model->set_fingerprint(std::move(fingerprint));
-  return model;
+  (*model)->set_fingerprint(std::move(fingerprint));
+  return *std::move(model);
 }
 
 }  // namespace anabranch

@@ -14,6 +14,7 @@
 #include "runtime/load_progress.h"
 #include "runtime/model_description.h"
 #include "runtime/state_layout.h"
+#include "runtime/tensor_file.h"
 
 namespace anabranch {
 
@@ -54,13 +55,20 @@ class Model {
   // that uses it raises SIGBUS there.
   static absl::StatusOr<std::unique_ptr<Model>> Load(const std::string& dir,
                                                      const LoadOptions& options);
+  // The same from tensors that are already there. `identity` takes the place of their bytes in the
+  // fingerprint.
+  static absl::StatusOr<std::unique_ptr<Model>> FromTensors(ModelDescription description,
+                                                            TensorFile tensors,
+                                                            const LoadOptions& options,
+                                                            absl::string_view identity);
   virtual ~Model() = default;
 
   virtual const ModelDescription& description() const = 0;
   virtual const StateLayout& state_layout() const = 0;
   // Hex SHA-256 over weights, config, tokenizer and the numerics profile.
   virtual const std::string& fingerprint() const = 0;
-  // Device kind and numerics, such as "cpu-float32", "cpu-bfloat16-wide" or "cuda-bfloat16": states of different profiles are never mixed.
+  // Device kind and numerics, such as "cpu-float32", "cpu-bfloat16-wide" or "cuda-bfloat16": states
+  // of different profiles are never mixed.
   virtual const std::string& numerics_profile() const = 0;
   // Without the embedding where it is used in the file's mapping.
   virtual size_t weight_bytes() const = 0;

@@ -32,7 +32,7 @@ struct ModelWeights {
   std::vector<Step> steps;  // of all layers, in order
   Buffer final_norm;
   Linear head;
-  std::vector<std::shared_ptr<MappedFile>> files;  // that the embedding may point into
+  std::shared_ptr<const void> stored;  // what the embedding may point into
   size_t bytes = 0;
 };
 

@@ -109,6 +109,18 @@ absl::StatusOr<TensorFile> TensorFile::OpenModel(const std::string& dir) {
   return result;
 }
 
+TensorFile TensorFile::InMemory(TensorMap tensors, std::shared_ptr<const void> owner) {
+  TensorFile result;
+  result.tensors_ = std::move(tensors);
+  result.memory_ = std::move(owner);
+  return result;
+}
+
+std::shared_ptr<const void> TensorFile::owner() const {
+  if (memory_ != nullptr) return memory_;
+  return std::make_shared<std::vector<std::shared_ptr<MappedFile>>>(files_);
+}
+
 absl::Status TensorFile::AddFile(const std::string& path, const ShardIndex* index,
                                  const std::string& name) {
   ANABRANCH_ASSIGN_OR_RETURN(std::shared_ptr<MappedFile> file, MappedFile::Open(path));

@@ -44,6 +44,8 @@ class TensorFile {
   static absl::StatusOr<TensorFile> Open(const std::string& path);
   // `dir`/model.safetensors, or else the shards of `dir`/model.safetensors.index.json.
   static absl::StatusOr<TensorFile> OpenModel(const std::string& dir);
+  // Tensors without a file, in memory that `owner` keeps.
+  static TensorFile InMemory(TensorMap tensors, std::shared_ptr<const void> owner);
 
   const TensorMap& tensors() const { return tensors_; }
   const TensorView* Find(absl::string_view name) const;  // null if absent
@@ -51,11 +53,14 @@ class TensorFile {
   void AddName(const std::string& name, absl::string_view stored);
   // The mapped files, in the order of their names.
   const std::vector<std::shared_ptr<MappedFile>>& files() const { return files_; }
+  // Keeps the bytes of all tensors.
+  std::shared_ptr<const void> owner() const;
 
  private:
   absl::Status AddFile(const std::string& path, const ShardIndex* index, const std::string& name);
 
   std::vector<std::shared_ptr<MappedFile>> files_;
+  std::shared_ptr<const void> memory_;  // of tensors without a file
   TensorMap tensors_;
 };
 

@@ -61,19 +61,6 @@ void SettleExperts(const TensorFile& file, ModelDescription& model) {
   }
 }
 
-std::vector<ExpectedTensor> Expected(const ModelDescription& model) {
-  std::vector<ExpectedTensor> expected;
-  expected.push_back({model.embedding_name, {model.vocab, model.hidden}});
-  for (const LayerDescription& layer : model.layers) {
-    for (const ResidualStep& step : layer.steps) {
-      ListTensors(step, model.hidden, expected);
-    }
-  }
-  expected.push_back({model.final_norm_name, {model.hidden}});
-  if (!model.tied_head) expected.push_back({model.head_name, {model.vocab, model.hidden}});
-  return expected;
-}
-
 absl::Status CheckOne(const TensorFile& file, const ExpectedTensor& expected) {
   const TensorView* tensor = file.Find(expected.name);
   if (tensor == nullptr) {
@@ -95,10 +82,23 @@ absl::Status CheckOne(const TensorFile& file, const ExpectedTensor& expected) {
 
 }  // namespace
 
+std::vector<ExpectedTensor> ExpectedTensors(const ModelDescription& model) {
+  std::vector<ExpectedTensor> expected;
+  expected.push_back({model.embedding_name, {model.vocab, model.hidden}});
+  for (const LayerDescription& layer : model.layers) {
+    for (const ResidualStep& step : layer.steps) {
+      ListTensors(step, model.hidden, expected);
+    }
+  }
+  expected.push_back({model.final_norm_name, {model.hidden}});
+  if (!model.tied_head) expected.push_back({model.head_name, {model.vocab, model.hidden}});
+  return expected;
+}
+
 absl::Status CheckTensors(TensorFile& file, ModelDescription& model) {
   if (file.Find(model.head_name) == nullptr) model.tied_head = true;
   SettleExperts(file, model);
-  const std::vector<ExpectedTensor> expected = Expected(model);
+  const std::vector<ExpectedTensor> expected = ExpectedTensors(model);
   absl::flat_hash_set<std::string> used;
   ResolveAliases(model, expected, file, used);
   for (const ExpectedTensor& tensor : expected) {

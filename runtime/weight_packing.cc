@@ -74,6 +74,10 @@ size_t MatrixBytes(MatrixLayout layout, kernels::DType dtype, int64_t rows, int6
   return static_cast<size_t>(rows * columns * kernels::ElementBytes(dtype));
 }
 
+absl::Status NotFinite(absl::string_view name) {
+  return absl::DataLossError(absl::StrCat("tensor '", name, "' has NaN or infinite values"));
+}
+
 absl::Status ReadElements(absl::string_view name, const TensorView& tensor, int64_t begin,
                           int64_t count, kernels::DType dtype, float* out) {
   const size_t element = TensorDTypeBytes(tensor.dtype);
@@ -81,7 +85,7 @@ absl::Status ReadElements(absl::string_view name, const TensorView& tensor, int6
   ANABRANCH_RETURN_IF_ERROR(ToFloats(part, out));
   if (dtype == kernels::DType::kBFloat16) RoundToBFloat16(out, count);
   if (AllFinite(out, count)) return absl::OkStatus();
-  return absl::DataLossError(absl::StrCat("tensor '", name, "' has NaN or infinite values"));
+  return NotFinite(name);
 }
 
 absl::Status PackRows(absl::Span<const StoredRows> parts, int64_t columns, kernels::DType dtype,

@@ -33,6 +33,9 @@ absl::Status PackRows(absl::Span<const StoredRows> parts, int64_t columns, kerne
                       MatrixLayout layout, absl::FunctionRef<void(int64_t bytes)> done,
                       void* packed);
 
+// DATA_LOSS that names the tensor.
+absl::Status NotFinite(absl::string_view name);
+
 // Converts `count` stored elements from `begin` on, rounded as `dtype` computes.
 absl::Status ReadElements(absl::string_view name, const TensorView& tensor, int64_t begin,
                           int64_t count, kernels::DType dtype, float* out);

@@ -24,6 +24,13 @@ bool UsableAsStored(const TensorView& tensor, kernels::DType dtype) {
                      (tensor.dtype == TensorDType::kF32 && dtype == kernels::DType::kFloat32));
 }
 
+// Whether the file's bytes are what kernels of the compute dtype read, row after row.
+bool StoredAsComputed(const StoredRows& part, kernels::DType dtype) {
+  const TensorDType same =
+      dtype == kernels::DType::kFloat32 ? TensorDType::kF32 : TensorDType::kBF16;
+  return part.step == 1 && part.tensor->dtype == same;
+}
+
 }  // namespace
 
 absl::Status Linear::Run(int64_t rows, kernels::ConstActs x, int64_t x_stride, kernels::Acts y,
@@ -54,8 +61,7 @@ absl::Status Linear::ScaleSections(absl::Span<const std::pair<int64_t, float>> s
   if (std::all_of(sections.begin(), sections.end(), [](auto s) { return s.second == 1; })) {
     return absl::OkStatus();
   }
-  ANABRANCH_ASSIGN_OR_RETURN(const Buffer scale,
-                             Buffer::Allocate(out_features() * sizeof(float)));
+  ANABRANCH_ASSIGN_OR_RETURN(const Buffer scale, Buffer::Allocate(out_features() * sizeof(float)));
   float* at = scale.floats();
   for (const auto& [width, factor] : sections) at = std::fill_n(at, width, factor);
   if (at != scale.floats() + out_features()) {
@@ -110,6 +116,31 @@ absl::StatusOr<Buffer> WeightReader::Place(const Buffer& host) {
   return placed;
 }
 
+absl::StatusOr<Buffer> WeightReader::PlaceStored(absl::Span<const StoredRows> parts) {
+  std::vector<CopyPart> copies;
+  size_t bytes = 0;
+  for (const StoredRows& part : parts) {
+    const TensorView& tensor = *part.tensor;
+    const size_t row_bytes = tensor.bytes.size() / std::max<int64_t>(1, tensor.num_elements()) *
+                             static_cast<size_t>(tensor.shape.back());
+    const TensorView rows{
+        tensor.dtype, {}, tensor.bytes.subspan(part.first * row_bytes, part.count * row_bytes)};
+    if (!AllFinite(rows)) return NotFinite(part.name);
+    copies.push_back({rows.bytes.data(), nullptr, rows.bytes.size()});
+    bytes += rows.bytes.size();
+  }
+  bytes_ += bytes;
+  ANABRANCH_ASSIGN_OR_RETURN(Buffer placed, device_->Allocate(bytes));
+  auto* to = static_cast<char*>(placed.data());
+  for (CopyPart& copy : copies) {
+    copy.to = to;
+    to += copy.bytes;
+  }
+  ANABRANCH_RETURN_IF_ERROR(device_->Copy(CopyDirection::kToDevice, copies));
+  Report(static_cast<int64_t>(bytes));
+  return placed;
+}
+
 absl::StatusOr<Buffer> WeightReader::ReadFloats(const std::string& name) {
   ANABRANCH_ASSIGN_OR_RETURN(const Buffer host, ReadHostFloats(name));
   return Place(host);
@@ -138,6 +169,13 @@ absl::StatusOr<Buffer> WeightReader::ReadConvolution(const std::string& name) {
 absl::StatusOr<Table> WeightReader::ReadTable(const std::string& name) {
   ANABRANCH_ASSIGN_OR_RETURN(const TensorView* tensor, Checked(name));
   Table table;
+  const StoredRows all{name, tensor, 0, 1, tensor->shape.front()};
+  if (!device_->in_host_memory() && StoredAsComputed(all, dtype_)) {
+    ANABRANCH_ASSIGN_OR_RETURN(table.copy_, PlaceStored({all}));
+    table.data_ = table.copy_.data();
+    table.dtype_ = dtype_;
+    return table;
+  }
   const bool mapped = device_->in_host_memory() && UsableAsStored(*tensor, dtype_);
   table.dtype_ = mapped && tensor->dtype == TensorDType::kBF16 ? kernels::DType::kBFloat16 : dtype_;
   const size_t element = kernels::ElementBytes(dtype_);
@@ -174,6 +212,12 @@ absl::StatusOr<Linear> WeightReader::Pack(absl::Span<const StoredRows> parts, in
   const bool on_host = device_->in_host_memory();
   const MatrixLayout layout = on_host ? MatrixLayout::kPanels : MatrixLayout::kRowMajor;
   Linear linear;
+  const auto direct = [this](const StoredRows& part) { return StoredAsComputed(part, dtype_); };
+  if (!on_host && std::all_of(parts.begin(), parts.end(), direct)) {
+    ANABRANCH_ASSIGN_OR_RETURN(linear.packed_, PlaceStored(parts));
+    linear.weight_ = {linear.packed_.data(), dtype_, rows, columns};
+    return linear;
+  }
   ANABRANCH_ASSIGN_OR_RETURN(linear.packed_, Keep(MatrixBytes(layout, dtype_, rows, columns)));
   ANABRANCH_RETURN_IF_ERROR(PackRows(
       parts, columns, dtype_, layout, [this](int64_t bytes) { Report(bytes); },

@@ -30,6 +30,9 @@ struct ExpectedTensor {
   std::vector<int64_t> shape;
 };
 
+// All tensors of a described model.
+std::vector<ExpectedTensor> ExpectedTensors(const ModelDescription& model);
+
 // Compares a folder's tensors with a description before anything is allocated, and settles what
 // depends on the file: other names of tensors, and tying where there is no head.
 // INVALID_ARGUMENT names the first missing, misshapen or superfluous tensor, the shape found and
@@ -111,6 +114,8 @@ class WeightReader {
   absl::Status Convert(const std::string& name, float* out);
   absl::StatusOr<Buffer> Keep(size_t bytes);
   void Report(int64_t bytes);
+  // Stored elements to the device without a copy in between; they have the compute dtype.
+  absl::StatusOr<Buffer> PlaceStored(absl::Span<const StoredRows> parts);
   // The rows of all parts in one layer without bias.
   absl::StatusOr<Linear> Pack(absl::Span<const StoredRows> parts, int64_t columns);
 

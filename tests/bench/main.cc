@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "tests/bench/bench.h"
+#include "tests/bench/shape_bench.h"
 
 namespace anabranch::bench {
 
@@ -55,8 +56,60 @@ void PrintJson(const std::vector<Row>& rows) {
 }  // namespace
 }  // namespace anabranch::bench
 
-int main(int argc, char** argv) {
+namespace {
+
+using anabranch::bench::ShapeOptions;
+
+// The benchmarks of a model folder and a library.
+int RunFolderBenches(const anabranch::bench::Options& options,
+                     const std::vector<std::string>& which, bool json) {
   using anabranch::bench::Row;
+  std::vector<Row> rows;
+  for (const std::string& name : which) {
+    auto run = name == "engine"   ? anabranch::bench::RunEngineBench(options)
+               : name == "resume" ? anabranch::bench::RunResumeBench(options)
+                                  : anabranch::bench::RunCommitBench(options);
+    if (!run.ok()) {
+      std::fprintf(stderr, "anabranch-bench: %s: %s\n", name.c_str(),
+                   run.status().ToString().c_str());
+      return 1;
+    }
+    rows.insert(rows.end(), run->begin(), run->end());
+  }
+  json ? anabranch::bench::PrintJson(rows) : anabranch::bench::PrintTable(rows);
+  return 0;
+}
+
+void AddShapeOptions(CLI::App& app, ShapeOptions& options, std::string& dtype) {
+  std::vector<std::string> names;
+  for (const auto& shape : anabranch::bench::Shapes()) names.push_back(shape.name);
+  app.add_option("--shape", options.shape,
+                 "measure a published shape with random weights instead of a model folder")
+      ->check(CLI::IsMember(names));
+  app.add_option("--part", options.parts, "which parts of --shape; all if none is given")
+      ->check(CLI::IsMember(anabranch::bench::ShapeParts()));
+  app.add_option("--device", options.device, "of --shape: cpu, cuda or cuda:N")
+      ->capture_default_str();
+  app.add_option("--dtype", dtype, "of --shape")
+      ->check(CLI::IsMember({"bfloat16", "float32"}))
+      ->capture_default_str();
+  app.add_option("--batch", options.batches, "sequences that decode together")
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str();
+  app.add_option("--length", options.lengths, "tokens of a prefill in one launch")
+      ->check(CLI::Range(1, 1 << 24))
+      ->capture_default_str();
+  app.add_option("--rows-while-decoding", options.rows_while_decoding,
+                 "reading rows of a step under mixed load")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  app.add_option("--save", options.save, "a file that gets the figures of --shape as JSON, too");
+  app.add_flag("--quick", options.quick, "fewer repeats, and less of what takes long");
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
   anabranch::bench::Options options;
   options.directory = std::filesystem::temp_directory_path();
   std::vector<std::string> which = {"engine", "resume", "commit"};
@@ -73,20 +126,18 @@ int main(int argc, char** argv) {
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
   app.add_flag("--json", json, "print JSON instead of a table");
+  ShapeOptions shape;
+  std::string dtype = "bfloat16";
+  AddShapeOptions(app, shape, dtype);
   CLI11_PARSE(app, argc, argv);
 
-  std::vector<Row> rows;
-  for (const std::string& name : which) {
-    auto run = name == "engine"   ? anabranch::bench::RunEngineBench(options)
-               : name == "resume" ? anabranch::bench::RunResumeBench(options)
-                                  : anabranch::bench::RunCommitBench(options);
-    if (!run.ok()) {
-      std::fprintf(stderr, "anabranch-bench: %s: %s\n", name.c_str(),
-                   run.status().ToString().c_str());
-      return 1;
-    }
-    rows.insert(rows.end(), run->begin(), run->end());
-  }
-  json ? anabranch::bench::PrintJson(rows) : anabranch::bench::PrintTable(rows);
-  return 0;
+  if (app.count("--shape") == 0) return RunFolderBenches(options, which, json);
+  shape.dtype = dtype == "float32" ? anabranch::kernels::DType::kFloat32
+                                   : anabranch::kernels::DType::kBFloat16;
+  shape.threads = options.threads;
+  shape.json = json;
+  const absl::Status status = anabranch::bench::RunShapeBench(shape);
+  if (status.ok()) return 0;
+  std::fprintf(stderr, "anabranch-bench: %s\n", status.ToString().c_str());
+  return 1;
 }

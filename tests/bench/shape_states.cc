@@ -1,0 +1,145 @@
+// What is done with states: capture, restore, fork, copy on the first write, merge.
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "runtime/state_merge.h"
+#include "runtime/tensor_memory.h"
+#include "statestore/base/status_macros.h"
+#include "tests/bench/bench.h"
+#include "tests/bench/engine_runs.h"
+#include "tests/bench/shape_bench.h"
+
+namespace anabranch::bench {
+namespace {
+
+constexpr char kPart[] = "states";
+constexpr int64_t kContext = 2048;
+constexpr int kMerged = 8;
+
+size_t BytesOf(const StateImage& image) {
+  size_t bytes = image.payload.size();
+  for (const std::string& block : image.kv_blocks) bytes += block.size();
+  return bytes;
+}
+
+std::vector<CopyPart> SlotParts(SlotPool& pool, const SlotRef& ref, char* host, bool to_host) {
+  std::vector<CopyPart> parts;
+  const std::vector<StateEntry>& entries = pool.layout().entries;
+  for (int e = 0; e < static_cast<int>(entries.size()); ++e) {
+    if (entries[e].paged()) continue;
+    const absl::Span<uint8_t> bytes = pool.SlotBytes(ref, e);
+    to_host ? parts.push_back({bytes.data(), host, bytes.size()})
+            : parts.push_back({host, bytes.data(), bytes.size()});
+    host += bytes.size();
+  }
+  return parts;
+}
+
+// The bare movements of a slot, as no engine can be faster.
+absl::Status BenchSlots(ShapeRun& run) {
+  Device& device = *run.model->device();
+  const StateLayout& layout = run.model->state_layout();
+  SlotPool::Options options;
+  options.num_slots = 4;
+  options.num_kv_pages = 8;
+  ANABRANCH_ASSIGN_OR_RETURN(auto pool, SlotPool::Create(layout, options, run.model->device()));
+  ANABRANCH_ASSIGN_OR_RETURN(SlotRef ref, pool->Acquire());
+  const auto bytes = static_cast<double>(layout.slot_bytes());
+  ANABRANCH_ASSIGN_OR_RETURN(const Buffer pinned, device.AllocateHost(layout.slot_bytes()));
+  std::memset(pinned.data(), 0, pinned.size());
+  auto* host = static_cast<char*>(pinned.data());
+  const int runs = run.options.quick ? 10 : 50;
+  const auto add = [&](const char* name, double floor, absl::FunctionRef<absl::Status()> body) {
+    auto figure = Measure(kPart, name, runs, body);
+    if (!figure.ok()) return figure.status();
+    figure->floor = floor * 1e3;
+    run.report.Add(*std::move(figure));
+    return absl::OkStatus();
+  };
+  ANABRANCH_RETURN_IF_ERROR(add("slot to pinned memory", bytes / run.ceilings.to_host, [&] {
+    return device.Copy(CopyDirection::kToHost, SlotParts(*pool, ref, host, true));
+  }));
+  ANABRANCH_RETURN_IF_ERROR(add("pinned memory to slot", bytes / run.ceilings.to_device, [&] {
+    return device.Copy(CopyDirection::kToDevice, SlotParts(*pool, ref, host, false));
+  }));
+  ANABRANCH_RETURN_IF_ERROR(
+      add("copy on the first write of a fork", 2 * bytes / run.ceilings.copy_bytes, [&] {
+        SlotRef fork = pool->Share(ref);
+        const absl::Status status = pool->PrepareWrite(fork, 1);
+        pool->Release(fork);
+        return status;
+      }));
+  ANABRANCH_RETURN_IF_ERROR(
+      add("empty slot", bytes / run.ceilings.copy_bytes, [&]() -> absl::Status {
+        ANABRANCH_ASSIGN_OR_RETURN(SlotRef empty, pool->Acquire());
+        pool->Release(empty);
+        return absl::OkStatus();
+      }));
+  pool->Release(ref);
+  return absl::OkStatus();
+}
+
+absl::Status BenchMerge(ShapeRun& run, Engine& engine) {
+  std::vector<StateImage> images;
+  for (int i = 0; i < kMerged; ++i) {
+    ANABRANCH_ASSIGN_OR_RETURN(SequencePtr sequence, engine.NewSequence());
+    ANABRANCH_RETURN_IF_ERROR(
+        ReadAll(engine, sequence, SomeTokens(64 + i, run.model->description().vocab)));
+    ANABRANCH_ASSIGN_OR_RETURN(StateImage image, engine.Capture(sequence));
+    images.push_back(std::move(image));
+  }
+  std::vector<const StateImage*> inputs;
+  double bytes = static_cast<double>(BytesOf(images.front()));  // of the result
+  for (const StateImage& image : images) {
+    inputs.push_back(&image);
+    bytes += static_cast<double>(BytesOf(image));
+  }
+  ANABRANCH_ASSIGN_OR_RETURN(
+      Figure figure,
+      Measure(kPart, absl::StrCat("merge of ", kMerged, " states"), run.options.quick ? 2 : 5, [&] {
+        return MergeStates(run.model->state_layout(), inputs, nullptr, {}).status();
+      }));
+  figure.floor = 1e3 * bytes / run.ceilings.copy_bytes;
+  figure.note = "images in host memory, on the CPU; floor: read and written once on the device";
+  run.report.Add(std::move(figure));
+  return absl::OkStatus();
+}
+
+absl::Status BenchImages(ShapeRun& run) {
+  EngineOptions options;
+  options.slots.num_slots = kMerged + 4;
+  options.slots.num_kv_pages = 256;
+  options.max_prefill_rows = kContext;
+  ANABRANCH_ASSIGN_OR_RETURN(auto engine, Engine::Create(run.model, options));
+  const auto tokens = SomeTokens(kContext, run.model->description().vocab);
+  ANABRANCH_ASSIGN_OR_RETURN(SequencePtr sequence, engine->NewSequence());
+  ANABRANCH_RETURN_IF_ERROR(ReadAll(*engine, sequence, tokens));
+  const int runs = run.options.quick ? 5 : 20;
+  StateImage image;
+  ANABRANCH_ASSIGN_OR_RETURN(Figure capture, Measure(kPart, "capture", runs, [&]() -> absl::Status {
+                               ANABRANCH_ASSIGN_OR_RETURN(image, engine->Capture(sequence));
+                               return absl::OkStatus();
+                             }));
+  const auto bytes = static_cast<double>(BytesOf(image));
+  capture.floor = 1e3 * bytes / run.ceilings.to_host;
+  capture.note = absl::StrCat(Grouped(static_cast<int64_t>(bytes)), " bytes, checked");
+  run.report.Add(std::move(capture));
+  ANABRANCH_ASSIGN_OR_RETURN(Figure restore, Measure(kPart, "restore of a state image", runs, [&] {
+                               return engine->Restore(image, tokens).status();
+                             }));
+  restore.floor = 1e3 * bytes / run.ceilings.to_device;
+  run.report.Add(std::move(restore));
+  ANABRANCH_ASSIGN_OR_RETURN(Figure fork, Measure(kPart, "fork, state shared", 200,
+                                                  [&] { return engine->Fork(sequence).status(); }));
+  run.report.Add(std::move(fork));
+  return BenchMerge(run, *engine);
+}
+
+}  // namespace
+
+absl::Status BenchStates(ShapeRun& run) {
+  ANABRANCH_RETURN_IF_ERROR(BenchSlots(run));
+  return BenchImages(run);
+}
+
+}  // namespace anabranch::bench
