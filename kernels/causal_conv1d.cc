@@ -52,6 +52,22 @@ HWY_INLINE void KeepWindow(const CausalConv1dParams& p, int32_t seq, int64_t row
   }
 }
 
+// Windows after rows of the launch, while the old one is there.
+HWY_INLINE void KeepCheckpoints(const CausalConv1dParams& p, int32_t seq, int64_t begin,
+                                int64_t end) {
+  const int64_t first = p.rows.row_start[seq], last = p.rows.row_start[seq + 1];
+  for (int32_t i = p.checkpoints.FirstFrom(first); i < p.checkpoints.count; ++i) {
+    const int64_t row = p.checkpoints.row[i];
+    if (row >= last) return;
+    float* window = p.checkpoint_window + p.checkpoints.place[i] * p.checkpoint_window_stride;
+    for (int j = 0; j < p.width - 1; ++j) {
+      const float* from = InputRow(p, seq, row - first - (p.width - 2) + j);
+      std::memcpy(window + j * p.channels + begin, from + begin,
+                  static_cast<size_t>(end - begin) * sizeof(float));
+    }
+  }
+}
+
 // Items are (sequence, channel block).
 void ConvItems(const CausalConv1dParams& p, int64_t first, int64_t last) {
   const int64_t blocks = (p.channels + kConvBlock - 1) / kConvBlock;
@@ -65,7 +81,9 @@ void ConvItems(const CausalConv1dParams& p, int64_t first, int64_t last) {
       for (int j = 0; j < p.width; ++j) in[j] = InputRow(p, seq, t - p.width + 1 + j);
       ConvRow(p, in, begin, end, p.out + (p.rows.row_start[seq] + t) * p.out_stride);
     }
-    if (rows > 0) KeepWindow(p, seq, rows, begin, end);
+    if (rows == 0) continue;
+    KeepCheckpoints(p, seq, begin, end);
+    KeepWindow(p, seq, rows, begin, end);
   }
 }
 
@@ -86,7 +104,8 @@ absl::Status Check(const CausalConv1dParams& p) {
   const bool ok = p.channels > 0 && p.width >= 2 && p.width <= 8 && p.u != nullptr &&
                   p.weight != nullptr && p.window != nullptr && p.out != nullptr &&
                   p.u_stride >= p.channels && p.out_stride >= p.channels &&
-                  p.window_slot_stride >= 0;
+                  p.window_slot_stride >= 0 &&
+                  (p.checkpoints.count == 0 || p.checkpoint_window != nullptr);
   return Require(ok, "CausalConv1d", "bad size, array or stride");
 }
 

@@ -4,6 +4,7 @@
 // last K-1 inputs. A sequence that has read nothing has a window of zeros.
 #pragma once
 
+#include "kernels/checkpoints.h"
 #include "kernels/launch.h"
 
 namespace anabranch::kernels {
@@ -22,6 +23,9 @@ struct CausalConv1dParams {
   int64_t out_stride = 0;
   bool silu = true;
   bool round_to_bf16 = false;
+  Checkpoints checkpoints;
+  float* checkpoint_window = nullptr;  // [places, width - 1, channels]
+  int64_t checkpoint_window_stride = 0;
 };
 
 absl::Status CausalConv1d(const CausalConv1dParams& params, const Launch& launch);

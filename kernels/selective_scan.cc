@@ -166,7 +166,17 @@ HWY_INLINE void SkipAndGate(const SelectiveScanParams& p, const ScanBlock& blk,
   }
 }
 
-// Items are (sequence, channel block).
+// The states of a block as they are, to where checkpoint `index` goes.
+HWY_INLINE void KeepCheckpoint(const SelectiveScanParams& p, const ScanBlock& blk, int32_t index,
+                               const float* state, const double* t_sum) {
+  const int64_t place = p.checkpoints.place[index], cells = int64_t{blk.channels} * p.state_dim;
+  std::copy(state, state + cells,
+            p.checkpoint_state + place * p.checkpoint_state_stride + blk.channel * p.state_dim);
+  std::copy(t_sum, t_sum + blk.channels,
+            p.checkpoint_t + place * p.checkpoint_t_stride + blk.channel);
+}
+
+// Items are (sequence, channel block). Tiles end at checkpoints.
 void ScanItems(const SelectiveScanParams& p, int64_t begin, int64_t end) {
   const int64_t blocks = (p.channels + kChannels - 1) / kChannels;
   ScanTile tile;
@@ -178,11 +188,18 @@ void ScanItems(const SelectiveScanParams& p, int64_t begin, int64_t end) {
     float* state = p.state + slot * p.state_slot_stride + blk.channel * p.state_dim;
     double* t_sum = p.t_sum + slot * p.t_slot_stride + blk.channel;
     const int64_t last = p.rows.row_start[seq + 1];
-    for (blk.row = p.rows.row_start[seq]; blk.row < last; blk.row += kTile) {
-      blk.count = static_cast<int>(std::min<int64_t>(kTile, last - blk.row));
+    int32_t next = p.checkpoints.FirstFrom(p.rows.row_start[seq]);
+    for (blk.row = p.rows.row_start[seq]; blk.row < last; blk.row += blk.count) {
+      const bool keeps = next < p.checkpoints.count && p.checkpoints.row[next] < blk.row + kTile;
+      const int64_t end =
+          std::min(last, keeps ? p.checkpoints.row[next] + int64_t{1} : blk.row + kTile);
+      blk.count = static_cast<int>(end - blk.row);
       ComputeSteps(p, blk, t_sum, tile);
       WalkTile(p, blk, state, tile);
       SkipAndGate(p, blk, tile);
+      for (; keeps && next < p.checkpoints.count && p.checkpoints.row[next] == end - 1; ++next) {
+        KeepCheckpoint(p, blk, next, state, t_sum);
+      }
     }
   }
 }
@@ -210,7 +227,8 @@ absl::Status Check(const SelectiveScanParams& p) {
                        p.state_slot_stride >= 0 && p.t_slot_stride >= 0;
   const bool arrays =
       p.u && p.dt && p.b && p.c && p.a && p.d && p.dt_bias && p.state && p.t_sum && p.y;
-  return Require(strides && arrays, "SelectiveScan", "missing array or short stride");
+  const bool ring = p.checkpoints.count == 0 || (p.checkpoint_state && p.checkpoint_t);
+  return Require(strides && arrays && ring, "SelectiveScan", "missing array or short stride");
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 // Tokens are applied in order with h in registers, so any split of a sequence gives the same bits.
 #pragma once
 
+#include "kernels/checkpoints.h"
 #include "kernels/launch.h"
 
 namespace anabranch::kernels {
@@ -27,7 +28,12 @@ struct SelectiveScanParams {
   int64_t t_slot_stride = 0;
   Acts y;  // [rows, channels]; may not alias the inputs
   int64_t y_stride = 0;
-  bool round_to_bf16 = false;  // round y before the gate and after it
+  bool round_to_bf16 = false;         // round y before the gate and after it
+  Checkpoints checkpoints;            // the ring's entries look like a slot's:
+  float* checkpoint_state = nullptr;  // [places, channels, state_dim]
+  int64_t checkpoint_state_stride = 0;
+  double* checkpoint_t = nullptr;  // [places, channels]
+  int64_t checkpoint_t_stride = 0;
 };
 
 absl::Status SelectiveScan(const SelectiveScanParams& params, const Launch& launch);

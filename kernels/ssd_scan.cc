@@ -163,7 +163,17 @@ HWY_INLINE void WalkTile(const SsdScanParams& p, const Steps& steps, int32_t seq
   return WalkHead<16, true>(p, steps, seq, head, row, count);
 }
 
-// Items are (sequence, head).
+// The state of a head as it is, to where checkpoint `index` goes.
+HWY_INLINE void KeepCheckpoint(const SsdScanParams& p, int32_t index, int32_t seq, int32_t head) {
+  const int64_t cells = static_cast<int64_t>(p.head_dim) * p.state_dim;
+  const int64_t place = p.checkpoints.place[index], slot = p.rows.slot[seq];
+  const float* from = p.state + slot * p.state_slot_stride + head * cells;
+  std::copy(from, from + cells,
+            p.checkpoint_state + place * p.checkpoint_state_stride + head * cells);
+  p.checkpoint_t[place * p.checkpoint_t_stride + head] = p.t_sum[slot * p.t_slot_stride + head];
+}
+
+// Items are (sequence, head). Tiles end at checkpoints.
 void SsdItems(const SsdScanParams& p, int64_t begin, int64_t end) {
   Steps steps;
   for (int64_t item = begin; item < end; ++item) {
@@ -171,10 +181,16 @@ void SsdItems(const SsdScanParams& p, int64_t begin, int64_t end) {
     const int32_t head = static_cast<int32_t>(item % p.heads);
     double* t_sum = p.t_sum + p.rows.slot[seq] * p.t_slot_stride + head;
     const int64_t last = p.rows.row_start[seq + 1];
-    for (int64_t row = p.rows.row_start[seq]; row < last; row += kTile) {
-      const int count = static_cast<int>(std::min<int64_t>(kTile, last - row));
+    int32_t next = p.checkpoints.FirstFrom(p.rows.row_start[seq]);
+    for (int64_t row = p.rows.row_start[seq], end; row < last; row = end) {
+      const bool keeps = next < p.checkpoints.count && p.checkpoints.row[next] < row + kTile;
+      end = std::min(last, keeps ? p.checkpoints.row[next] + int64_t{1} : row + kTile);
+      const int count = static_cast<int>(end - row);
       ComputeSteps(p, head, row, count, t_sum, steps);
       WalkTile(p, steps, seq, head, row, count);
+      for (; keeps && next < p.checkpoints.count && p.checkpoints.row[next] == end - 1; ++next) {
+        KeepCheckpoint(p, next, seq, head);
+      }
     }
   }
 }
@@ -202,7 +218,8 @@ absl::Status Check(const SsdScanParams& p) {
                        p.t_slot_stride >= 0;
   const bool arrays =
       p.x && p.b && p.c && p.dt && p.a && p.d && p.dt_bias && p.state && p.t_sum && p.y;
-  return Require(strides && arrays && p.dt_lo <= p.dt_hi, "SsdScan",
+  const bool ring = p.checkpoints.count == 0 || (p.checkpoint_state && p.checkpoint_t);
+  return Require(strides && arrays && ring && p.dt_lo <= p.dt_hi, "SsdScan",
                  "missing array, short stride or dt_lo > dt_hi");
 }
 

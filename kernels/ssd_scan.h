@@ -6,6 +6,7 @@
 // chunked dual form at these sizes (docs/ARCHITECTURE.md, "Canonical states").
 #pragma once
 
+#include "kernels/checkpoints.h"
 #include "kernels/launch.h"
 
 namespace anabranch::kernels {
@@ -29,6 +30,11 @@ struct SsdScanParams {
   Acts y;  // [rows, heads * head_dim]; may not alias the inputs
   int64_t y_stride = 0;
   bool round_to_bf16 = false;
+  Checkpoints checkpoints;            // the ring's entries look like a slot's:
+  float* checkpoint_state = nullptr;  // [places, heads, head_dim, state_dim]
+  int64_t checkpoint_state_stride = 0;
+  double* checkpoint_t = nullptr;  // [places, heads]
+  int64_t checkpoint_t_stride = 0;
 };
 
 absl::Status SsdScan(const SsdScanParams& params, const Launch& launch);

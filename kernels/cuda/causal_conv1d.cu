@@ -119,15 +119,12 @@ __global__ void __launch_bounds__(kThreads, 5) ConvRows(CausalConv1dParams p, in
   }
 }
 
-// The last width - 1 inputs of every sequence, kept in registers until all are read.
+// The last width - 1 inputs of a sequence's `rows` rows from `first` on, to `to`, which may be its
+// window: they are kept in registers until all are read.
 template <int kVec>
-__global__ void __launch_bounds__(kThreads) KeepWindow(CausalConv1dParams p) {
-  const int64_t channel = (int64_t{blockIdx.y} * blockDim.x + threadIdx.x) * kVec;
-  if (channel >= p.channels) return;
-  const int32_t seq = static_cast<int32_t>(blockIdx.x);
-  const int64_t first = p.rows.row_start[seq], rows = p.rows.row_start[seq + 1] - first;
-  if (rows == 0) return;
-  float* window = p.window + p.rows.slot[seq] * p.window_slot_stride + channel;
+__device__ void MoveWindow(const CausalConv1dParams& p, int32_t seq, int64_t first, int64_t rows,
+                           int64_t channel, float* to) {
+  const float* window = p.window + p.rows.slot[seq] * p.window_slot_stride + channel;
   float kept[kMaxWidth - 1][kVec];
 #pragma unroll
   for (int j = 0; j < kMaxWidth - 1; ++j) {
@@ -141,8 +138,31 @@ __global__ void __launch_bounds__(kThreads) KeepWindow(CausalConv1dParams p) {
   }
 #pragma unroll
   for (int j = 0; j < kMaxWidth - 1; ++j) {
-    if (j < p.width - 1) StoreNarrow<kVec>(kept[j], window + j * p.channels);
+    if (j < p.width - 1) StoreNarrow<kVec>(kept[j], to + j * p.channels);
   }
+}
+
+template <int kVec>
+__global__ void __launch_bounds__(kThreads) KeepWindow(CausalConv1dParams p) {
+  const int64_t channel = (int64_t{blockIdx.y} * blockDim.x + threadIdx.x) * kVec;
+  if (channel >= p.channels) return;
+  const int32_t seq = static_cast<int32_t>(blockIdx.x);
+  const int64_t first = p.rows.row_start[seq], rows = p.rows.row_start[seq + 1] - first;
+  if (rows == 0) return;
+  MoveWindow<kVec>(p, seq, first, rows, channel,
+                   p.window + p.rows.slot[seq] * p.window_slot_stride + channel);
+}
+
+// Before the windows of the sequences are replaced.
+template <int kVec>
+__global__ void __launch_bounds__(kThreads) KeepCheckpoints(CausalConv1dParams p) {
+  const int64_t channel = (int64_t{blockIdx.y} * blockDim.x + threadIdx.x) * kVec;
+  if (channel >= p.channels) return;
+  const int64_t row = p.checkpoints.row[blockIdx.x], place = p.checkpoints.place[blockIdx.x];
+  const int32_t seq = SequenceOf(p.rows.row_start, p.rows.num_seqs, row);
+  const int64_t first = p.rows.row_start[seq];
+  MoveWindow<kVec>(p, seq, first, row - first + 1, channel,
+                   p.checkpoint_window + place * p.checkpoint_window_stride + channel);
 }
 
 template <int kVec, int kWidth>
@@ -172,6 +192,9 @@ absl::Status Run(const CausalConv1dParams& p, const Launch& launch) {
   const int64_t vectors = CeilDiv(p.channels, kVec), blocks = CeilDiv(vectors, kThreads);
   const dim3 block(static_cast<unsigned>(CeilDiv(vectors, blocks)));
   const unsigned across = static_cast<unsigned>(blocks);
+  const dim3 checkpoints(static_cast<unsigned>(p.checkpoints.count), across);
+  absl::Status kept = Start(launch, kName, KeepCheckpoints<kVec>, checkpoints, block, 0, p);
+  if (!kept.ok()) return kept;
   if (p.rows.longest == 1 && p.rows.total_rows == p.rows.num_seqs) {
     return Start(launch, kName, ConvStep<kVec, kWidth>,
                  dim3(static_cast<unsigned>(p.rows.num_seqs), across), block, 0, p);
@@ -191,7 +214,8 @@ absl::Status Check(const CausalConv1dParams& p, const Launch& launch) {
                   p.channels > 0 && p.width >= 2 && p.width <= kMaxWidth && p.u.data != nullptr &&
                   p.weight != nullptr && p.window != nullptr && p.out.data != nullptr &&
                   p.u_stride >= p.channels && p.out_stride >= p.channels &&
-                  p.window_slot_stride >= 0;
+                  p.window_slot_stride >= 0 &&
+                  (p.checkpoints.count == 0 || p.checkpoint_window != nullptr);
   return Require(ok, "CausalConv1d", "bad size, array or stride");
 }
 
@@ -202,8 +226,9 @@ absl::Status CausalConv1d(const CausalConv1dParams& p, const Launch& launch) {
   if (absl::Status s = Check(p, launch); !s.ok()) return s;
   const bool vectors = p.channels % kVector == 0 && TakesVectors(p.u.data, p.u_stride) &&
                        TakesVectors(p.out.data, p.out_stride) &&
-                       TakesVectors(p.window, p.window_slot_stride) && IsAligned(p.weight) &&
-                       (p.bias == nullptr || IsAligned(p.bias));
+                       TakesVectors(p.window, p.window_slot_stride) &&
+                       TakesVectors(p.checkpoint_window, p.checkpoint_window_stride) &&
+                       IsAligned(p.weight) && (p.bias == nullptr || IsAligned(p.bias));
   if (vectors && p.width == 4) return Run<kVector, 4>(p, launch);
   return Run<1, 0>(p, launch);
 }

@@ -93,8 +93,19 @@ __global__ void __launch_bounds__(kThreads) Walk(SelectiveScanParams p, int32_t 
   }
   double* t_sum = p.t_sum + slot * p.t_slot_stride + channel + k;
   double sum = live && lane == 0 ? *t_sum : 0.0;
-  for (int64_t row = begin; row < end; row += Tile::kTokens) {
-    const int count = static_cast<int>(min(int64_t{Tile::kTokens}, end - row));
+  const auto keep = [&](float* to) {
+    if (!live) return;
+#pragma unroll
+    for (int i = 0; i < kStates; ++i) {
+      const int n = 4 * (lane + kLanes * (i / 4)) + i % 4;
+      if (n < p.state_dim) to[n] = h[i];
+    }
+  };
+  int32_t next = p.checkpoints.FirstFrom(begin);
+  for (int64_t row = begin, stop; row < end; row = stop) {  // tiles end at checkpoints
+    stop = min(row + Tile::kTokens, end);
+    if (next < p.checkpoints.count) stop = min(stop, int64_t{p.checkpoints.row[next]} + 1);
+    const int count = static_cast<int>(stop - row);
     LoadTile(p, row, count, channel, tile);
     __syncthreads();
     for (int t = 0; t < count; ++t) {
@@ -122,14 +133,14 @@ __global__ void __launch_bounds__(kThreads) Walk(SelectiveScanParams p, int32_t 
     __syncthreads();
     StoreTile(p, row, count, channel, tile);
     __syncthreads();
+    for (; next < p.checkpoints.count && p.checkpoints.row[next] < stop; ++next) {
+      const int64_t place = p.checkpoints.place[next];
+      keep(p.checkpoint_state + place * p.checkpoint_state_stride + (channel + k) * p.state_dim);
+      if (live && lane == 0) p.checkpoint_t[place * p.checkpoint_t_stride + channel + k] = sum;
+    }
   }
-  if (!live) return;
-  if (lane == 0) *t_sum = sum;
-#pragma unroll
-  for (int i = 0; i < kStates; ++i) {
-    const int n = 4 * (lane + kLanes * (i / 4)) + i % 4;
-    if (n < p.state_dim) state[n] = h[i];
-  }
+  if (live && lane == 0) *t_sum = sum;
+  keep(state);
 }
 
 // The sequences of one row, 16 states, four a thread. kFast: with the functions of SelectiveTiled.
@@ -164,11 +175,20 @@ __global__ void __launch_bounds__(kThreads) Step(SelectiveScanParams p) {
   for (int step = kStepLanes / 2; step > 0; step /= 2) y += __shfl_xor_sync(kAllLanes, y, step);
   if (!live) return;
   StoreNarrow<4>(h, state);
+  double* t_sum = p.t_sum + slot * p.t_slot_stride + channel;
+  const double sum = *t_sum + dt;
+  for (int32_t at = p.checkpoints.FirstFrom(row);
+       at < p.checkpoints.count && p.checkpoints.row[at] == row; ++at) {
+    const int64_t place = p.checkpoints.place[at];
+    StoreNarrow<4>(
+        h, p.checkpoint_state + place * p.checkpoint_state_stride + channel * kStepDim + 4 * lane);
+    if (lane == 0) p.checkpoint_t[place * p.checkpoint_t_stride + channel] = sum;
+  }
   if (lane != 0) return;
   y = fmaf(skip, u, y);
   if (p.z.data != nullptr) y *= Silu(z);
   StoreOne(p.y, row * p.y_stride + channel, y);
-  p.t_sum[slot * p.t_slot_stride + channel] += static_cast<double>(dt);
+  *t_sum = sum;
 }
 
 template <int kLanes, int kStates>
@@ -180,7 +200,9 @@ absl::Status RunWalk(const SelectiveScanParams& p, int32_t min_rows, const Launc
 
 bool TakesSteps(const SelectiveScanParams& p) {
   return p.state_dim == kStepDim && IsAligned(p.state) && IsAligned(p.a) &&
-         p.state_slot_stride % 4 == 0 && TakesFours(p.b, p.b_stride) && TakesFours(p.c, p.c_stride);
+         p.state_slot_stride % 4 == 0 && TakesFours(p.b, p.b_stride) &&
+         TakesFours(p.c, p.c_stride) && IsAligned(p.checkpoint_state) &&
+         p.checkpoint_state_stride % 4 == 0;
 }
 
 absl::Status RunStep(const SelectiveScanParams& p, const Launch& launch) {
@@ -202,7 +224,8 @@ absl::Status Check(const SelectiveScanParams& p, const Launch& launch) {
   const bool arrays = p.rows.num_seqs > 0 && p.rows.row_start && p.rows.slot && p.u.data &&
                       p.dt.data && p.b.data && p.c.data && p.a && p.d && p.dt_bias && p.state &&
                       p.t_sum && p.y.data;
-  return Require(strides && arrays, kName, "missing array or short stride");
+  const bool ring = p.checkpoints.count == 0 || (p.checkpoint_state && p.checkpoint_t);
+  return Require(strides && arrays && ring, kName, "missing array or short stride");
 }
 
 }  // namespace

@@ -131,13 +131,35 @@ __device__ inline void WalkToken(Cells& cells, int t, int k, int lane, Tile& til
   if (lane == 0) tile.y[t][k] = y;
 }
 
+constexpr int kTokensOfWarp = kTokens / (kThreads / kWarp);
+
+// The sum of dt of channel thread % 32 over this warp's share of tokens [0, count) of a tile.
+__device__ inline double SumSteps(int count, const Tile& tile) {
+  const int from = static_cast<int>(threadIdx.x) / kWarp * kTokensOfWarp;
+  double sum = 0;
+  for (int t = from; t < min(from + kTokensOfWarp, count); ++t) {
+    sum += tile.step[t][threadIdx.x % kWarp].x;
+  }
+  return sum;
+}
+
+// For the first 32 threads: the warps' sums of a channel each.
+__device__ inline double SumOfWarps(double of_warp, Tile& tile) {
+  __syncthreads();  // an earlier call has read its sums
+  tile.t_sum[threadIdx.x / kWarp][threadIdx.x % kWarp] = of_warp;
+  __syncthreads();
+  double sum = 0;
+  for (int w = 0; w < kThreads / kWarp; ++w) sum += tile.t_sum[w][threadIdx.x % kWarp];
+  return sum;
+}
+
 __global__ void __launch_bounds__(kThreads) Tiled(SelectiveScanParams p) {
   __shared__ Tile tile;
   const int32_t seq = static_cast<int32_t>(blockIdx.x);
   const int64_t begin = p.rows.row_start[seq], end = p.rows.row_start[seq + 1];
   if (end - begin < 2) return;
   const int64_t first = int64_t{blockIdx.y} * kChannels, slot = p.rows.slot[seq];
-  const int thread = static_cast<int>(threadIdx.x), warp = thread / kWarp;
+  const int thread = static_cast<int>(threadIdx.x);
   Place at;
   at.token = thread / kOctets, at.octet = thread % kOctets;
   at.channel = first + at.octet * kVector, at.live = at.channel < p.channels;
@@ -161,31 +183,40 @@ __global__ void __launch_bounds__(kThreads) Tiled(SelectiveScanParams p) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) cells.a[i] *= kLog2E;
   }
+  int32_t check = p.checkpoints.FirstFrom(begin);
   double t_sum = 0;  // of channel thread % 32, the tokens of a tile that are this warp's
   for (int64_t row = begin; row < end; row += kTokens) {
     const Loaded loaded = next;
     StageTile(at, loaded, bias, tile);
     __syncthreads();
     next = LoadTile(p, at, row + kTokens, end);
-    if (end - row >= kTokens) {
+    const int count = static_cast<int>(min(end - row, int64_t{kTokens}));
+    for (int t = 0, stop; t < count; t = stop) {  // as far as the next checkpoint
+      stop = count;
+      if (check < p.checkpoints.count) {
+        stop = static_cast<int>(min(int64_t{count}, p.checkpoints.row[check] - row + 1));
+      }
 #pragma unroll 4
-      for (int t = 0; t < kTokens; ++t) WalkToken(cells, t, k, lane, tile);
-    } else {
-      for (int t = 0; t < static_cast<int>(end - row); ++t) WalkToken(cells, t, k, lane, tile);
+      for (int i = t; i < stop; ++i) WalkToken(cells, i, k, lane, tile);
+      for (; check < p.checkpoints.count && p.checkpoints.row[check] < row + stop; ++check) {
+        const int64_t place = p.checkpoints.place[check];
+        float* kept = p.checkpoint_state + place * p.checkpoint_state_stride;
+        if (live) StoreNarrow<4>(cells.h, kept + (first + k) * kDim + 4 * lane);
+        const double sum = SumOfWarps(t_sum + SumSteps(stop, tile), tile);
+        if (thread < kChannels && first + thread < p.channels) {
+          const int64_t channel = first + thread;
+          p.checkpoint_t[place * p.checkpoint_t_stride + channel] =
+              p.t_sum[slot * p.t_slot_stride + channel] + sum;
+        }
+      }
     }
-    const int from = warp * (kTokens / (kThreads / kWarp));
-    const int to = min(from + kTokens / (kThreads / kWarp),
-                       static_cast<int>(min(end - row, int64_t{kTokens})));
-    for (int t = from; t < to; ++t) t_sum += tile.step[t][thread % kWarp].x;
+    t_sum += SumSteps(count, tile);
     __syncthreads();
     StoreTile(p, at, loaded, skip, row, end, tile);
   }
   if (live) StoreNarrow<4>(cells.h, state);
-  tile.t_sum[warp][thread % kWarp] = t_sum;
-  __syncthreads();
+  const double sum = SumOfWarps(t_sum, tile);
   if (thread < kChannels && first + thread < p.channels) {
-    double sum = 0;
-    for (int w = 0; w < kThreads / kWarp; ++w) sum += tile.t_sum[w][thread];
     p.t_sum[slot * p.t_slot_stride + first + thread] += sum;
   }
 }
@@ -200,7 +231,8 @@ bool TakesTiles(const SelectiveScanParams& p) {
   return p.state_dim == kDim && p.channels % kVector == 0 && fits(p.u, p.u_stride) &&
          fits(p.dt, p.dt_stride) && fits(p.b, p.b_stride) && fits(p.c, p.c_stride) &&
          fits(p.y, p.y_stride) && (p.z.data == nullptr || fits(p.z, p.z_stride)) &&
-         IsAligned(p.state) && IsAligned(p.a) && p.state_slot_stride % 4 == 0;
+         IsAligned(p.state) && IsAligned(p.a) && p.state_slot_stride % 4 == 0 &&
+         IsAligned(p.checkpoint_state) && p.checkpoint_state_stride % 4 == 0;
 }
 
 absl::Status SelectiveTiled(const SelectiveScanParams& p, const Launch& launch) {

@@ -6,8 +6,9 @@
 
 namespace anabranch::kernels::cuda {
 
-// Whether shapes, dtypes and alignment are those of the tensor-core kernels.
-bool TakesChunks(const SsdScanParams& params);
+// Whether shapes, dtypes and alignment are those of the tensor-core kernels, and the device has the
+// shared memory for them (160 KB a block: not GeForce).
+bool TakesChunks(const SsdScanParams& params, const Launch& launch);
 // The sequences of more than `longer_than` rows; leaves the others alone. Uses scratch.
 absl::Status SsdChunked(const SsdScanParams& params, int32_t longer_than, const Launch& launch);
 

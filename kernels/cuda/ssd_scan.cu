@@ -85,8 +85,20 @@ __global__ void __launch_bounds__(kThreads)
   double* t_sum = p.t_sum + slot * p.t_slot_stride + head;
   const bool sums_t = blockIdx.z == 0 && threadIdx.x == 0;
   double sum = sums_t ? *t_sum : 0.0;
-  for (int64_t row = begin; row < end; row += kTile) {
-    const int count = static_cast<int>(min(int64_t{kTile}, end - row));
+  const auto keep = [&](float* to) {
+    if (!live) return;
+#pragma unroll
+    for (int i = 0; i < kStates; ++i) {
+      const int n = 4 * (lane + kLanes * (i / 4)) + i % 4;
+      if (n < p.state_dim) to[n] = s[i];
+    }
+  };
+  const int64_t at_state = (int64_t{head} * p.head_dim + first_r + r) * p.state_dim;
+  int32_t next = p.checkpoints.FirstFrom(begin);
+  for (int64_t row = begin, stop; row < end; row = stop) {  // tiles end at checkpoints
+    stop = min(row + kTile, end);
+    if (next < p.checkpoints.count) stop = min(stop, int64_t{p.checkpoints.row[next]} + 1);
+    const int count = static_cast<int>(stop - row);
     LoadTile(p, row, count, head, first_r, tile);
     __syncthreads();
     for (int t = 0; t < count; ++t) {
@@ -118,14 +130,14 @@ __global__ void __launch_bounds__(kThreads)
       StoreOne(p.y, (row + t) * p.y_stride + at, fmaf(p.d[head], tile.x[t][at_r], tile.y[t][at_r]));
     }
     __syncthreads();
+    for (; next < p.checkpoints.count && p.checkpoints.row[next] < stop; ++next) {
+      const int64_t place = p.checkpoints.place[next];
+      keep(p.checkpoint_state + place * p.checkpoint_state_stride + at_state);
+      if (sums_t) p.checkpoint_t[place * p.checkpoint_t_stride + head] = sum;
+    }
   }
   if (sums_t) *t_sum = sum;
-  if (!live) return;
-#pragma unroll
-  for (int i = 0; i < kStates; ++i) {
-    const int n = 4 * (lane + kLanes * (i / 4)) + i % 4;
-    if (n < p.state_dim) state[n] = s[i];
-  }
+  keep(p.state + slot * p.state_slot_stride + at_state);
 }
 
 // state_dim kDim = 4 * (lanes of a row) * kWide, 16 bytes a lane and vector. A warp holds
@@ -201,6 +213,24 @@ __global__ void __launch_bounds__(kThreads) Step(SsdScanParams p) {
       StoreOne(p.y, row * p.y_stride + int64_t{head} * p.head_dim + r, fmaf(skip, x[i], y));
     }
   }
+  for (int32_t at = p.checkpoints.FirstFrom(row);
+       at < p.checkpoints.count && p.checkpoints.row[at] == row; ++at) {
+    const int64_t place = p.checkpoints.place[at];
+    float* kept = p.checkpoint_state + place * p.checkpoint_state_stride +
+                  int64_t{head} * p.head_dim * kDim + 4 * lane;
+#pragma unroll
+    for (int i = 0; i < Shape::kRounds; ++i) {
+      const int32_t r = first + i * Shape::kRowsOfSet;
+      if (r >= p.head_dim) continue;
+#pragma unroll
+      for (int w = 0; w < Shape::kWide; ++w) {
+        *reinterpret_cast<float4*>(kept + int64_t{r} * kDim + w * 4 * kWarp) = s[i][w];
+      }
+    }
+    if (blockIdx.z == 0 && threadIdx.x == 0) {
+      p.checkpoint_t[place * p.checkpoint_t_stride + head] = p.t_sum[slot * p.t_slot_stride + head];
+    }
+  }
 }
 
 template <int kDim>
@@ -229,7 +259,9 @@ absl::Status Walk(const SsdScanParams& p, int32_t min_rows, int32_t max_rows,
 
 bool TakesSteps(const SsdScanParams& p) {
   return (p.state_dim == 64 || p.state_dim == 128 || p.state_dim == 256) && IsAligned(p.state) &&
-         p.state_slot_stride % 4 == 0 && TakesFours(p.b, p.b_stride) && TakesFours(p.c, p.c_stride);
+         p.state_slot_stride % 4 == 0 && TakesFours(p.b, p.b_stride) &&
+         TakesFours(p.c, p.c_stride) && IsAligned(p.checkpoint_state) &&
+         p.checkpoint_state_stride % 4 == 0;
 }
 
 absl::Status Step(const SsdScanParams& p, const Launch& launch) {
@@ -250,7 +282,8 @@ absl::Status Check(const SsdScanParams& p, const Launch& launch) {
   const bool arrays = p.rows.num_seqs > 0 && p.rows.row_start && p.rows.slot && p.x.data &&
                       p.b.data && p.c.data && p.dt.data && p.a && p.d && p.dt_bias && p.state &&
                       p.t_sum && p.y.data;
-  return Require(strides && arrays && p.dt_lo <= p.dt_hi, kName,
+  const bool ring = p.checkpoints.count == 0 || (p.checkpoint_state && p.checkpoint_t);
+  return Require(strides && arrays && ring && p.dt_lo <= p.dt_hi, kName,
                  "missing array, short stride or dt_lo > dt_hi");
 }
 
@@ -261,13 +294,16 @@ absl::Status SsdScan(const SsdScanParams& p, const Launch& launch) {
   if (absl::Status bad = Check(p, launch); !bad.ok()) return bad;
   // What becomes of a sequence depends on its own rows and not on the others in the launch: each of
   // the ways takes those that are its own.
-  const bool steps = TakesSteps(p), chunks = TakesChunks(p) && p.rows.longest > kShort;
+  const bool steps = TakesSteps(p), chunks = TakesChunks(p, launch) && p.rows.longest > kShort;
   const bool mixed = p.rows.num_seqs > 1;
-  absl::Status s;
-  if (steps && (mixed || p.rows.longest == 1)) s = Step(p, launch);
-  if (s.ok() && chunks) s = SsdChunked(p, kShort, launch);
+  if (steps && (mixed || p.rows.longest == 1)) {
+    if (absl::Status bad = Step(p, launch); !bad.ok()) return bad;
+  }
+  if (chunks) {
+    if (absl::Status bad = SsdChunked(p, kShort, launch); !bad.ok()) return bad;
+  }
   const int32_t min_rows = steps ? 2 : 1, max_rows = chunks ? kShort : p.rows.longest;
-  if (!s.ok() || max_rows < min_rows || (chunks && !mixed)) return s;
+  if (max_rows < min_rows || (chunks && !mixed)) return absl::OkStatus();
   return Walk(p, min_rows, max_rows, launch);
 }
 

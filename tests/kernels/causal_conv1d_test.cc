@@ -10,6 +10,7 @@ using namespace testing;  // NOLINT: the helpers of this folder
 struct Result {
   Sequences out;
   Floats window;
+  Floats kept;  // by place
   bool operator==(const Result& o) const {
     for (size_t i = 0; i < out.of.size(); ++i) {
       if (!SameBits(out.of[i], o.out.of[i])) return false;
@@ -26,6 +27,7 @@ struct Conv {
   Sequences u;
   Floats weight, bias, window0;
   int64_t slot_stride;
+  std::vector<int32_t> keep;  // rows of a launch
 
   Conv(int64_t channels, int32_t width, std::vector<int64_t> n, uint32_t seed)
       : channels(channels), width(width), lengths(std::move(n)) {
@@ -50,13 +52,17 @@ struct Conv {
     p.window = out.window.data(), p.window_slot_stride = slot_stride;
     p.out = rows.data(), p.out_stride = os;
     p.silu = silu, p.round_to_bf16 = round;
+    const std::vector<int32_t> places = BackwardPlaces(keep.size());
+    out.kept.assign(keep.size() * static_cast<size_t>(slot_stride), kPoison);
+    p.checkpoints = {static_cast<int32_t>(keep.size()), keep.data(), places.data()};
+    p.checkpoint_window = out.kept.data(), p.checkpoint_window_stride = slot_stride;
     const absl::Status status = CausalConv1d(p, launch);
     out.out.Scatter(plan, rows, os);
     return status;
   }
 
   Result Run(const Plan& plan, const Launch& launch = {}) const {
-    Result out{Sequences::Poisoned(lengths, channels), window0};
+    Result out{Sequences::Poisoned(lengths, channels), window0, {}};
     for (const LaunchPlan& one : plan) EXPECT_TRUE(Launch1(one, launch, out).ok());
     return out;
   }
@@ -168,9 +174,30 @@ TEST(CausalConv1dTest, RoundsOutputButNotWindow) {
   EXPECT_FALSE(SameBits(exact.out.of[0], rounded.out.of[0]));
 }
 
+TEST(CausalConv1dTest, CheckpointsAreTheWindowsOfShorterLaunches) {
+  Conv s(21, 4, {13, 30, 0, 1}, 37);
+  const Plan plan = {{{0, 0, 13}, {2, 0, 0}, {1, 0, 30}, {3, 0, 1}}};
+  const Result without = s.Run(plan);
+  s.keep = {0, 1, 5, 12, 13, 40, 42, 43};
+  const Result got = s.Run(plan);
+  EXPECT_TRUE(got == without) << "keeping a window changes nothing else";
+  for (size_t i = 0; i < s.keep.size(); ++i) {
+    const int row = s.keep[i], seq = row < 13 ? 0 : row < 43 ? 1 : 3;
+    const int64_t from = seq == 0 ? 0 : seq == 1 ? 13 : 43;
+    Conv shorter = s;
+    shorter.keep.clear();
+    const Result want = shorter.Run({{{seq, 0, row - from + 1}}});
+    EXPECT_TRUE(
+        SameBits(got.kept.data() + static_cast<int64_t>(s.keep.size() - 1 - i) * s.slot_stride,
+                 want.window.data() + Packing::SlotOf(seq) * s.slot_stride,
+                 static_cast<size_t>(s.slot_stride - 3) * 4))
+        << "row " << row;
+  }
+}
+
 TEST(CausalConv1dTest, RefusesNonsense) {
   const Conv s(8, 4, {3}, 1);
-  Result out{Sequences::Poisoned(s.lengths, s.channels), s.window0};
+  Result out{Sequences::Poisoned(s.lengths, s.channels), s.window0, {}};
   const auto refused = [&](auto change) {
     Conv bad = s;
     change(bad);

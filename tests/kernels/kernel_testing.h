@@ -219,4 +219,11 @@ inline std::vector<Plan> OtherPlans(const std::vector<int64_t>& lengths, Random&
   return plans;
 }
 
+// Places of `count` checkpoints: not their numbers.
+inline std::vector<int32_t> BackwardPlaces(size_t count) {
+  std::vector<int32_t> places;
+  for (size_t i = count; i > 0; --i) places.push_back(static_cast<int32_t>(i - 1));
+  return places;
+}
+
 }  // namespace anabranch::kernels::testing

@@ -15,6 +15,8 @@ struct Result {
   Sequences y;
   Floats state;
   std::vector<double> t_sum;
+  Floats kept;  // by place
+  std::vector<double> kept_t;
   bool operator==(const Result& o) const {
     for (size_t i = 0; i < y.of.size(); ++i) {
       if (!SameBits(y.of[i], o.y.of[i])) return false;
@@ -31,6 +33,7 @@ struct Scan {
   std::vector<double> t0;
   float lo = 0, hi = std::numeric_limits<float>::infinity();
   int64_t slot_stride, t_stride;
+  std::vector<int32_t> keep;  // rows of a launch
   bool round = false;
 
   Scan(Shape s, std::vector<int64_t> n, uint32_t seed) : shape(s), lengths(std::move(n)) {
@@ -68,13 +71,19 @@ struct Scan {
     p.t_sum = out.t_sum.data(), p.t_slot_stride = t_stride;
     p.y = yr.data(), p.y_stride = ys;
     p.round_to_bf16 = round;
+    const std::vector<int32_t> places = BackwardPlaces(keep.size());
+    out.kept.assign(keep.size() * static_cast<size_t>(slot_stride), kPoison);
+    out.kept_t.assign(keep.size() * static_cast<size_t>(t_stride), kPoison);
+    p.checkpoints = {static_cast<int32_t>(keep.size()), keep.data(), places.data()};
+    p.checkpoint_state = out.kept.data(), p.checkpoint_state_stride = slot_stride;
+    p.checkpoint_t = out.kept_t.data(), p.checkpoint_t_stride = t_stride;
     const absl::Status status = SsdScan(p, launch);
     out.y.Scatter(plan, yr, ys);
     return status;
   }
 
   Result Run(const Plan& plan, const Launch& launch = {}) const {
-    Result out{Sequences::Poisoned(lengths, x.width), state0, t0};
+    Result out{Sequences::Poisoned(lengths, x.width), state0, t0, {}, {}};
     for (const LaunchPlan& one : plan) EXPECT_TRUE(Launch1(one, launch, out).ok());
     return out;
   }
@@ -217,9 +226,34 @@ TEST(SsdScanTest, RoundsOutputButNotState) {
   }
 }
 
+TEST(SsdScanTest, CheckpointsAreTheStatesOfShorterLaunches) {
+  Scan s({2, 5, 20, 1}, {13, 70, 0, 1}, 37);
+  const Plan plan = {{{0, 0, 13}, {2, 0, 0}, {1, 0, 70}, {3, 0, 1}}};
+  const Result without = s.Run(plan);
+  s.keep = {0, 5, 12, 13, 14, 14, 77, 82, 83};
+  const OddParallel parallel(2);
+  const Result got = s.Run(plan, {.parallel = &parallel});
+  EXPECT_TRUE(got == without) << "keeping a state changes nothing else";
+  for (size_t i = 0; i < s.keep.size(); ++i) {
+    const int row = s.keep[i], seq = row < 13 ? 0 : row < 83 ? 1 : 3;
+    const int64_t from = seq == 0 ? 0 : seq == 1 ? 13 : 83;
+    Scan shorter = s;
+    shorter.keep.clear();
+    const Result want = shorter.Run({{{seq, 0, row - from + 1}}});
+    const auto place = static_cast<int64_t>(s.keep.size() - 1 - i);
+    const int64_t slot = Packing::SlotOf(seq), cells = s.slot_stride - 7, t_width = s.t_stride - 1;
+    EXPECT_TRUE(SameBits(got.kept.data() + place * s.slot_stride,
+                         want.state.data() + slot * s.slot_stride, static_cast<size_t>(cells) * 4))
+        << "row " << row;
+    EXPECT_TRUE(SameBits(got.kept_t.data() + place * s.t_stride,
+                         want.t_sum.data() + slot * s.t_stride, static_cast<size_t>(t_width) * 8))
+        << "row " << row;
+  }
+}
+
 TEST(SsdScanTest, RefusesNonsense) {
   Scan s({2, 4, 16, 1}, {3}, 1);
-  Result out{Sequences::Poisoned(s.lengths, s.x.width), s.state0, s.t0};
+  Result out{Sequences::Poisoned(s.lengths, s.x.width), s.state0, s.t0, {}, {}};
   const auto refused = [&](auto change) {
     Scan bad = s;
     change(bad);

@@ -9,6 +9,7 @@ using namespace testing;  // NOLINT: the helpers of this folder
 struct Result {
   Sequences out;
   Floats window;
+  Floats kept;  // by place
 };
 
 struct Conv {
@@ -21,6 +22,7 @@ struct Conv {
   Sequences u;
   Floats weights, biases, window0;
   int64_t slot_stride;
+  std::vector<int32_t> keep;  // rows of a launch
 
   Conv(int64_t c, int32_t k, DType type, std::vector<int64_t> n, uint32_t seed)
       : channels(c), width(k), in(type), out(type), lengths(std::move(n)) {
@@ -50,14 +52,22 @@ struct Conv {
     const auto count = static_cast<size_t>(packing.row_start.back() * p.out_stride);
     p.out = memory.PutActs(Floats(count, kPoison), out);
     p.silu = silu;
+    const size_t kept = keep.size() * static_cast<size_t>(slot_stride);
+    if (!keep.empty()) {
+      p.checkpoints = {static_cast<int32_t>(keep.size()), memory.Put(keep),
+                       memory.Put(BackwardPlaces(keep.size()))};
+      p.checkpoint_window = memory.Put(Floats(kept, -77.0f));
+      p.checkpoint_window_stride = slot_stride;
+    }
     const absl::Status status =
         where == Memory::Where::kHost ? CausalConv1d(p, launch) : cuda::CausalConv1d(p, launch);
     ASSERT_TRUE(status.ok()) << status;
     result.window = memory.Get(p.window, result.window.size());
+    result.kept = memory.Get(p.checkpoint_window, kept);
     result.out.Scatter(plan, memory.GetActs(p.out, count), p.out_stride);
   }
   Result Run(const Plan& plan, Memory::Where where, const Launch& launch) const {
-    Result result{Sequences::Poisoned(lengths, channels), window0};
+    Result result{Sequences::Poisoned(lengths, channels), window0, {}};
     for (const LaunchPlan& one : plan) Launch1(one, where, launch, result);
     return result;
   }
@@ -69,6 +79,7 @@ void ExpectSame(const Conv& conv, const Plan& plan, const Launch& cuda) {
   const Result want = conv.Run(plan, Memory::Where::kHost, {});
   const Result got = conv.Run(plan, Memory::Where::kDevice, cuda);
   EXPECT_TRUE(SameBits(got.window, want.window)) << "windows are copies";
+  EXPECT_TRUE(SameBits(got.kept, want.kept)) << "so are those of checkpoints";
   for (size_t i = 0; i < conv.lengths.size(); ++i) {
     std::vector<double> tolerance;
     for (float v : want.out.of[i]) {
@@ -138,6 +149,17 @@ TEST_F(CausalConv1dCudaTest, InputAndOutputOfDifferentTypes) {
   ExpectSame(conv, EachAlone(conv.lengths), launch_);
   std::swap(conv.in, conv.out);
   ExpectSame(conv, EachAlone(conv.lengths), launch_);
+}
+
+TEST_F(CausalConv1dCudaTest, CheckpointsAreTheCpus) {
+  for (int64_t channels : {40, 43}) {
+    Conv conv(channels, 4, DType::kBFloat16, {30, 2, 0, 1}, 9);
+    conv.keep = {0, 1, 2, 3, 17, 29, 30, 31, 32};
+    ExpectSame(conv, {{{0, 0, 30}, {1, 0, 2}, {2, 0, 0}, {3, 0, 1}}}, launch_);
+    Conv steps(channels, 4, DType::kFloat32, {2, 1, 0, 1}, 9);
+    steps.keep = {0, 1};
+    ExpectSame(steps, {{{3, 0, 1}, {0, 0, 1}}, {{0, 1, 2}, {1, 0, 1}}}, launch_);
+  }
 }
 
 TEST_F(CausalConv1dCudaTest, RefusesNonsense) {

@@ -16,6 +16,8 @@ struct Result {
   Sequences y;
   Floats state;
   std::vector<double> t_sum;
+  Floats kept;  // by place
+  std::vector<double> kept_t;
 };
 
 Floats Absolute(Floats values) {
@@ -36,7 +38,8 @@ struct Scan {
   std::vector<double> t0;
   float lo = 0, hi = std::numeric_limits<float>::infinity();
   int64_t slot_stride, t_stride;
-  int64_t pad = 0;  // of the activations' strides
+  std::vector<int32_t> keep;  // rows of a launch
+  int64_t pad = 0;            // of the activations' strides
 
   Scan(Shape s, std::vector<int64_t> n, DType type, uint32_t seed)
       : shape(s), dtype(type), lengths(std::move(n)) {
@@ -83,16 +86,27 @@ struct Scan {
     p.state = memory.Put(out.state), p.state_slot_stride = slot_stride;
     p.t_sum = memory.Put(out.t_sum), p.t_slot_stride = t_stride;
     p.y = memory.PutActs(Floats(static_cast<size_t>(rows * ys), kPoison), dtype), p.y_stride = ys;
+    const size_t kept = keep.size() * static_cast<size_t>(slot_stride);
+    const size_t kept_t = keep.size() * static_cast<size_t>(t_stride);
+    if (!keep.empty()) {
+      p.checkpoints = {static_cast<int32_t>(keep.size()), memory.Put(keep),
+                       memory.Put(BackwardPlaces(keep.size()))};
+      p.checkpoint_state = memory.Put(Floats(kept, -77.0f));
+      p.checkpoint_t = memory.Put(std::vector<double>(kept_t, -77.0));
+      p.checkpoint_state_stride = slot_stride, p.checkpoint_t_stride = t_stride;
+    }
     const absl::Status status =
         where == Memory::Where::kHost ? SsdScan(p, launch) : cuda::SsdScan(p, launch);
     ASSERT_TRUE(status.ok()) << status;
     out.state = memory.Get(p.state, out.state.size());
     out.t_sum = memory.Get(p.t_sum, out.t_sum.size());
+    out.kept = memory.Get(p.checkpoint_state, kept);
+    out.kept_t = memory.Get(p.checkpoint_t, kept_t);
     out.y.Scatter(plan, memory.GetActs(p.y, static_cast<size_t>(rows * ys)), ys);
   }
 
   Result Run(const Plan& plan, Memory::Where where, const Launch& launch) const {
-    Result out{Sequences::Poisoned(lengths, x.width), state0, t0};
+    Result out{Sequences::Poisoned(lengths, x.width), state0, t0, {}, {}};
     for (const LaunchPlan& one : plan) Launch1(one, where, launch, out);
     return out;
   }
@@ -135,6 +149,12 @@ void ExpectSame(const Scan& s, const Plan& plan, const Launch& cuda) {
     if (!owned[i]) tolerance[i] = 0;
   }
   EXPECT_TRUE(AllNear(got.state, want.state, tolerance)) << "state";
+  tolerance.clear();
+  for (float v : size.kept) tolerance.push_back((exact + rough) * std::abs(v));
+  EXPECT_TRUE(AllNear(got.kept, want.kept, tolerance)) << "checkpoints";
+  for (size_t i = 0; i < want.kept_t.size(); ++i) {
+    EXPECT_NEAR(got.kept_t[i], want.kept_t[i], 16 * kUnit * (1 + std::abs(want.kept_t[i]))) << i;
+  }
   for (size_t i = 0; i < want.t_sum.size(); ++i) {
     EXPECT_NEAR(got.t_sum[i], want.t_sum[i], 16 * kUnit * (1 + want.t_sum[i])) << "T " << i;
   }
@@ -238,6 +258,24 @@ TEST_F(SsdScanCudaTest, NanStaysInItsSequence) {
                            static_cast<size_t>(s.slot_stride) * 4));
     }
     EXPECT_TRUE(std::isnan(got.y.of[1].back())) << "NaN must not turn into a number";
+  }
+}
+
+TEST_F(SsdScanCudaTest, CheckpointsAreTheCpusAndChangeNothingElse) {
+  const Plan plan = {{{0, 0, 300}, {1, 0, 5}, {3, 0, 0}, {2, 0, 1}, {4, 0, 128}}};
+  for (DType dtype : kBothDTypes) {
+    for (const Shape& shape : {Shape{2, 64, 128, 1}, {2, 64, 64, 2}, {2, 9, 40, 1}}) {
+      Scan s(shape, {300, 5, 1, 0, 128}, dtype, 37);
+      const Result without = s.Run(plan, Memory::Where::kDevice, launch_);
+      s.keep = {0, 31, 32, 63, 127, 128, 130, 130, 255, 299, 302, 304, 305, 306, 371, 433};
+      ExpectSame(s, plan, launch_);
+      const Result with = s.Run(plan, Memory::Where::kDevice, launch_);
+      for (size_t i = 0; i < s.lengths.size(); ++i) {
+        EXPECT_TRUE(SameBits(with.y.of[i], without.y.of[i])) << i;
+      }
+      EXPECT_TRUE(SameBits(with.state, without.state));
+      EXPECT_TRUE(SameBits(with.t_sum, without.t_sum));
+    }
   }
 }
 
