@@ -100,16 +100,15 @@ absl::StatusOr<std::string> ReadOptional(const std::string& path) {
   return std::string(bytes.begin(), bytes.end());
 }
 
-FingerprintBuilder FingerprintOf(absl::string_view profile) {
-  FingerprintBuilder builder;
+void AddNumerics(absl::string_view profile, FingerprintBuilder& builder) {
   builder.Add("numerics", absl::StrCat(profile, "/", kNumericsVersion));
-  return builder;
 }
 
 absl::StatusOr<std::string> Fingerprint(const TensorFile& tensors, absl::string_view config,
                                         absl::string_view tokenizer, absl::string_view profile,
                                         const LoadProgressFn& progress) {
-  FingerprintBuilder builder = FingerprintOf(profile);
+  FingerprintBuilder builder;
+  AddNumerics(profile, builder);
   builder.Add("config.json", config);
   builder.Add("tokenizer.json", tokenizer);
   LoadProgress hashed{"hashing weights"};
@@ -175,7 +174,8 @@ absl::StatusOr<std::unique_ptr<Model>> Model::FromTensors(ModelDescription descr
                              Device::Open(options.device, options.num_threads));
   ANABRANCH_ASSIGN_OR_RETURN(std::unique_ptr<LoadedModel> model,
                              Build(std::move(description), tensors, options, std::move(device)));
-  FingerprintBuilder builder = FingerprintOf(model->numerics_profile());
+  FingerprintBuilder builder;
+  AddNumerics(model->numerics_profile(), builder);
   builder.Add("identity", identity);
   ANABRANCH_ASSIGN_OR_RETURN(std::string fingerprint, builder.Finish());
   model->set_fingerprint(std::move(fingerprint));

@@ -103,6 +103,7 @@ void AddShapeOptions(CLI::App& app, ShapeOptions& options, std::string& dtype) {
                  "reading rows of a step under mixed load")
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
+  app.add_option("--save", options.save, "a file that gets the figures of --shape as JSON, too");
   app.add_flag("--quick", options.quick, "fewer repeats, and less of what takes long");
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -51,7 +52,7 @@ void PrintTable(const ShapeOptions& options, const ShapeRun& run) {
   }
 }
 
-void PrintJson(const ShapeOptions& options, const ShapeRun& run) {
+std::string Json(const ShapeOptions& options, const ShapeRun& run) {
   const Ceilings& c = run.ceilings;
   nlohmann::json figures = nlohmann::json::array();
   for (const Figure& f : run.report.figures()) {
@@ -78,7 +79,7 @@ void PrintJson(const ShapeOptions& options, const ShapeRun& run) {
                                 {"to_host_bytes_per_second", c.to_host},
                                 {"matrix_flops", c.matrix_flops}}},
                               {"figures", std::move(figures)}};
-  std::printf("%s\n", out.dump(2).c_str());
+  return out.dump(2) + "\n";
 }
 
 }  // namespace
@@ -175,8 +176,16 @@ absl::Status RunShapeBench(const ShapeOptions& options) {
     std::fprintf(stderr, "%s: %s\n", name, status.ToString().c_str());
     result.Update(absl::Status(status.code(), absl::StrCat(name, ": ", status.message())));
   }
-  options.json ? PrintJson(options, run) : PrintTable(options, run);
+  const std::string json = Json(options, run);
+  if (options.json) {
+    std::fputs(json.c_str(), stdout);
+  } else {
+    PrintTable(options, run);
+  }
   std::fflush(stdout);
+  if (!options.save.empty() && !(std::ofstream(options.save) << json).flush()) {
+    result.Update(absl::UnavailableError(absl::StrCat(options.save, ": cannot be written")));
+  }
   return result;
 }
 

@@ -27,7 +27,8 @@ struct ShapeOptions {
   int rows_while_decoding = 1024;  // reading rows a step under mixed load
   int threads = 0;
   bool quick = false;  // about a minute on an H200: fewer repeats, and less of what takes long
-  bool json = false;
+  bool json = false;   // print JSON instead of a table
+  std::string save;    // a file that gets the JSON, too; empty: none
 };
 
 const std::vector<std::string>& ShapeParts();

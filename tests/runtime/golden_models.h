@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdlib>
 #include <filesystem>
 #include <ostream>
 #include <string>
@@ -11,8 +12,15 @@
 
 namespace anabranch::testing {
 
+// A folder that a test was built with, or the one that the environment names instead: binaries that
+// are carried to another machine find their models there.
+inline std::string FolderFrom(const char* variable, const char* built_with) {
+  const char* other = std::getenv(variable);
+  return other != nullptr && *other != 0 ? other : built_with;
+}
+
 inline std::string GoldenModelDir(const std::string& name) {
-  return ANABRANCH_GOLDEN_DIR "/models/" + name;
+  return FolderFrom("ANABRANCH_GOLDEN_DIR", ANABRANCH_GOLDEN_DIR) + "/models/" + name;
 }
 
 inline std::vector<std::string> GoldenModels() {

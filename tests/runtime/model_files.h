@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "runtime/tensor_file.h"
+#include "tests/runtime/golden_models.h"
 
 namespace anabranch::testing {
 
@@ -70,7 +71,7 @@ class ModelFolder {
  public:
   explicit ModelFolder(const std::string& name)
       : path_(std::filesystem::temp_directory_path() / ("anabranch-model-" + UniqueName())) {
-    const std::filesystem::path golden = std::filesystem::path(ANABRANCH_GOLDEN_DIR) / "models";
+    const std::filesystem::path golden = std::filesystem::path(GoldenModelDir(""));
     std::filesystem::create_directories(path_);
     for (const char* file : {"config.json", "model.safetensors"}) {
       std::filesystem::copy_file(golden / name / file, path_ / file);

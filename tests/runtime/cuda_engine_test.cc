@@ -1,0 +1,216 @@
+// The engine on a GPU: what it promises of states there. Steps of the same shape give the same
+// bits, so what is restored and what was never interrupted are compared at the same number of rows.
+// ANABRANCH_CUDA_SESSIONS: how many sessions are restored for each model (5).
+#include <gmock/gmock.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <random>
+
+#include "absl/synchronization/blocking_counter.h"
+#include "tests/runtime/cuda_testing.h"
+#include "tests/runtime/engine_harness.h"
+
+namespace anabranch {
+namespace {
+
+using testing::CudaOptions;
+using testing::GoldenCase;
+using ::testing::HasSubstr;
+using testing::Read;
+
+constexpr int64_t kGenerated = 256;
+constexpr int64_t kCut = 113;  // tokens before the interruption
+
+using Ids = std::vector<int32_t>;
+
+int Sessions() {
+  const char* count = std::getenv("ANABRANCH_CUDA_SESSIONS");
+  return count == nullptr ? 5 : std::max(1, std::atoi(count));
+}
+
+class CudaEngine : public testing::CudaTest, public ::testing::WithParamInterface<GoldenCase> {
+ protected:
+  void SetUp() override {
+    CudaTest::SetUp();
+    if (IsSkipped() || HasFatalFailure()) return;
+    auto model =
+        Model::Load(testing::GoldenModelDir(GetParam().model), CudaOptions(GetParam().dtype));
+    ASSERT_TRUE(model.ok()) << model.status();
+    model_ = *std::move(model);
+    engine_ = MakeEngine(2 * Sessions() + 4);
+  }
+  std::unique_ptr<Engine> MakeEngine(int slots) const {
+    EngineOptions options;
+    options.slots.num_slots = slots;
+    options.slots.num_kv_pages = 4 * slots;
+    options.slots.poison_released = true;
+    options.max_decode_rows = slots;
+    auto engine = Engine::Create(model_, options);
+    EXPECT_TRUE(engine.ok()) << engine.status();
+    return *std::move(engine);
+  }
+
+  Ids Tokens(int64_t count, uint32_t seed) const {
+    std::mt19937 random(seed);
+    Ids tokens(count);
+    for (int32_t& token : tokens) {
+      token = static_cast<int32_t>(random() % model_->description().vocab);
+    }
+    return tokens;
+  }
+  SequencePtr SequenceOf(const Ids& tokens) {
+    auto sequence = engine_->NewSequence();
+    EXPECT_TRUE(sequence.ok()) << sequence.status();
+    const absl::Status read = Read(*engine_, *sequence, tokens);
+    EXPECT_TRUE(read.ok()) << read;
+    return *sequence;
+  }
+  StateImage ImageOf(const SequencePtr& sequence) {
+    auto image = engine_->Capture(sequence);
+    EXPECT_TRUE(image.ok()) << image.status();
+    return *std::move(image);
+  }
+
+  // `count` tokens of each, all of them in every step: works that are submitted from a callback
+  // have all arrived when the next step is planned.
+  void GenerateTogether(const std::vector<SequencePtr>& sequences, int64_t count) {
+    absl::BlockingCounter left(static_cast<int>(sequences.size()));
+    ReadWork starter;
+    starter.sequence = *engine_->NewSequence();
+    starter.tokens = {1};
+    starter.on_done = [&](absl::Status status, const WorkStats&) {
+      EXPECT_TRUE(status.ok()) << status;
+      for (const SequencePtr& sequence : sequences) {
+        GenerateWork work;
+        work.sequence = sequence;
+        work.max_tokens = count;
+        work.on_done = [&left](absl::Status done, const WorkStats&, FinishReason) {
+          EXPECT_TRUE(done.ok()) << done;
+          left.DecrementCount();
+        };
+        const absl::Status submitted = engine_->Submit(std::move(work));
+        EXPECT_TRUE(submitted.ok()) << submitted;
+        if (!submitted.ok()) left.DecrementCount();
+      }
+    };
+    const absl::Status submitted = engine_->Submit(std::move(starter));
+    ASSERT_TRUE(submitted.ok()) << submitted;
+    left.Wait();
+  }
+
+  std::shared_ptr<Model> model_;
+  std::unique_ptr<Engine> engine_;
+};
+
+bool SameImage(const StateImage& a, const StateImage& b) {
+  return a.header.token_count == b.header.token_count && a.payload == b.payload &&
+         a.kv_blocks == b.kv_blocks;
+}
+
+TEST_P(CudaEngine, RestoredSessionsGoOnBitForBit) {
+  std::vector<SequencePtr> sequences;
+  std::vector<Ids> prompts;
+  for (int i = 0; i < Sessions(); ++i) prompts.push_back(Tokens(20 + 37 * i % 300, i));
+
+  for (const Ids& prompt : prompts) sequences.push_back(SequenceOf(prompt));
+  GenerateTogether(sequences, kGenerated);
+  std::vector<StateImage> uninterrupted;
+  std::vector<Ids> expected;
+  for (const SequencePtr& sequence : sequences) {
+    uninterrupted.push_back(ImageOf(sequence));
+    expected.push_back(engine_->Tokens(sequence));
+  }
+
+  sequences.clear();
+  for (const Ids& prompt : prompts) sequences.push_back(SequenceOf(prompt));
+  GenerateTogether(sequences, kCut);
+  for (SequencePtr& sequence : sequences) {
+    StateImage image = ImageOf(sequence);
+    const Ids tokens = engine_->Tokens(sequence);
+    // As a library keeps it: only bytes survive.
+    const auto header = ParseStateHeader(SerializeStateHeader(image.header));
+    ASSERT_TRUE(header.ok()) << header.status();
+    image.header = *header;
+    sequence.reset();
+    auto restored = engine_->Restore(image, tokens);
+    ASSERT_TRUE(restored.ok()) << restored.status();
+    sequence = *restored;
+  }
+  GenerateTogether(sequences, kGenerated - kCut);
+  for (size_t i = 0; i < sequences.size(); ++i) {
+    EXPECT_EQ(engine_->Tokens(sequences[i]), expected[i]) << "session " << i;
+    EXPECT_TRUE(SameImage(ImageOf(sequences[i]), uninterrupted[i])) << "session " << i;
+  }
+}
+
+TEST_P(CudaEngine, ForksDoNotTouchEachOther) {
+  const Ids common = Tokens(290, 1), left = Tokens(40, 2), right = Tokens(7, 3);
+  const SequencePtr parent = SequenceOf(common);
+  const StateImage before = ImageOf(parent);
+  auto child = engine_->Fork(parent);
+  ASSERT_TRUE(child.ok()) << child.status();
+  EXPECT_EQ(engine_->stats().slots.slots_used, 1) << "a fork shares its parent's slot";
+  ASSERT_TRUE(Read(*engine_, *child, left).ok());
+  EXPECT_EQ(engine_->stats().slots.slots_used, 2);
+  EXPECT_TRUE(SameImage(ImageOf(parent), before)) << "the child wrote into its parent's state";
+
+  const SequencePtr alone = SequenceOf(common);
+  ASSERT_TRUE(Read(*engine_, alone, left).ok());
+  EXPECT_TRUE(SameImage(ImageOf(*child), ImageOf(alone))) << "the copy is not the parent's state";
+
+  const StateImage childs = ImageOf(*child);
+  ASSERT_TRUE(Read(*engine_, parent, right).ok());
+  EXPECT_TRUE(SameImage(ImageOf(*child), childs)) << "the parent wrote into its child's state";
+}
+
+TEST_P(CudaEngine, AStateOfTheGpuIsRefusedOnTheCpu) {
+  const Ids tokens = Tokens(30, 4);
+  const SequencePtr sequence = SequenceOf(tokens);
+  const StateImage image = ImageOf(sequence);
+  EXPECT_THAT(image.header.numerics_profile, HasSubstr("cuda-"));
+  ASSERT_TRUE(engine_->Restore(image, tokens).ok());
+
+  LoadOptions on_cpu;
+  on_cpu.dtype = GetParam().dtype;
+  on_cpu.num_threads = 1;
+  auto model = Model::Load(testing::GoldenModelDir(GetParam().model), on_cpu);
+  ASSERT_TRUE(model.ok()) << model.status();
+  const auto other = Engine::Create(*std::move(model), {});
+  ASSERT_TRUE(other.ok()) << other.status();
+  const auto restored = (*other)->Restore(image, tokens);
+  EXPECT_EQ(restored.status().code(), absl::StatusCode::kFailedPrecondition) << restored.status();
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, CudaEngine, ::testing::ValuesIn(testing::GoldenCases()),
+                         [](const auto& info) { return info.param.name(); });
+
+using CudaMemory = testing::CudaTest;
+
+TEST_F(CudaMemory, MoreSlotsThanFitAreRefusedAndLeaveTheDeviceUsable) {
+  auto loaded =
+      Model::Load(testing::GoldenModelDir("mamba2"), CudaOptions(kernels::DType::kBFloat16));
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  const std::shared_ptr<Model> model = *std::move(loaded);
+  const auto available = model->device()->AvailableMemory();
+  ASSERT_TRUE(available.ok()) << available.status();
+  EngineOptions options;
+  options.slots.num_slots =
+      static_cast<int32_t>(available->available / 10 * 11 / model->state_layout().slot_bytes());
+  const auto refused = Engine::Create(model, options);
+  EXPECT_EQ(refused.status().code(), absl::StatusCode::kResourceExhausted) << refused.status();
+  options.slots.num_slots = 4;
+  auto engine = Engine::Create(model, options);
+  ASSERT_TRUE(engine.ok()) << engine.status();
+  EXPECT_TRUE(Read(**engine, *(*engine)->NewSequence(), {1, 2, 3}).ok());
+}
+
+TEST_F(CudaMemory, WeightsThatDoNotFitAreRefusedBeforeTheyAreRead) {
+  LoadOptions options = CudaOptions(kernels::DType::kFloat32);
+  options.memory_limit = 1000;
+  const auto model = Model::Load(testing::GoldenModelDir("mamba2"), options);
+  EXPECT_EQ(model.status().code(), absl::StatusCode::kResourceExhausted) << model.status();
+}
+
+}  // namespace
+}  // namespace anabranch
