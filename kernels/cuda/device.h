@@ -34,11 +34,14 @@ inline absl::Status CheckLaunch(const Launch& launch, bool round_to_bf16, const 
   return Require(!round_to_bf16, kernel, "round_to_bf16 is not implemented on CUDA");
 }
 
+// To float32, in which all arithmetic is, and back to what memory holds (to nearest, ties to even).
 __device__ inline float Widen(float v) { return v; }
 __device__ inline float Widen(Bf16 v) { return __bfloat162float(v); }
 __device__ inline void Narrow(float v, float* out) { *out = v; }
 __device__ inline void Narrow(float v, Bf16* out) { *out = __float2bfloat16_rn(v); }
 
+// Elements that move as one: a thread's load or store of up to 16 bytes. Its address must be a
+// multiple of its size.
 template <class T, int kCount>
 struct alignas(sizeof(T) * kCount) Pack {
   T v[kCount];

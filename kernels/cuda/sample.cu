@@ -31,11 +31,14 @@ __device__ inline Best Better(const Best& a, const Best& b) {
   return a.token < b.token ? a : b;
 }
 
-__device__ inline float Logit(const SampleParams& p, int64_t row, int32_t token) {
-  float v[1];
-  LoadActs(p.logits.data, p.logits.dtype, row * p.logits_stride + token, v);
-  return v[0];
-}
+// One row's logits.
+template <class T>
+struct Row {
+  const T* logits;
+  int32_t valid, vocab;
+
+  __device__ float operator[](int32_t token) const { return Widen(logits[token]); }
+};
 
 struct Shared {
   uint64_t keys[kMaxCandidates];
@@ -47,10 +50,12 @@ struct Shared {
 };
 
 // All threads get it. Of the first `count` ids.
-__device__ Best LargestFinite(const SampleParams& p, int64_t row, int32_t count, Shared& shared) {
+template <class T>
+__device__ Best LargestFinite(const Row<T>& row, int32_t count, Shared& shared) {
   Best best = {kLowest, -1};
+#pragma unroll 8
   for (int32_t i = static_cast<int32_t>(threadIdx.x); i < count; i += kThreads) {
-    const float v = Logit(p, row, i);
+    const float v = row[i];
     if (isfinite(v)) best = Better(best, {v, i});
   }
   for (int step = kWarp / 2; step > 0; step /= 2) {
@@ -94,29 +99,32 @@ __device__ inline float Weight(float logit, float best, float temperature) {
 }
 
 // Sum of the weights of the first `count` ids that are at least `least`.
-__device__ double SumOfWeights(const SampleParams& p, int64_t row, int32_t count, float best,
-                               float temperature, float least, Shared& shared) {
+template <class T>
+__device__ double SumOfWeights(const Row<T>& row, int32_t count, float best, float temperature,
+                               float least, Shared& shared) {
   double sum = 0;
+#pragma unroll 8
   for (int32_t i = static_cast<int32_t>(threadIdx.x); i < count; i += kThreads) {
-    const float weight = Weight(Logit(p, row, i), best, temperature);
+    const float weight = Weight(row[i], best, temperature);
     if (weight >= least) sum += weight;
   }
   return BlockSum(sum, shared);
 }
 
 // In the order of ids: the first at which the sum of weights passes uniform * all of it.
-__device__ int32_t DrawInOrder(const SampleParams& p, const RowSampling& rule, int64_t row,
-                               float best, Shared& shared) {
-  const double target = rule.uniform * SumOfWeights(p, row, p.valid_vocab, best, rule.temperature,
-                                                    rule.min_p, shared);
+template <class T>
+__device__ int32_t DrawInOrder(const Row<T>& row, const RowSampling& rule, float best,
+                               Shared& shared) {
+  const double target =
+      rule.uniform * SumOfWeights(row, row.valid, best, rule.temperature, rule.min_p, shared);
   if (threadIdx.x == 0) {
     shared.token = -1;
     shared.above = -1;
   }
   double before = 0;
-  for (int32_t base = 0; base < p.valid_vocab; base += kThreads) {
+  for (int32_t base = 0; base < row.valid; base += kThreads) {
     const int32_t i = base + static_cast<int32_t>(threadIdx.x);
-    float weight = i < p.valid_vocab ? Weight(Logit(p, row, i), best, rule.temperature) : 0;
+    float weight = i < row.valid ? Weight(row[i], best, rule.temperature) : 0;
     if (weight < rule.min_p) weight = 0;
     const double sum = before + PrefixSum(weight, shared);
     const bool passes = weight > 0 && sum > target;
@@ -154,11 +162,12 @@ __device__ inline float FromOrdered(uint32_t key) {
 }
 
 // Body(token, logit) for every id that has a weight.
-template <class Body>
-__device__ inline void ForWeighted(const SampleParams& p, int64_t row, float best,
-                                   float temperature, const Body& body) {
-  for (int32_t i = static_cast<int32_t>(threadIdx.x); i < p.valid_vocab; i += kThreads) {
-    const float logit = Logit(p, row, i);
+template <class T, class Body>
+__device__ inline void ForWeighted(const Row<T>& row, float best, float temperature,
+                                   const Body& body) {
+#pragma unroll 8
+  for (int32_t i = static_cast<int32_t>(threadIdx.x); i < row.valid; i += kThreads) {
+    const float logit = row[i];
     if (Weight(logit, best, temperature) > 0) body(i, logit);
   }
 }
@@ -188,11 +197,11 @@ __device__ void ClearBins(Shared& shared) {
 
 // The best candidates, at most kMaxCandidates and no other equal to one of them, sorted in
 // shared.keys; shared.count of them. True if these are all.
-__device__ bool SortCandidates(const SampleParams& p, int64_t row, float best, float temperature,
-                               Shared& shared) {
+template <class T>
+__device__ bool SortCandidates(const Row<T>& row, float best, float temperature, Shared& shared) {
   constexpr int kHigh = 32 - kBinBits, kLow = 32 - 2 * kBinBits;
   ClearBins(shared);
-  ForWeighted(p, row, best, temperature,
+  ForWeighted(row, best, temperature,
               [&](int32_t, float v) { atomicAdd(&shared.bins[Ordered(v) >> kHigh], 1); });
   TakeBins(kMaxCandidates, shared);
   const int32_t above = shared.above;
@@ -201,7 +210,7 @@ __device__ bool SortCandidates(const SampleParams& p, int64_t row, float best, f
   if (edge > 0) {  // the bin below is taken in part
     __syncthreads();
     ClearBins(shared);
-    ForWeighted(p, row, best, temperature, [&](int32_t, float v) {
+    ForWeighted(row, best, temperature, [&](int32_t, float v) {
       const uint32_t key = Ordered(v);
       if (key >> kHigh == edge - 1) atomicAdd(&shared.bins[key >> kLow & (kBins - 1)], 1);
     });
@@ -212,7 +221,7 @@ __device__ bool SortCandidates(const SampleParams& p, int64_t row, float best, f
   if (threadIdx.x == 0) shared.count = 0;
   for (int i = static_cast<int>(threadIdx.x); i < kMaxCandidates; i += kThreads) shared.keys[i] = 0;
   __syncthreads();
-  ForWeighted(p, row, best, temperature, [&](int32_t token, float v) {
+  ForWeighted(row, best, temperature, [&](int32_t token, float v) {
     const uint32_t key = Ordered(v);
     if (key < least) return;
     shared.keys[atomicAdd(&shared.count, 1)] =
@@ -253,9 +262,10 @@ __device__ int32_t FirstReaching(const double (&sum)[kEach], double least, bool 
 }
 
 // In the order of logits, with top-k, top-p and min-p.
-__device__ int32_t DrawBest(const SampleParams& p, const RowSampling& rule, int64_t row, float best,
+template <class T>
+__device__ int32_t DrawBest(const Row<T>& row, const RowSampling& rule, float best,
                             Shared& shared) {
-  const bool all = SortCandidates(p, row, best, rule.temperature, shared);
+  const bool all = SortCandidates(row, best, rule.temperature, shared);
   const int32_t gathered = shared.count;
   const bool by_count = rule.top_k > 0 && (!all || rule.top_k < gathered);
   if (by_count && rule.top_k > gathered) return -1;
@@ -274,7 +284,7 @@ __device__ int32_t DrawBest(const SampleParams& p, const RowSampling& rule, int6
   // Of those that top-k left; the weights of the others are added up, too, without it.
   double total = BlockSum(own, shared);
   if (!by_count && !all) {
-    total = SumOfWeights(p, row, p.valid_vocab, best, rule.temperature, 0, shared);
+    total = SumOfWeights(row, row.valid, best, rule.temperature, 0, shared);
   }
   if (rule.top_p < 1) {
     const int32_t last = FirstReaching(sum, rule.top_p * total, false, count, shared);
@@ -303,31 +313,34 @@ __device__ int32_t DrawBest(const SampleParams& p, const RowSampling& rule, int6
   return static_cast<int32_t>(0xFFFFFFFFu - static_cast<uint32_t>(shared.keys[at]));
 }
 
+template <class T>
 __global__ void __launch_bounds__(kThreads) SampleKernel(SampleParams p) {
   __shared__ Shared shared;
-  const int64_t row = blockIdx.x;
-  const RowSampling rule = p.rules == nullptr ? RowSampling() : p.rules[row];
-  const Best best = LargestFinite(p, row, p.valid_vocab, shared);
+  const int64_t at = blockIdx.x;
+  const Row<T> row = {static_cast<const T*>(p.logits.data) + at * p.logits_stride, p.valid_vocab,
+                      p.vocab};
+  const RowSampling rule = p.rules == nullptr ? RowSampling() : p.rules[at];
+  const Best best = LargestFinite(row, row.valid, shared);
   int32_t token = max(best.token, 0);
   if (rule.temperature > 0 && best.token >= 0) {
     // As on the CPU, top-k that takes nothing away leaves the order of ids.
     bool by_rank = rule.top_p < 1;
     if (!by_rank && rule.top_k > 0) {
       double weighted = 0;
-      ForWeighted(p, row, best.logit, rule.temperature, [&](int32_t, float) { weighted += 1; });
+      ForWeighted(row, best.logit, rule.temperature, [&](int32_t, float) { weighted += 1; });
       by_rank = rule.top_k < BlockSum(weighted, shared);
     }
-    token = by_rank ? DrawBest(p, rule, row, best.logit, shared)
-                    : DrawInOrder(p, rule, row, best.logit, shared);
+    token = by_rank ? DrawBest(row, rule, best.logit, shared)
+                    : DrawInOrder(row, rule, best.logit, shared);
   }
-  if (threadIdx.x == 0) p.token[row] = token;
+  if (threadIdx.x == 0) p.token[at] = token;
   if (p.logprob == nullptr) return;
-  const Best top = LargestFinite(p, row, p.vocab, shared);
-  const double sum = SumOfWeights(p, row, p.vocab, top.logit, 1, 0, shared);
+  const Best top = LargestFinite(row, row.vocab, shared);
+  const double sum = SumOfWeights(row, row.vocab, top.logit, 1, 0, shared);
   if (threadIdx.x != 0) return;
-  const float logit = token < 0 ? kLowest : Logit(p, row, token);
+  const float logit = token < 0 ? kLowest : row[token];
   const bool known = top.token >= 0 && token >= 0 && isfinite(logit);
-  p.logprob[row] = known ? logit - (top.logit + static_cast<float>(log(sum))) : kLowest;
+  p.logprob[at] = known ? logit - (top.logit + static_cast<float>(log(sum))) : kLowest;
 }
 
 }  // namespace
@@ -338,7 +351,12 @@ absl::Status Sample(const SampleParams& p, const Launch& launch) {
   const bool ok = p.rows > 0 && p.logits.data != nullptr && p.token != nullptr && p.vocab > 0 &&
                   p.valid_vocab >= 0 && p.valid_vocab <= p.vocab && p.logits_stride >= p.vocab;
   if (!ok) return Require(false, "Sample", "a size out of range or a missing array");
-  SampleKernel<<<static_cast<unsigned>(p.rows), kThreads, 0, launch.cuda->stream()>>>(p);
+  const auto rows = static_cast<unsigned>(p.rows);
+  if (p.logits.dtype == DType::kFloat32) {
+    SampleKernel<float><<<rows, kThreads, 0, launch.cuda->stream()>>>(p);
+  } else {
+    SampleKernel<Bf16><<<rows, kThreads, 0, launch.cuda->stream()>>>(p);
+  }
   return LaunchStatus("Sample");
 }
 

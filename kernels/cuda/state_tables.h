@@ -14,8 +14,8 @@ namespace anabranch::kernels::cuda {
 
 inline constexpr int kTableSize = 64;
 
-// By value, as a kernel's parameter of at most a few thousand bytes: nothing has to be copied to the
-// device before a launch, and nothing has to live until it runs.
+// By value, a kernel's parameter of a few thousand bytes: nothing is copied to the device before a
+// launch, and nothing has to live until it runs.
 template <class Tensor>
 struct Table {
   Tensor of[kTableSize];

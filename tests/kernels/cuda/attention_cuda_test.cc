@@ -181,14 +181,28 @@ TEST_F(AttentionCudaTest, MatchesTheCpuHoweverSequencesAreCut) {
 }
 
 // Contexts of one, several and very many chunks of decode; a sequence without a row beside them.
+// Small heads: the CPU reads the long context, too.
 TEST_F(AttentionCudaTest, DecodesFromLongContexts) {
   for (DType dtype : kBothDTypes) {
-    const Layer layer({8, 2, 64, 256}, dtype, dtype, {256, 257, 1000, 17000}, 0, 5);
-    Plan plan = {{{0, 0, 254}, {1, 0, 255}, {2, 0, 998}, {3, 0, 16998}}};
-    plan.push_back({{0, 254, 255}, {1, 255, 256}, {2, 998, 999}, {3, 16998, 16999}});
-    plan.push_back({{3, 16999, 17000}, {0, 255, 255}, {2, 999, 1000}, {1, 256, 257}});
+    const Layer layer({2, 1, 16, 256}, dtype, dtype, {256, 257, 1000, 16500}, 0, 5);
+    Plan plan = {{{0, 0, 254}, {1, 0, 255}, {2, 0, 998}, {3, 0, 16498}}};
+    plan.push_back({{0, 254, 255}, {1, 255, 256}, {2, 998, 999}, {3, 16498, 16499}});
+    plan.push_back({{3, 16499, 16500}, {0, 255, 255}, {2, 999, 1000}, {1, 256, 257}});
     plan.push_back({{0, 255, 256}});
     ExpectSame(layer, plan, launch_);
+  }
+}
+
+TEST_F(AttentionCudaTest, DecodesWithGroupsOfAnySize) {
+  for (DType dtype : kBothDTypes) {
+    for (const Shape& shape : std::vector<Shape>{{8, 2, 128, 256},
+                                                 {16, 2, 128, 256},
+                                                 {12, 1, 64, 256},
+                                                 {3, 3, 256, 256},
+                                                 {5, 1, 9, 7}}) {
+      const Layer layer(shape, dtype, dtype, {600, 64}, 8, 15);
+      ExpectSame(layer, {{{0, 0, 599}, {1, 0, 63}}, {{1, 63, 64}, {0, 599, 600}}}, launch_);
+    }
   }
 }
 
