@@ -50,7 +50,7 @@ absl::StatusOr<void*> Workspace::TakeBytes(int64_t count, int64_t size) {
   high_water_ = std::max(high_water_, used_);
   if (used_ <= block_.size()) return static_cast<char*>(block_.data()) + begin;
   ANABRANCH_ASSIGN_OR_RETURN(Buffer extra, device_->Allocate(rounded));
-  overflow_.push_back(extra);
+  overflow_.emplace_back(begin, extra);
   return extra.data();
 }
 
@@ -68,6 +68,11 @@ absl::StatusOr<float*> Workspace::TakeFloats(int64_t count) {
 absl::StatusOr<int32_t*> Workspace::TakeInts(int64_t count) {
   ANABRANCH_ASSIGN_OR_RETURN(void* memory, TakeBytes(count, sizeof(int32_t)));
   return static_cast<int32_t*>(memory);
+}
+
+void Workspace::Rewind(size_t mark) {
+  used_ = mark;
+  while (!overflow_.empty() && overflow_.back().first >= mark) overflow_.pop_back();
 }
 
 absl::StatusOr<bool> Workspace::Reset() {

@@ -49,7 +49,7 @@ class Workspace {
   absl::StatusOr<int32_t*> TakeInts(int64_t count);
   // Frees what was taken since mark() returned `mark`.
   size_t mark() const { return used_; }
-  void Rewind(size_t mark) { used_ = mark; }
+  void Rewind(size_t mark);
   // Frees all; grows the block to the largest need seen so far. True if the block has moved.
   absl::StatusOr<bool> Reset();
 
@@ -59,7 +59,9 @@ class Workspace {
   const std::shared_ptr<Device> device_;
   const kernels::DType activations_;
   Buffer block_;
-  std::vector<Buffer> overflow_;      // what did not fit into block_ since the last Reset()
+  // What did not fit into block_, with the bytes in use before it: freed by Rewind, so that a first
+  // step needs no more memory than later ones.
+  std::vector<std::pair<size_t, Buffer>> overflow_;
   size_t used_ = 0, high_water_ = 0;  // bytes
 };
 

@@ -1,11 +1,12 @@
 // Causal attention over paged keys and values: new keys and values are written to their pages
 // first, then tiles of queries walk over the keys.
 //
-// A tile is up to 8 queries of one sequence that share a key head: the heads of its group and
-// neighbouring rows, so keys and values are read once for all of them. The softmax runs along with
-// the keys in float32 (a running maximum and sum; what is summed already is rescaled when the
-// maximum grows). Per 64 keys: scores, 4 lanes a key and a 16-byte load each; then exponentials,
-// one warp a query; then the sums of values, a thread having 8 channels of every few keys.
+// A tile is up to 8 queries (4 where groups are that small) of one sequence that share a key head:
+// the heads of its group and neighbouring rows, so keys and values are read once for all of them.
+// The softmax runs along with the keys in float32 (a running maximum and sum; what is summed
+// already is rescaled when the maximum grows). Per 64 keys: scores, 4 lanes a key and a 16-byte
+// load each; then exponentials, one warp a query; then the sums of values, a thread having 8
+// channels of every few keys.
 //
 // Decode (one row a sequence) has few queries, so there the keys are cut into chunks, each a block
 // with a partial result, and a second kernel adds those up in order. A chunk's size depends on the
@@ -15,6 +16,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "kernels/cuda/attention_prefill.h"
 #include "kernels/cuda/cuda_kernels.h"
 #include "kernels/cuda/device.h"
 
@@ -23,8 +25,8 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / kWarp;
-constexpr int kQueries = 8;
-static_assert(kQueries == kWarps, "each warp has the exponentials of one query");
+constexpr int kMaxQueries = 8;  // of a tile; kQueries of its kernel are these or 4
+static_assert(kMaxQueries <= kWarps, "each warp has the exponentials of one query");
 constexpr int kKeys = 64;  // at a time, 4 threads each
 constexpr int kMaxHeadDim = 256;
 constexpr int kMinChunk = 256;  // keys; a multiple of kKeys
@@ -92,14 +94,23 @@ struct Tile {
 };
 
 struct Shared {
-  float q[kQueries][kMaxHeadDim];  // scaled
-  float weight[kQueries][kKeys];   // scores, then exponentials
-  float rescale[kQueries];
-  float top[kQueries], sum[kQueries];
+  float q[kMaxQueries][kMaxHeadDim];  // scaled
+  float weight[kMaxQueries][kKeys];   // scores, then exponentials
+  float rescale[kMaxQueries];
+  float top[kMaxQueries], sum[kMaxQueries];
+  int64_t offset[kKeys];  // of the keys at hand
 };
 
-template <int kCount>
+// What a kernel is compiled for: elements that are loaded at once, the pages' type, queries a tile.
+template <int kCountOf, class KvOf, int kQueriesOf>
+struct Kind {
+  static constexpr int kCount = kCountOf, kQueries = kQueriesOf;
+  using Kv = KvOf;
+};
+
+template <class K>
 __device__ void LoadQueries(const AttentionParams& p, const Tile& tile, Shared& shared) {
+  constexpr int kCount = K::kCount, kQueries = K::kQueries;
   const int64_t group = p.heads / p.kv_heads;
   for (int i = static_cast<int>(threadIdx.x) * kCount; i < kQueries * p.head_dim;
        i += kThreads * kCount) {
@@ -120,17 +131,20 @@ __device__ void LoadQueries(const AttentionParams& p, const Tile& tile, Shared& 
 }
 
 // weight[query][key] of kKeys keys from `at`. Four lanes share a key; they add up what they have.
-template <int kCount>
+template <class K>
 __device__ void Score(const AttentionParams& p, const Tile& tile, int64_t at, Shared& shared) {
+  constexpr int kCount = K::kCount, kQueries = K::kQueries;
   const int key = static_cast<int>(threadIdx.x) / 4, part = static_cast<int>(threadIdx.x) % 4;
   const bool inside = at + key < tile.end;
   float sum[kQueries] = {};
   if (inside) {
     const int64_t from = KvOffset(p, tile.seq, at + key) + tile.kv_head * p.head_dim;
+    if (part == 0) shared.offset[key] = from;
+    const auto* keys = static_cast<const typename K::Kv*>(p.kv.keys) + from;
 #pragma unroll 4
     for (int c = part * kCount; c < p.head_dim; c += 4 * kCount) {
       float k[kCount];
-      LoadActs(p.kv.keys, p.kv.dtype, from + c, k);
+      LoadWide(keys + c, k);
 #pragma unroll
       for (int q = 0; q < kQueries; ++q) {
 #pragma unroll
@@ -149,8 +163,9 @@ __device__ void Score(const AttentionParams& p, const Tile& tile, int64_t at, Sh
 }
 
 // The exponentials of warp's query, and what its sums so far must be multiplied by.
-__device__ inline void Exponentials(Shared& shared) {
+__device__ inline void Exponentials(int queries, Shared& shared) {
   const int query = static_cast<int>(threadIdx.x) / kWarp;
+  if (query >= queries) return;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   float& low = shared.weight[query][lane];
   float& high = shared.weight[query][lane + kWarp];
@@ -171,7 +186,7 @@ __device__ inline void Exponentials(Shared& shared) {
 
 // Adds weight * value of kKeys keys from `at` that are this thread's: its channels, every
 // `step`th key.
-template <int kCount>
+template <class K, int kCount, int kQueries>
 __device__ void SumValues(const AttentionParams& p, const Tile& tile, int64_t at, int first,
                           int step, int channel, const Shared& shared,
                           float (&sum)[kQueries][kCount]) {
@@ -184,8 +199,7 @@ __device__ void SumValues(const AttentionParams& p, const Tile& tile, int64_t at
 #pragma unroll 4
   for (int key = first; key < count; key += step) {
     float v[kCount];
-    LoadActs(p.kv.values, p.kv.dtype,
-             KvOffset(p, tile.seq, at + key) + tile.kv_head * p.head_dim + channel, v);
+    LoadWide(static_cast<const typename K::Kv*>(p.kv.values) + shared.offset[key] + channel, v);
 #pragma unroll
     for (int q = 0; q < kQueries; ++q) {
       const float weight = shared.weight[q][key];
@@ -222,22 +236,23 @@ __device__ void StoreResult(const AttentionParams& p, const Tile& tile, const Pa
 }
 
 // A tile's keys from tile.begin to tile.end.
-template <int kCount>
+template <class K>
 __device__ void Attend(const AttentionParams& p, const Tile& tile, const Partials& partials,
                        int64_t chunk, Shared& shared) {
+  constexpr int kCount = K::kCount, kQueries = K::kQueries;
   extern __shared__ float parts[];  // [threads across keys, head_dim] of one query
   const int across = static_cast<int>(CeilDiv(p.head_dim, kCount));
   const int step = kThreads / across, first = static_cast<int>(threadIdx.x) / across;
   const int channel = static_cast<int>(threadIdx.x) % across * kCount;
-  LoadQueries<kCount>(p, tile, shared);
+  LoadQueries<K>(p, tile, shared);
   float sum[kQueries][kCount] = {};
   __syncthreads();
   for (int64_t at = tile.begin; at < tile.end; at += kKeys) {
-    Score<kCount>(p, tile, at, shared);
+    Score<K>(p, tile, at, shared);
     __syncthreads();
-    Exponentials(shared);
+    Exponentials(kQueries, shared);
     __syncthreads();
-    if (first < step) SumValues<kCount>(p, tile, at, first, step, channel, shared, sum);
+    if (first < step) SumValues<K>(p, tile, at, first, step, channel, shared, sum);
     __syncthreads();
   }
 #pragma unroll
@@ -260,7 +275,7 @@ __device__ void Attend(const AttentionParams& p, const Tile& tile, const Partial
 }
 
 // Blocks: (tiles of a sequence and key head, key heads, sequences).
-template <int kCount>
+template <class K>
 __global__ void __launch_bounds__(kThreads, 2) PrefillKernel(AttentionParams p) {
   __shared__ Shared shared;
   const int64_t group = p.heads / p.kv_heads;
@@ -268,30 +283,30 @@ __global__ void __launch_bounds__(kThreads, 2) PrefillKernel(AttentionParams p) 
   tile.seq = static_cast<int32_t>(blockIdx.z);
   tile.kv_head = blockIdx.y;
   // Later rows have more to do: they start first.
-  tile.first = static_cast<int64_t>(gridDim.x - 1 - blockIdx.x) * kQueries;
+  tile.first = static_cast<int64_t>(gridDim.x - 1 - blockIdx.x) * K::kQueries;
   tile.queries = (p.rows.row_start[tile.seq + 1] - p.rows.row_start[tile.seq]) * group;
   if (tile.first >= tile.queries) return;
-  const int64_t last = min(tile.first + kQueries, tile.queries) - 1;
+  const int64_t last = min(tile.first + K::kQueries, tile.queries) - 1;
   tile.begin = 0;
   tile.end = p.position[tile.seq] + last / group + 1;
-  Attend<kCount>(p, tile, Partials(), 0, shared);
+  Attend<K>(p, tile, Partials(), 0, shared);
 }
 
 // Blocks: (chunks, tiles of a key head's group, sequences). One row a sequence, or none.
-template <int kCount>
+template <class K>
 __global__ void __launch_bounds__(kThreads, 2) DecodeKernel(AttentionParams p, Partials partials) {
   __shared__ Shared shared;
-  const int64_t group = p.heads / p.kv_heads, tiles = CeilDiv(group, kQueries);
+  const int64_t group = p.heads / p.kv_heads, tiles = CeilDiv(group, K::kQueries);
   Tile tile;
   tile.seq = static_cast<int32_t>(blockIdx.z);
   tile.kv_head = blockIdx.y / tiles;
-  tile.first = blockIdx.y % tiles * kQueries;
+  tile.first = blockIdx.y % tiles * K::kQueries;
   tile.queries = (p.rows.row_start[tile.seq + 1] - p.rows.row_start[tile.seq]) * group;
   const int64_t context = p.position[tile.seq] + 1, keys = ChunkKeys(context);
   tile.begin = static_cast<int64_t>(blockIdx.x) * keys;
   tile.end = min(tile.begin + keys, context);
   if (tile.queries == 0 || tile.begin >= tile.end) return;
-  Attend<kCount>(p, tile, partials, blockIdx.x, shared);
+  Attend<K>(p, tile, partials, blockIdx.x, shared);
 }
 
 // Adds up a head's chunks. Blocks: (heads, sequences); a thread has one channel.
@@ -353,28 +368,50 @@ absl::StatusOr<Partials> PartialsIn(const AttentionParams& p, const Launch& laun
   return partials;
 }
 
-template <int kCount>
-absl::Status Run(const AttentionParams& p, const Launch& launch) {
+// At most one element a thread and channel for every key they share out.
+template <class K>
+constexpr size_t kParts = kThreads* K::kCount * sizeof(float);
+
+template <class K>
+absl::Status Decode(const AttentionParams& p, const Launch& launch) {
   const cudaStream_t stream = launch.cuda->stream();
-  AppendKernel<kCount><<<static_cast<unsigned>(p.rows.num_rows()), kThreads, 0, stream>>>(p);
-  const int64_t group = p.heads / p.kv_heads;
+  const absl::StatusOr<Partials> partials = PartialsIn(p, launch);
+  if (!partials.ok()) return partials.status();
+  const int64_t tiles = CeilDiv(p.heads / p.kv_heads, K::kQueries);
   const auto seqs = static_cast<unsigned>(p.rows.num_seqs);
-  // At most one element a thread and channel for every key they share out.
-  const size_t parts = static_cast<size_t>(kThreads) * kCount * sizeof(float);
-  if (p.rows.longest == 1) {
-    const absl::StatusOr<Partials> partials = PartialsIn(p, launch);
-    if (!partials.ok()) return partials.status();
-    const dim3 grid(static_cast<unsigned>(partials->chunks),
-                    static_cast<unsigned>(p.kv_heads * CeilDiv(group, kQueries)), seqs);
-    DecodeKernel<kCount><<<grid, kThreads, parts, stream>>>(p, *partials);
-    CombineKernel<<<dim3(static_cast<unsigned>(p.heads), seqs), kMaxHeadDim, 0, stream>>>(
-        p, *partials);
-    return LaunchStatus("Attention, decode");
-  }
-  const dim3 grid(static_cast<unsigned>(CeilDiv(p.rows.longest * group, kQueries)),
-                  static_cast<unsigned>(p.kv_heads), seqs);
-  PrefillKernel<kCount><<<grid, kThreads, parts, stream>>>(p);
+  const dim3 grid(static_cast<unsigned>(partials->chunks),
+                  static_cast<unsigned>(p.kv_heads * tiles), seqs);
+  DecodeKernel<K><<<grid, kThreads, kParts<K>, stream>>>(p, *partials);
+  CombineKernel<<<dim3(static_cast<unsigned>(p.heads), seqs), kMaxHeadDim, 0, stream>>>(p,
+                                                                                        *partials);
+  return LaunchStatus("Attention, decode");
+}
+
+template <class K>
+absl::Status Prefill(const AttentionParams& p, const Launch& launch) {
+  const int64_t queries = int64_t{p.rows.longest} * (p.heads / p.kv_heads);
+  const dim3 grid(static_cast<unsigned>(CeilDiv(queries, K::kQueries)),
+                  static_cast<unsigned>(p.kv_heads), static_cast<unsigned>(p.rows.num_seqs));
+  PrefillKernel<K><<<grid, kThreads, kParts<K>, launch.cuda->stream()>>>(p);
   return LaunchStatus("Attention, prefill");
+}
+
+template <int kCount, class Kv>
+absl::Status Run(const AttentionParams& p, const Launch& launch) {
+  AppendKernel<kCount>
+      <<<static_cast<unsigned>(p.rows.num_rows()), kThreads, 0, launch.cuda->stream()>>>(p);
+  if (p.rows.longest == 1) {
+    return p.heads / p.kv_heads <= 4 ? Decode<Kind<kCount, Kv, 4>>(p, launch)
+                                     : Decode<Kind<kCount, Kv, 8>>(p, launch);
+  }
+  return FitsPrefillAttention(p) ? PrefillAttention(p, launch)
+                                 : Prefill<Kind<kCount, Kv, 8>>(p, launch);
+}
+
+template <int kCount>
+absl::Status RunPages(const AttentionParams& p, const Launch& launch) {
+  return p.kv.dtype == DType::kFloat32 ? Run<kCount, float>(p, launch)
+                                       : Run<kCount, Bf16>(p, launch);
 }
 
 }  // namespace
@@ -383,7 +420,7 @@ absl::Status Attention(const AttentionParams& p, const Launch& launch) {
   if (absl::Status s = CheckLaunch(launch, p.round_to_bf16, "Attention"); !s.ok()) return s;
   if (p.rows.num_rows() == 0) return absl::OkStatus();
   if (absl::Status s = Check(p); !s.ok()) return s;
-  return AllVectors(p) ? Run<kVector>(p, launch) : Run<1>(p, launch);
+  return AllVectors(p) ? RunPages<kVector>(p, launch) : RunPages<1>(p, launch);
 }
 
 }  // namespace anabranch::kernels::cuda

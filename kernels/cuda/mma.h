@@ -10,6 +10,8 @@
 
 #include <cstdint>
 
+#include "kernels/activations.h"
+
 namespace anabranch::kernels::cuda {
 
 __device__ inline void Mma(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3,
@@ -57,6 +59,16 @@ __device__ inline void WaitForCopies() {
 __device__ inline uint32_t PackPair(float low, float high) {
   const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
   return *reinterpret_cast<const uint32_t*>(&pair);
+}
+
+// Two neighbouring elements from an even index.
+__device__ inline void StorePair(const Acts& y, int64_t at, float first, float second) {
+  if (y.dtype == DType::kFloat32) {
+    *reinterpret_cast<float2*>(static_cast<float*>(y.data) + at) = make_float2(first, second);
+  } else {
+    *reinterpret_cast<uint32_t*>(static_cast<__nv_bfloat16*>(y.data) + at) =
+        PackPair(first, second);
+  }
 }
 
 }  // namespace anabranch::kernels::cuda

@@ -99,14 +99,6 @@ struct MmaTile {
   }
 };
 
-__device__ inline void StorePair(const Acts& y, int64_t at, float first, float second) {
-  if (y.dtype == DType::kFloat32) {
-    *reinterpret_cast<float2*>(static_cast<float*>(y.data) + at) = make_float2(first, second);
-  } else {
-    *reinterpret_cast<uint32_t*>(static_cast<Bf16*>(y.data) + at) = PackPair(first, second);
-  }
-}
-
 template <int kRows, int kStages>
 __global__ void __launch_bounds__(kMmaThreads)
     MmaKernel(ExpertGemm g, const __grid_constant__ ExpertGemm::Matrices matrices) {

@@ -12,6 +12,7 @@
 #include "kernels/cuda/cuda_kernels.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/scan_math.h"
+#include "kernels/cuda/selective_tiled.h"
 #include "kernels/cuda/start.h"
 #include "kernels/selective_scan.h"
 
@@ -68,14 +69,15 @@ __device__ void StoreTile(const SelectiveScanParams& p, int64_t row, int count, 
   }
 }
 
-// Thread (channel k, lane) holds the states 4 (lane + kLanes q) to + 3 for q < kStates / 4.
+// Sequences of at least `min_rows` rows. Thread (channel k, lane) holds the states 4 (lane + kLanes
+// q) to + 3 for q < kStates / 4.
 template <int kLanes, int kStates>
-__global__ void __launch_bounds__(kThreads) Walk(SelectiveScanParams p) {
+__global__ void __launch_bounds__(kThreads) Walk(SelectiveScanParams p, int32_t min_rows) {
   using Tile = WalkTile<kLanes, kStates>;
   __shared__ Tile tile;
   const int32_t seq = static_cast<int32_t>(blockIdx.x);
   const int64_t begin = p.rows.row_start[seq], end = p.rows.row_start[seq + 1];
-  if (begin == end) return;
+  if (end - begin < min_rows) return;
   const int lane = threadIdx.x % kLanes, k = threadIdx.x / kLanes;
   const int64_t channel = int64_t{blockIdx.y} * Tile::kChannels;
   const bool live = channel + k < p.channels;
@@ -130,28 +132,32 @@ __global__ void __launch_bounds__(kThreads) Walk(SelectiveScanParams p) {
   }
 }
 
-// One row a sequence, 16 states, four a thread.
+// The sequences of one row, 16 states, four a thread. kFast: with the functions of SelectiveTiled.
 constexpr int kStepDim = 16, kStepLanes = 4;
 
+template <bool kFast>
 __global__ void __launch_bounds__(kThreads) Step(SelectiveScanParams p) {
   const int32_t seq = static_cast<int32_t>(blockIdx.x);
+  const int64_t row = p.rows.row_start[seq], slot = p.rows.slot[seq];
+  if (p.rows.row_start[seq + 1] != row + 1) return;
   const int64_t thread = int64_t{blockIdx.y} * kThreads + threadIdx.x;
   const int64_t channel = min(thread / kStepLanes, p.channels - 1);  // spare threads only shuffle
   const bool live = thread / kStepLanes < p.channels;
   const int lane = static_cast<int>(thread % kStepLanes);
-  const int64_t row = p.rows.row_start[seq], slot = p.rows.slot[seq];
   float* state = p.state + slot * p.state_slot_stride + channel * kStepDim + 4 * lane;
   float h[4], a[4], b[4], c[4];
   LoadWide<4>(state, h);
   LoadWide<4>(p.a + channel * kStepDim + 4 * lane, a);
   LoadFour(p.b, row * p.b_stride + 4 * lane, b);
   LoadFour(p.c, row * p.c_stride + 4 * lane, c);
-  const float dt = Softplus(LoadOne(p.dt, row * p.dt_stride + channel) + p.dt_bias[channel]);
-  const float u = LoadOne(p.u, row * p.u_stride + channel), in = dt * u;
+  const float raw = LoadOne(p.dt, row * p.dt_stride + channel) + p.dt_bias[channel];
+  const float u = LoadOne(p.u, row * p.u_stride + channel), skip = p.d[channel];
+  const float z = p.z.data == nullptr ? 0.0f : LoadOne(p.z, row * p.z_stride + channel);
+  const float dt = kFast ? FastSoftplus(raw) : Softplus(raw), in = dt * u;
   float y = 0;
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    h[i] = fmaf(in, b[i], h[i] * expf(dt * a[i]));
+    h[i] = fmaf(in, b[i], h[i] * (kFast ? Exp2(dt * (a[i] * kLog2E)) : expf(dt * a[i])));
     y = fmaf(h[i], c[i], y);
   }
 #pragma unroll
@@ -159,23 +165,28 @@ __global__ void __launch_bounds__(kThreads) Step(SelectiveScanParams p) {
   if (!live) return;
   StoreNarrow<4>(h, state);
   if (lane != 0) return;
-  y = fmaf(p.d[channel], u, y);
-  if (p.z.data != nullptr) y *= Silu(LoadOne(p.z, row * p.z_stride + channel));
+  y = fmaf(skip, u, y);
+  if (p.z.data != nullptr) y *= Silu(z);
   StoreOne(p.y, row * p.y_stride + channel, y);
   p.t_sum[slot * p.t_slot_stride + channel] += static_cast<double>(dt);
 }
 
 template <int kLanes, int kStates>
-absl::Status RunWalk(const SelectiveScanParams& p, const Launch& launch) {
+absl::Status RunWalk(const SelectiveScanParams& p, int32_t min_rows, const Launch& launch) {
   const dim3 grid(static_cast<unsigned>(p.rows.num_seqs),
                   static_cast<unsigned>(CeilDiv(p.channels, WalkTile<kLanes, kStates>::kChannels)));
-  return Start(launch, kName, Walk<kLanes, kStates>, grid, kThreads, 0, p);
+  return Start(launch, kName, Walk<kLanes, kStates>, grid, kThreads, 0, p, min_rows);
 }
 
 bool TakesSteps(const SelectiveScanParams& p) {
-  return p.rows.longest == 1 && p.rows.total_rows == p.rows.num_seqs && p.state_dim == kStepDim &&
-         IsAligned(p.state) && IsAligned(p.a) && p.state_slot_stride % 4 == 0 &&
-         TakesFours(p.b, p.b_stride) && TakesFours(p.c, p.c_stride);
+  return p.state_dim == kStepDim && IsAligned(p.state) && IsAligned(p.a) &&
+         p.state_slot_stride % 4 == 0 && TakesFours(p.b, p.b_stride) && TakesFours(p.c, p.c_stride);
+}
+
+absl::Status RunStep(const SelectiveScanParams& p, const Launch& launch) {
+  const dim3 grid(static_cast<unsigned>(p.rows.num_seqs),
+                  static_cast<unsigned>(CeilDiv(p.channels * kStepLanes, kThreads)));
+  return Start(launch, kName, TakesTiles(p) ? Step<true> : Step<false>, grid, kThreads, 0, p);
 }
 
 absl::Status Check(const SelectiveScanParams& p, const Launch& launch) {
@@ -199,14 +210,19 @@ absl::Status Check(const SelectiveScanParams& p, const Launch& launch) {
 absl::Status SelectiveScan(const SelectiveScanParams& p, const Launch& launch) {
   if (p.rows.num_rows() == 0) return absl::OkStatus();
   if (absl::Status s = Check(p, launch); !s.ok()) return s;
-  if (TakesSteps(p)) {
-    const dim3 grid(static_cast<unsigned>(p.rows.num_seqs),
-                    static_cast<unsigned>(CeilDiv(p.channels * kStepLanes, kThreads)));
-    return Start(launch, kName, Step, grid, kThreads, 0, p);
+  // What becomes of a sequence depends on its own rows and not on the others in the launch: each of
+  // the ways takes those that are its own.
+  const bool steps = TakesSteps(p);
+  if (steps && (p.rows.num_seqs > 1 || p.rows.longest == 1)) {
+    absl::Status s = RunStep(p, launch);
+    if (!s.ok()) return s;
   }
-  if (p.state_dim <= 16) return RunWalk<4, 4>(p, launch);
-  if (p.state_dim <= 64) return RunWalk<4, 16>(p, launch);
-  return RunWalk<16, 16>(p, launch);
+  const int32_t min_rows = steps ? 2 : 1;
+  if (p.rows.longest < min_rows) return absl::OkStatus();
+  if (TakesTiles(p)) return SelectiveTiled(p, launch);
+  if (p.state_dim <= 16) return RunWalk<4, 4>(p, min_rows, launch);
+  if (p.state_dim <= 64) return RunWalk<4, 16>(p, min_rows, launch);
+  return RunWalk<16, 16>(p, min_rows, launch);
 }
 
 }  // namespace anabranch::kernels::cuda

@@ -345,10 +345,11 @@ __device__ void LoadHead(const SsdScanParams& p, const Segment& segment, const C
 // A warp's 16 rows, from `row` on, of a chunk.
 template <int kP, int kN>
 struct RowBlock {
-  static constexpr int kColumns = kChunk / 16;
+  static constexpr int kColumns = kChunk / 16 - 1;  // of 16, before the diagonal
   int block, row, g, t, lane;
   uint32_t c[kN / 16][4];    // C of the rows
-  float cb[kColumns][2][4];  // C B^T, 16 columns at a time, up to the diagonal
+  float cb[kColumns][2][4];  // C B^T before the diagonal block, 16 columns at a time
+  float diagonal[2][4];      // its diagonal block
   float y[kP / 8][4];
 
   __device__ void MultiplyCB(const OutputsShared<kP, kN>& shared) {
@@ -357,17 +358,21 @@ struct RowBlock {
       LoadMatrices(c[k], &shared.c[row + lane % 16][k * 16 + lane / 16 * 8]);
     }
 #pragma unroll
-    for (int s = 0; s < kColumns; ++s) {
+    for (int s = 0; s < kColumns; ++s) MultiplyColumns(shared, s, s < block, cb[s]);
+    MultiplyColumns(shared, block, true, diagonal);
+  }
+  // out = C B^T of the rows and columns [16 s, 16 s + 16), or zero.
+  __device__ void MultiplyColumns(const OutputsShared<kP, kN>& shared, int s, bool wanted,
+                                  float (&out)[2][4]) {
 #pragma unroll
-      for (int i = 0; i < 4; ++i) cb[s][0][i] = cb[s][1][i] = 0;
-      if (s > block) continue;
+    for (int i = 0; i < 4; ++i) out[0][i] = out[1][i] = 0;
+    if (!wanted) return;
 #pragma unroll
-      for (int k = 0; k < kN / 16; ++k) {
-        uint32_t b[4];
-        LoadMatrices(b, &shared.b[s * 16 + lane % 8 + lane / 16 * 8][k * 16 + lane / 8 % 2 * 8]);
-        MultiplyAdd(cb[s][0], c[k], b[0], b[1]);
-        MultiplyAdd(cb[s][1], c[k], b[2], b[3]);
-      }
+    for (int k = 0; k < kN / 16; ++k) {
+      uint32_t b[4];
+      LoadMatrices(b, &shared.b[s * 16 + lane % 8 + lane / 16 * 8][k * 16 + lane / 8 % 2 * 8]);
+      MultiplyAdd(out[0], c[k], b[0], b[1]);
+      MultiplyAdd(out[1], c[k], b[2], b[3]);
     }
   }
   // y = C S * factor.
@@ -408,7 +413,7 @@ struct RowBlock {
   // The columns before the diagonal block, where factors[s] = dt_s exp(base - c_s).
   __device__ void AddBefore(const HeadStage<kP, kN>& stage, const float* factors) {
 #pragma unroll
-    for (int s = 0; s < kColumns - 1; ++s) {
+    for (int s = 0; s < kColumns; ++s) {
       if (s >= block) continue;
       const float2 low = *reinterpret_cast<const float2*>(&factors[s * 16 + 2 * t]);
       const float2 high = *reinterpret_cast<const float2*>(&factors[s * 16 + 8 + 2 * t]);
@@ -423,18 +428,12 @@ struct RowBlock {
   __device__ void AddDiagonal(const HeadStage<kP, kN>& stage) {
     float v[2][4];
 #pragma unroll
-    for (int s = 0; s < kColumns; ++s) {
-      if (s != block) continue;
-#pragma unroll
-      for (int i = 0; i < 8; ++i) v[i / 4][i % 4] = cb[s][i / 4][i % 4];
-    }
-#pragma unroll
     for (int half = 0; half < 2; ++half) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const int l = g + i / 2 * 8, s = half * 8 + 2 * t + i % 2;
         const float decay = __expf(stage.sums[row + l] - stage.sums[row + s]);
-        v[half][i] = s <= l ? v[half][i] * stage.dt[row + s] * decay : 0.0f;
+        v[half][i] = s <= l ? diagonal[half][i] * stage.dt[row + s] * decay : 0.0f;
       }
     }
     const uint32_t a[4] = {PackPair(v[0][0], v[0][1]), PackPair(v[0][2], v[0][3]),
@@ -538,9 +537,10 @@ absl::Status RunSegment(const SsdScanParams& p, const Segment& segment, const La
   const dim3 prepare(count, static_cast<unsigned>(CeilDiv(p.heads, kPrepareHeads)));
   absl::Status s = Start(launch, kName, Prepare, prepare, kPrepareThreads, 0, p, segment);
   if (!s.ok()) return s;
-  s = Start(launch, kName, States<kP, kN>, dim3(heads, static_cast<unsigned>(p.rows.num_seqs)),
+  absl::Status states =
+      Start(launch, kName, States<kP, kN>, dim3(heads, static_cast<unsigned>(p.rows.num_seqs)),
             kThreads, sizeof(StatesStage<kP, kN>) * kStages, p, segment);
-  if (!s.ok()) return s;
+  if (!states.ok()) return states;
   const int32_t in_group = p.heads / p.groups;
   const int32_t each = HeadsEach(segment.count, in_group, p.groups, launch.cuda->multiprocessors());
   const dim3 outputs(count, static_cast<unsigned>(p.groups * CeilDiv(in_group, each)));

@@ -150,6 +150,7 @@ __global__ void __launch_bounds__(kThreads) Step(SsdScanParams p) {
                         threadIdx.x / kWarp * Shape::kRowsOfWarp +
                         threadIdx.x % kWarp / Shape::kLanes;
   const int64_t row = p.rows.row_start[seq], slot = p.rows.slot[seq];
+  if (p.rows.row_start[seq + 1] != row + 1) return;
   float* state =
       p.state + slot * p.state_slot_stride + int64_t{head} * p.head_dim * kDim + 4 * lane;
   float4 s[Shape::kRounds][Shape::kWide];
