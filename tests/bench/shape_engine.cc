@@ -34,7 +34,7 @@ absl::Status BenchDecode(ShapeRun& run) {
   for (const int batch : batches) {
     const std::vector<SequencePtr> some(all.begin(), all.begin() + batch);
     ANABRANCH_ASSIGN_OR_RETURN(Figure figure, Measure(kPart, absl::StrCat("decode, batch ", batch),
-                                                      run.options.quick ? 2 : 5, [&] {
+                                                      run.options.quick ? 3 : 5, [&] {
                                                         return GenerateAll(*engine, some, steps);
                                                       }));
     for (double* value : {&figure.median, &figure.least, &figure.most}) *value /= steps;

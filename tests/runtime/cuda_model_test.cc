@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <filesystem>
 #include <vector>
 
 #include "absl/strings/str_format.h"
@@ -60,6 +61,10 @@ std::vector<std::string> ModelsAndRecall() {
 
 class CudaGoldenModel : public CudaTest, public ::testing::WithParamInterface<std::string> {
  protected:
+  void SetUp() override {
+    CudaTest::SetUp();
+    if (!IsSkipped() && !std::filesystem::exists(dir())) GTEST_SKIP() << dir() << ": not here";
+  }
   std::string dir() const {
     return GetParam() == kRecall ? testing::FolderFrom("ANABRANCH_RECALL_DIR", ANABRANCH_RECALL_DIR)
                                  : testing::GoldenModelDir(GetParam());
