@@ -10,6 +10,7 @@ import argparse
 import json
 import math
 import random
+import sys
 from collections import defaultdict
 
 import torch
@@ -71,6 +72,10 @@ class Judge:
         return total / math.log(2)
 
 
+def progress(judge, *what):
+    print(judge.name, *what, file=sys.stderr, flush=True)
+
+
 def run(judges, maker, scale, seed=1):
     out = {j.name: {} for j in judges}
     tok = maker.tok
@@ -93,6 +98,7 @@ def run(judges, maker, scale, seed=1):
                         by["all told"].append(ok)
                 res = {k: [round(sum(v) / len(v), 4), len(v)] for k, v in by.items()}
                 out[j.name][f"{style} {length}"] = {"mean tokens": round(mean), **res}
+                progress(j, style, length, out[j.name][f"{style} {length}"])
                 if style == "held-out" and length == 700:
                     out[j.name]["wrong"] = [f"{q} -> {a}" for (_, q, a), ok in zip(asked, right) if not ok][:40]
     for n in H.MERGES:
@@ -115,6 +121,7 @@ def run(judges, maker, scale, seed=1):
                     got = [ok for kind, ok in zip(kinds, right) if (kind in ("unknown", "dropped")) == (want == "unknown")]
                     res[f"{name} {want}"] = [round(sum(got) / max(1, len(got)), 4), len(got)]
             out[j.name][f"merge {n}"] = {"tokens in sequence": round(sum(map(len, sequences)) / count), **res}
+            progress(j, "merge", n, out[j.name][f"merge {n}"])
     for name, flat in (("dialogue", maker.filler.dialogs), ("prose", maker.filler.prose)):
         flat = flat.tolist()
         rows = [[G.BOS] + flat[a:a + 2048] for a in range(0, len(flat) - 2048, 2048)][:max(4, int(200 * scale))]
@@ -140,6 +147,6 @@ if __name__ == "__main__":
         for key, row in res.items():
             if key != "wrong":
                 print(f"{key:24} {json.dumps(row)}")
-        print("\n".join(res["wrong"][:8]))
+        print("\n".join(res.get("wrong", [])[:8]))
     if args.out:
         json.dump(out, open(args.out, "w"), indent=1)
