@@ -1,7 +1,10 @@
 #include "service/admin_service.h"
 
+#include "service/backup_reactor.h"
 #include "service/proto_conversion.h"
+#include "service/scrubber.h"
 #include "service/unary_call.h"
+#include "service/verify_stream.h"
 #include "service/version.h"
 
 namespace anabranch {
@@ -56,10 +59,31 @@ grpc::ServerUnaryReactor* AdminService::GetStatus(grpc::CallbackServerContext* c
     Fill(*service_->model, response->mutable_model());
     Fill(service_->engine->stats(), response->mutable_engine());
     Fill(service_->store->stats(), service_->library_directory, response->mutable_library());
+    const v1::ScrubStatus scrub = service_->scrubber->status();
+    if (scrub.has_start_time()) *response->mutable_last_scrub() = scrub;
     response->set_draining(service_->calls->draining());
     response->set_max_context_tokens(service_->limits.max_context_tokens);
     return absl::OkStatus();
   });
+}
+
+grpc::ServerWriteReactor<v1::BackupProgress>* AdminService::CreateBackup(
+    grpc::CallbackServerContext* context, const v1::CreateBackupRequest* request) {
+  return new BackupReactor(service_, context, request);
+}
+
+grpc::ServerUnaryReactor* AdminService::ListBackups(grpc::CallbackServerContext* context,
+                                                    const v1::ListBackupsRequest* request,
+                                                    v1::ListBackupsResponse* response) {
+  const MethodTraits method = {"ListBackups", service_->limits.quick_deadline};
+  return RunBlocking(service_, context, method, response, [=, this](const Call& /*call*/) {
+    return HandleListBackups(*service_, *request, response);
+  });
+}
+
+grpc::ServerWriteReactor<v1::VerifyProgress>* AdminService::Verify(
+    grpc::CallbackServerContext* context, const v1::VerifyRequest* request) {
+  return new VerifyStream(service_, context, request);
 }
 
 }  // namespace anabranch

@@ -13,6 +13,14 @@ class AdminService final : public v1::Admin::CallbackService {
   grpc::ServerUnaryReactor* GetStatus(grpc::CallbackServerContext* context,
                                       const v1::GetStatusRequest* request,
                                       v1::ServerStatus* response) override;
+  // Copies of the library, and the check of all that it holds.
+  grpc::ServerWriteReactor<v1::BackupProgress>* CreateBackup(
+      grpc::CallbackServerContext* context, const v1::CreateBackupRequest* request) override;
+  grpc::ServerUnaryReactor* ListBackups(grpc::CallbackServerContext* context,
+                                        const v1::ListBackupsRequest* request,
+                                        v1::ListBackupsResponse* response) override;
+  grpc::ServerWriteReactor<v1::VerifyProgress>* Verify(grpc::CallbackServerContext* context,
+                                                       const v1::VerifyRequest* request) override;
 
  private:
   ServiceContext* const service_;  // outlives this

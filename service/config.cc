@@ -35,6 +35,8 @@ absl::Status ServerConfig::Validate() const {
   ANABRANCH_RETURN_IF_ERROR(InRange("max-context", limits.max_context_tokens, 1, 1 << 30));
   ANABRANCH_RETURN_IF_ERROR(InRange("max-append-tokens", limits.max_append_tokens, 1, 1 << 30));
   ANABRANCH_RETURN_IF_ERROR(InRange("max-generate-tokens", limits.max_generate_tokens, 1, 1 << 24));
+  ANABRANCH_RETURN_IF_ERROR(InRange("scrub-every", absl::ToInt64Hours(scrub_every), 0, 24 * 365));
+  ANABRANCH_RETURN_IF_ERROR(InRange("scrub-rate", scrub_bytes_per_second, 0, int64_t{1} << 40));
   return InRange("drain-timeout", absl::ToInt64Seconds(drain_timeout), 0, 3600);
 }
 

@@ -25,8 +25,11 @@ struct ServerConfig {
   int64_t checkpoint_every = 2048;         // tokens between states in a long read; 0: none
   Limits limits;
   absl::Duration drain_timeout = absl::Seconds(25);
-  uint64_t reserved_disk_bytes = 64u << 20;  // see StoreOptions
-  bool accept_data_loss = false;             // serve a library that lacks acknowledged commits
+  uint64_t reserved_disk_bytes = 64u << 20;          // see StoreOptions
+  std::string backup_root;                           // backups are made below it; empty: none are
+  absl::Duration scrub_every = absl::Hours(7 * 24);  // a pass over the library; zero: none
+  int64_t scrub_bytes_per_second = 8 << 20;          // how fast it reads; 0: no limit
+  bool accept_data_loss = false;  // serve a library that lacks acknowledged commits
 
   // INVALID_ARGUMENT names the first flag that is out of range.
   absl::Status Validate() const;

@@ -41,6 +41,8 @@ struct Limits {
   absl::Duration quick_deadline = absl::Minutes(1);
   absl::Duration model_deadline = absl::Minutes(10);
   absl::Duration stream_deadline = absl::Hours(1);
+  // Of calls that read or copy a whole library.
+  absl::Duration maintenance_deadline = absl::Hours(240);
 };
 
 }  // namespace anabranch

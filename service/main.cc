@@ -7,6 +7,7 @@
 #include "absl/strings/str_join.h"
 #include "runtime/chat_formats.h"
 #include "service/check_commands.h"
+#include "service/library_commands.h"
 #include "service/serve_command.h"
 #include "service/version.h"
 
@@ -15,7 +16,28 @@ namespace {
 
 constexpr char kDeviceHelp[] = "Where the model runs: cpu, cuda or cuda:N";
 
-void AddServe(CLI::App& app, ServeOptions& options, int64_t& drain_seconds) {
+// Flags in units of their own.
+struct Durations {
+  int64_t drain_seconds = 0, scrub_hours = 0;
+};
+
+// What keeps a library safe over years.
+void AddMaintenance(CLI::App* serve, ServerConfig& config, int64_t& scrub_hours) {
+  serve->add_option("--backup-root", config.backup_root,
+                    "Backups are made in folders below this one, best on another disk; without it "
+                    "the server makes none");
+  serve
+      ->add_option("--scrub-every", scrub_hours,
+                   "Hours between checks of all that the library holds; 0: only when asked")
+      ->capture_default_str();
+  serve
+      ->add_option("--scrub-rate", config.scrub_bytes_per_second,
+                   "Bytes a second that such a check reads, e.g. 8MiB; 0: no limit")
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
+      ->default_str("8MiB");
+}
+
+void AddServe(CLI::App& app, ServeOptions& options, Durations& durations) {
   CLI::App* serve = app.add_subcommand("serve", "Serve a model and a library over gRPC");
   ServerConfig& config = options.config;
   serve->add_option("--model", config.model, "Folder of the model")->required();
@@ -56,7 +78,8 @@ void AddServe(CLI::App& app, ServeOptions& options, int64_t& drain_seconds) {
                    "Capture a state at each multiple of so many tokens; 0: only at ends of calls")
       ->capture_default_str();
   serve
-      ->add_option("--drain-timeout", drain_seconds, "Seconds that running calls get after SIGTERM")
+      ->add_option("--drain-timeout", durations.drain_seconds,
+                   "Seconds that running calls get after SIGTERM")
       ->capture_default_str();
   serve
       ->add_option(
@@ -64,6 +87,7 @@ void AddServe(CLI::App& app, ServeOptions& options, int64_t& drain_seconds) {
           "Refuse new content when the disk has less left, e.g. 64MiB; deleting still works")
       ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
       ->default_str("64MiB");
+  AddMaintenance(serve, config, durations.scrub_hours);
   serve->add_flag("--accept-data-loss", config.accept_data_loss,
                   "Serve a library that lacks acknowledged commits; what is there is the truth");
   serve->add_option("--log-level", options.log_level, "debug, info, warning, error or off")
@@ -93,19 +117,56 @@ void AddChecks(CLI::App& app, CheckOptions& options) {
   tokenizer->add_option("DIR", options.directory, "Folder of the tokenizer")->required();
 }
 
+void AddLibrary(CLI::App& app, LibraryCommand& command) {
+  CLI::App* library = app.add_subcommand(
+      "library", "Back up, restore and verify a library that no server has open");
+  library->require_subcommand(1);
+  CLI::App* backup =
+      library->add_subcommand("backup", "Copy a stopped library; only what is new is copied");
+  backup->add_option("DIR", command.directory, "Folder of the library")->required();
+  backup->add_option("BACKUPDIR", command.backups, "Folder of backups; made if missing")
+      ->required();
+  backup
+      ->add_option("--keep", command.keep, "Delete the oldest until so many are left; 0: keep all")
+      ->check(CLI::NonNegativeNumber);
+  backup->callback([&] { command.action = LibraryCommand::Action::kBackup; });
+  CLI::App* restore =
+      library->add_subcommand("restore", "Make a library in a new folder from a verified backup");
+  restore->add_option("BACKUPDIR", command.backups, "Folder of backups")->required();
+  restore->add_option("NEWDIR", command.directory, "Folder of the new library; empty or missing")
+      ->required();
+  restore->add_option("--backup", command.id, "Which backup; without it the newest complete one")
+      ->check(CLI::PositiveNumber);
+  restore->callback([&] { command.action = LibraryCommand::Action::kRestore; });
+  CLI::App* verify = library->add_subcommand(
+      "verify", "Read all that a stopped library, or a backup, holds; changes nothing");
+  verify->add_option("DIR", command.directory, "Folder of a library or of backups")->required();
+  verify->add_option("--backup", command.id, "Which backup; without it the newest complete one")
+      ->check(CLI::PositiveNumber);
+  verify->callback([&] { command.action = LibraryCommand::Action::kVerify; });
+  CLI::App* list = library->add_subcommand("list", "List the backups in a folder");
+  list->add_option("BACKUPDIR", command.backups, "Folder of backups")->required();
+  list->callback([&] { command.action = LibraryCommand::Action::kList; });
+}
+
 int Main(int argc, char** argv) {
   CLI::App app("Anabranch keeps what language models have read: a server of durable model states");
   app.name("anabranchd");
   app.set_version_flag("--version", std::string("anabranchd ") + kVersion);
   app.require_subcommand(1);
   ServeOptions serve;
-  int64_t drain_seconds = absl::ToInt64Seconds(serve.config.drain_timeout);
+  Durations durations = {absl::ToInt64Seconds(serve.config.drain_timeout),
+                         absl::ToInt64Hours(serve.config.scrub_every)};
   CheckOptions check;
-  AddServe(app, serve, drain_seconds);
+  AddServe(app, serve, durations);
   AddChecks(app, check);
+  LibraryCommand library;
+  AddLibrary(app, library);
   CLI11_PARSE(app, argc, argv);
-  serve.config.drain_timeout = absl::Seconds(drain_seconds);
+  serve.config.drain_timeout = absl::Seconds(durations.drain_seconds);
+  serve.config.scrub_every = absl::Hours(durations.scrub_hours);
   if (app.got_subcommand("serve")) return RunServe(serve);
+  if (app.got_subcommand("library")) return RunLibraryCommand(library);
   if (app.got_subcommand("check-tokenizer")) return RunCheckTokenizerCommand(check.directory);
   return RunCheckModelCommand(check.directory, check.dtype, check.device, check.tolerance);
 }

@@ -5,6 +5,7 @@
 #include <grpcpp/resource_quota.h>
 
 #include <algorithm>
+#include <atomic>
 #include <optional>
 #include <utility>
 
@@ -13,8 +14,10 @@
 #include "service/admin_service.h"
 #include "service/health_monitor.h"
 #include "service/host_port.h"
+#include "service/import_staging.h"
 #include "service/logging.h"
 #include "service/metrics_server.h"
+#include "service/scrubber.h"
 #include "service/sessions_service.h"
 #include "service/states_service.h"
 #include "statestore/base/status_macros.h"
@@ -81,6 +84,9 @@ class ServerImpl final : public Server {
   std::unique_ptr<WorkerPool> pool_;
   std::unique_ptr<SessionManager> sessions_;
   std::unique_ptr<AnswerBook> answers_;
+  std::unique_ptr<ImportStaging> imports_;
+  std::unique_ptr<Scrubber> scrubber_;
+  std::atomic<bool> backup_running_ = false;
   ServiceContext context_;
   SessionsService sessions_service_{&context_};
   StatesService states_service_{&context_};
@@ -141,6 +147,14 @@ absl::Status ServerImpl::LoadParts() {
   context_.checkpoint_every = config_.checkpoint_every;
   context_.library_directory = config_.data;
   context_.start_time = absl::Now();
+  imports_ =
+      std::make_unique<ImportStaging>(config_.data + "/imports", config_.reserved_disk_bytes);
+  scrubber_ =
+      std::make_unique<Scrubber>(&context_, config_.scrub_every, config_.scrub_bytes_per_second);
+  context_.imports = imports_.get();
+  context_.scrubber = scrubber_.get();
+  context_.backup_running = &backup_running_;
+  context_.backup_root = config_.backup_root;
   return absl::OkStatus();
 }
 
@@ -164,6 +178,7 @@ absl::Status ServerImpl::Serve() {
   address.port = port;
   address_ = FormatHostPort(address);
   health_ = std::make_unique<HealthMonitor>(grpc_->GetHealthCheckService(), store_.get());
+  scrubber_->Start();
   return StartMetrics();
 }
 
@@ -174,7 +189,8 @@ absl::Status ServerImpl::StartMetrics() {
                                         [this] {
                                           return metrics_.Render(engine_->stats(), store_->stats(),
                                                                  calls_.running(),
-                                                                 calls_.draining());
+                                                                 calls_.draining()) +
+                                                 scrubber_->RenderMetrics();
                                         },
                                         [this] { return health_->healthy(); }));
   return absl::OkStatus();
@@ -184,6 +200,7 @@ void ServerImpl::Drain(absl::Duration timeout) {
   if (drained_) return;
   drained_ = true;
   calls_.StartDraining();
+  if (scrubber_ != nullptr) scrubber_->Stop();
   if (health_ != nullptr) health_->StartDraining();
   if (grpc_ != nullptr) {
     const bool idle = calls_.WaitUntilIdle(timeout);

@@ -4,6 +4,7 @@
 #include <grpcpp/server_context.h>
 
 #include <algorithm>
+#include <atomic>
 #include <string>
 
 #include "absl/time/clock.h"
@@ -20,6 +21,9 @@
 
 namespace anabranch {
 
+class ImportStaging;
+class Scrubber;
+
 struct ServiceContext {
   // The parts.
   StateStore* store = nullptr;
@@ -32,11 +36,15 @@ struct ServiceContext {
   WorkerPool* pool = nullptr;
   CallTracker* calls = nullptr;
   Metrics* metrics = nullptr;
+  ImportStaging* imports = nullptr;
+  Scrubber* scrubber = nullptr;
+  std::atomic<bool>* backup_running = nullptr;
   // What the server was told.
   Limits limits;
   int64_t checkpoint_every = 2048;
   std::string library_directory;
-  absl::Time start_time;  // of the server
+  std::string backup_root;  // backups are made below it; empty: none are
+  absl::Time start_time;    // of the server
 };
 
 // The tenant a connection belongs to. One for now; never taken from a request.

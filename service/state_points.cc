@@ -69,7 +69,8 @@ absl::Status ReadAndWait(const ServiceContext& service, const Call& call,
   return why.ok() ? outcome->status : why;
 }
 
-// `loaded` read on with the tokens that follow it.
+}  // namespace
+
 absl::Status Replay(const ServiceContext& service, const Call& call, std::vector<int32_t> tokens,
                     LoadedState& loaded, v1::Usage* usage) {
   ANABRANCH_RETURN_IF_ERROR(service.sessions->MakeRoom());
@@ -87,8 +88,6 @@ absl::Status Replay(const ServiceContext& service, const Call& call, std::vector
   loaded.tokens = std::move(tokens);
   return absl::OkStatus();
 }
-
-}  // namespace
 
 bool KeepsPoints(const StateRecord& state) {
   return PastLimit(state) == std::numeric_limits<int64_t>::max();

@@ -40,6 +40,11 @@ absl::StatusOr<StateRecord> FindPoint(StateStore& store, const StateRecord& stat
 absl::StatusOr<LoadedState> StateAt(const ServiceContext& service, const Call& call,
                                     const StateRecord& state, int64_t position, v1::Usage* usage);
 
+// Reads `tokens`, the whole context, from where `loaded` ends (a state that can be restored, or
+// nothing) to their end; `loaded` then holds the tokens and the image there. Otherwise as StateAt.
+absl::Status Replay(const ServiceContext& service, const Call& call, std::vector<int32_t> tokens,
+                    LoadedState& loaded, v1::Usage* usage);
+
 // How many tokens' time the state's T covers. Blocks.
 absl::StatusOr<int64_t> ElapsedTokens(StateStore& store, const StateRecord& state);
 

@@ -3,6 +3,8 @@
 #pragma once
 
 #include "anabranch/v1/states.grpc.pb.h"
+#include "service/export_stream.h"
+#include "service/import_reactor.h"
 #include "service/service_context.h"
 
 namespace anabranch {
@@ -71,6 +73,15 @@ class StatesService final : public v1::States::CallbackService {
   grpc::ServerUnaryReactor* Diff(grpc::CallbackServerContext* context,
                                  const v1::DiffRequest* request,
                                  v1::DiffResponse* response) override;
+  // States as a portable file, and back.
+  grpc::ServerWriteReactor<v1::ExportResponse>* Export(grpc::CallbackServerContext* context,
+                                                       const v1::ExportRequest* request) override {
+    return new ExportStream(service_, context, request);
+  }
+  grpc::ServerBidiReactor<v1::ImportRequest, v1::ImportProgress>* Import(
+      grpc::CallbackServerContext* context) override {
+    return new ImportReactor(service_, context);
+  }
   // Refs: names of states.
   grpc::ServerUnaryReactor* GetRef(grpc::CallbackServerContext* context,
                                    const v1::GetRefRequest* request, v1::Ref* response) override;

@@ -76,8 +76,12 @@ absl::Status Prepare(PutState& operation) {
   ANABRANCH_RETURN_IF_ERROR(CheckLabels("record.labels", record.labels));
   ANABRANCH_RETURN_IF_ERROR(CheckStateId(record));
   record.payload_bytes = operation.payload.size();
-  record.payload_checksum = PayloadChecksum(operation.payload);
-  return absl::OkStatus();
+  record.payload_checksum = IsWhole(record) ? PayloadChecksum(operation.payload) : 0;
+  if (IsWhole(record) || (operation.payload.empty() && record.blob_hashes.empty() &&
+                          (record.header.empty() || !record.thinned))) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError("record: a thinned or archived state has no content");
 }
 
 absl::Status Prepare(UpdateState& operation) {
@@ -194,9 +198,8 @@ uint64_t QueuedBytes(const Mutation& mutation) {
 
 bool AddsContent(const Mutation& mutation) {
   return std::any_of(mutation.operations.begin(), mutation.operations.end(), [](const auto& each) {
-    return absl::holds_alternative<PutState>(each) ||
-           absl::holds_alternative<RecodeState>(each) || absl::holds_alternative<PutSession>(each) ||
-           absl::holds_alternative<AppendLog>(each);
+    return absl::holds_alternative<PutState>(each) || absl::holds_alternative<RecodeState>(each) ||
+           absl::holds_alternative<PutSession>(each) || absl::holds_alternative<AppendLog>(each);
   });
 }
 

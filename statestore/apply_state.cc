@@ -42,6 +42,17 @@ absl::StatusOr<std::string> CheckParents(const StateRecord& record, const ApplyC
   return context.hasher.Extend(hash, record.span_tokens);
 }
 
+// Entries that damage took.
+absl::Status RestoreIndexes(const StateRecord& stored, ApplyContext& context) {
+  ANABRANCH_ASSIGN_OR_RETURN(const StoredState state,
+                             ReadState(context.changes, stored.tenant, stored.id));
+  ForEachIndexKey(state, context.hasher, [&](Family family, std::string key) {
+    const auto entry = context.changes.Get(family, key);
+    if (!entry.ok() || !entry->has_value()) context.changes.Put(family, std::move(key), "");
+  });
+  return absl::OkStatus();
+}
+
 // A stored state stays as it is but for the reason to keep it; only damaged parts are replaced.
 absl::Status HealState(PutState& operation, const StateRecord& stored, ApplyContext& context) {
   if (operation.record.kind > stored.kind) {
@@ -51,6 +62,7 @@ absl::Status HealState(PutState& operation, const StateRecord& stored, ApplyCont
     const std::string key = NamedKey(stored.tenant, stored.id);
     context.changes.Put(Family::kStates, key, EncodeState(key, kept));
   }
+  ANABRANCH_RETURN_IF_ERROR(RestoreIndexes(stored, context));
   if (!ReadPayload(context.changes, stored).ok()) {
     ANABRANCH_ASSIGN_OR_RETURN(StoredState damaged,
                                ReadState(context.changes, stored.tenant, stored.id));
@@ -111,9 +123,11 @@ void ForEachIndexKey(const StoredState& state, const PrefixHasher& hasher,
     visit(Family::kEdges, EdgeKey(record.tenant, Edge::kChild, parent, record.id));
   }
   if (state.prefix_hash.empty()) return;
-  const std::string scope = hasher.Scope(record.fingerprint, record.numerics_profile);
-  visit(Family::kPrefixes, PrefixEntryKey(PrefixScopeKey(record.tenant, scope), record.token_count,
-                                          state.prefix_hash, record.id));
+  if (IsWhole(record)) {  // only what has content is found as the prefix of a history
+    const std::string scope = hasher.Scope(record.fingerprint, record.numerics_profile);
+    visit(Family::kPrefixes, PrefixEntryKey(PrefixScopeKey(record.tenant, scope),
+                                            record.token_count, state.prefix_hash, record.id));
+  }
   std::string span = SpanEdgeKey(state, hasher);
   if (!span.empty()) visit(Family::kEdges, std::move(span));
 }
@@ -121,6 +135,8 @@ void ForEachIndexKey(const StoredState& state, const PrefixHasher& hasher,
 absl::Status Apply(PutState& operation, ApplyContext& context) {
   const StateRecord& record = operation.record;
   const absl::StatusOr<StoredState> stored = ReadState(context.changes, record.tenant, record.id);
+  // What has no content changes nothing of what is there.
+  if (stored.ok() && !IsWhole(record)) return absl::OkStatus();
   if (stored.ok() && IsWhole(stored->record)) {
     return HealState(operation, stored->record, context);
   }
@@ -142,7 +158,9 @@ absl::Status Apply(PutState& operation, ApplyContext& context) {
   state.record.etag = context.NewEtag();
   const std::string key = NamedKey(record.tenant, record.id);
   context.changes.Put(Family::kStates, key, EncodeState(key, state));
-  context.changes.Put(Family::kPayloads, key, std::move(operation.payload));
+  if (IsWhole(record)) {
+    context.changes.Put(Family::kPayloads, key, std::move(operation.payload));
+  }
   ForEachIndexKey(state, context.hasher, [&](Family family, std::string index_key) {
     context.changes.Put(family, std::move(index_key), "");
   });

@@ -79,6 +79,9 @@ class Database {
   // other error is final: nothing may be written any more.
   absl::Status Write(const Overlay& changes);
 
+  // The open database, which stays open while it is held: opening it anew waits for it. For backup.
+  std::shared_ptr<const OpenDatabase> Pin() const { return current(); }
+
   // Bytes that the disk has left for the database; the largest number if the system does not say.
   uint64_t FreeBytes() const;
   // RocksDB's estimate of the live keys of a family.

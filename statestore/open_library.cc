@@ -11,6 +11,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "statestore/base/status_macros.h"
+#include "statestore/library_files.h"
 #include "statestore/record_codec.h"
 #include "statestore/rocks_state_store.h"
 #include "statestore/rocks_status.h"
@@ -18,24 +19,17 @@
 namespace anabranch {
 namespace {
 
-constexpr uint32_t kFormatVersion = 1;
 constexpr size_t kLibraryIdBytes = 16;
 
-std::string DatabaseDirectory(const StoreOptions& options) {
-  return absl::StrCat(options.directory, "/rocksdb");
-}
-std::string MarkPath(const StoreOptions& options) {
-  return absl::StrCat(options.directory, "/high-water-mark");
-}
 rocksdb::Env& EnvOf(const StoreOptions& options) {
   return options.env != nullptr ? *options.env : *rocksdb::Env::Default();
 }
 
 absl::Status CheckFormat(uint64_t version, const std::string& directory) {
-  if (version == kFormatVersion) return absl::OkStatus();
+  if (version == kLibraryFormatVersion) return absl::OkStatus();
   return absl::FailedPreconditionError(absl::StrCat(
       "the library ", directory, " has format version ", version,
-      "; this build reads and writes version ", kFormatVersion, ". Nothing was changed"));
+      "; this build reads and writes version ", kLibraryFormatVersion, ". Nothing was changed"));
 }
 
 absl::StatusOr<std::string> RandomBytes(size_t count) {
@@ -64,37 +58,15 @@ absl::Status MakeDirectory(const StoreOptions& options) {
   return absl::OkStatus();
 }
 
-// What the family meta says of the library; all empty in a new one.
-struct Meta {
-  uint64_t format_version = 0, commit_seq = 0;
-  std::string hash_key;
-};
-
-absl::StatusOr<Meta> ReadMeta(const Database& database) {
-  const Snapshot snapshot(database);
-  Meta meta;
-  const auto read = [&](absl::string_view key, auto decode, auto& field) -> absl::Status {
-    ANABRANCH_ASSIGN_OR_RETURN(const std::optional<std::string> value,
-                               snapshot.Get(Family::kMeta, key));
-    if (!value.has_value()) return absl::OkStatus();
-    ANABRANCH_ASSIGN_OR_RETURN(field, decode(key, *value));
-    return absl::OkStatus();
-  };
-  ANABRANCH_RETURN_IF_ERROR(read(kFormatVersionKey, DecodeNumber, meta.format_version));
-  ANABRANCH_RETURN_IF_ERROR(read(kCommitSeqKey, DecodeNumber, meta.commit_seq));
-  ANABRANCH_RETURN_IF_ERROR(read(kHashKeyKey, DecodeBytes, meta.hash_key));
-  return meta;
-}
-
-absl::StatusOr<Meta> WriteNewMeta(Database& database) {
-  Meta meta;
-  meta.format_version = kFormatVersion;
+absl::StatusOr<LibraryMeta> WriteNewMeta(Database& database) {
+  LibraryMeta meta;
+  meta.format_version = kLibraryFormatVersion;
   ANABRANCH_ASSIGN_OR_RETURN(meta.hash_key, RandomBytes(PrefixHasher::kKeyBytes));
   ANABRANCH_ASSIGN_OR_RETURN(const std::string id, RandomBytes(kLibraryIdBytes));
   const Snapshot snapshot(database);
   Overlay changes(snapshot);
   changes.Put(Family::kMeta, std::string(kFormatVersionKey),
-              EncodeNumber(kFormatVersionKey, kFormatVersion));
+              EncodeNumber(kFormatVersionKey, kLibraryFormatVersion));
   changes.Put(Family::kMeta, std::string(kHashKeyKey), EncodeBytes(kHashKeyKey, meta.hash_key));
   changes.Put(Family::kMeta, std::string(kLibraryIdKey), EncodeBytes(kLibraryIdKey, id));
   ANABRANCH_RETURN_IF_ERROR(database.Write(changes));
@@ -102,8 +74,8 @@ absl::StatusOr<Meta> WriteNewMeta(Database& database) {
 }
 
 // The mark says what was acknowledged, the database what was recovered.
-absl::Status CheckNothingLost(const absl::StatusOr<HighWaterContents>& mark, const Meta& meta,
-                              const StoreOptions& options) {
+absl::Status CheckNothingLost(const absl::StatusOr<HighWaterContents>& mark,
+                              const LibraryMeta& meta, const StoreOptions& options) {
   if (options.accept_data_loss) return absl::OkStatus();
   if (!mark.ok()) {
     if (absl::IsNotFound(mark.status()) && meta.commit_seq == 0) return absl::OkStatus();
@@ -119,8 +91,8 @@ absl::Status CheckNothingLost(const absl::StatusOr<HighWaterContents>& mark, con
                                           " commit groups are lost. Restore a copy that has them"));
 }
 
-absl::StatusOr<Meta> EnsureMeta(Database& database, const StoreOptions& options) {
-  ANABRANCH_ASSIGN_OR_RETURN(Meta meta, ReadMeta(database));
+absl::StatusOr<LibraryMeta> EnsureMeta(Database& database, const StoreOptions& options) {
+  ANABRANCH_ASSIGN_OR_RETURN(LibraryMeta meta, ReadLibraryMeta(database));
   if (meta.format_version == 0 && meta.hash_key.empty() && meta.commit_seq == 0) {
     return WriteNewMeta(database);
   }
@@ -130,7 +102,7 @@ absl::StatusOr<Meta> EnsureMeta(Database& database, const StoreOptions& options)
 }
 
 absl::Status CheckDatabaseIsThere(const HighWaterContents& mark, const StoreOptions& options) {
-  const std::string current = DatabaseDirectory(options) + "/CURRENT";
+  const std::string current = LibraryFiles(options.directory).database + "/CURRENT";
   if (EnvOf(options).FileExists(current).ok()) return absl::OkStatus();
   return absl::DataLossError(
       absl::StrCat("the library ", options.directory, " acknowledged commits up to ",
@@ -147,12 +119,12 @@ absl::Status InspectExisting(const absl::StatusOr<HighWaterContents>& mark,
     ANABRANCH_RETURN_IF_ERROR(CheckDatabaseIsThere(*mark, options));
   }
   absl::StatusOr<std::unique_ptr<Database>> database =
-      Database::Open(DatabaseDirectory(options), options, Database::Mode::kInspect);
+      Database::Open(LibraryFiles(options.directory).database, options, Database::Mode::kInspect);
   // A library whose creation was interrupted cannot be opened yet.
   if (!database.ok()) {
     return absl::IsNotFound(mark.status()) ? absl::OkStatus() : database.status();
   }
-  ANABRANCH_ASSIGN_OR_RETURN(const Meta meta, ReadMeta(**database));
+  ANABRANCH_ASSIGN_OR_RETURN(const LibraryMeta meta, ReadLibraryMeta(**database));
   return CheckNothingLost(mark, meta, options);
 }
 
@@ -161,8 +133,9 @@ absl::Status InspectExisting(const absl::StatusOr<HighWaterContents>& mark,
 absl::StatusOr<std::unique_ptr<StateStore>> OpenStateStore(const StoreOptions& options) {
   if (options.directory.empty()) return absl::InvalidArgumentError("directory is empty");
   rocksdb::Env& env = EnvOf(options);
-  const std::string mark_path = MarkPath(options);
-  const bool has_database = env.FileExists(DatabaseDirectory(options) + "/CURRENT").ok();
+  const std::string mark_path = LibraryFiles(options.directory).mark;
+  const bool has_database =
+      env.FileExists(LibraryFiles(options.directory).database + "/CURRENT").ok();
   const bool exists = has_database || env.FileExists(mark_path).ok();
   if (!exists && !options.create_if_missing) {
     return absl::NotFoundError(absl::StrCat("there is no library in ", options.directory));
@@ -175,16 +148,16 @@ absl::StatusOr<std::unique_ptr<StateStore>> OpenStateStore(const StoreOptions& o
   if (exists) ANABRANCH_RETURN_IF_ERROR(InspectExisting(mark, options));
   ANABRANCH_ASSIGN_OR_RETURN(
       std::unique_ptr<Database> database,
-      Database::Open(DatabaseDirectory(options), options,
+      Database::Open(LibraryFiles(options.directory).database, options,
                      mark.ok() ? Database::Mode::kOpen : Database::Mode::kCreate));
-  ANABRANCH_ASSIGN_OR_RETURN(const Meta meta, EnsureMeta(*database, options));
+  ANABRANCH_ASSIGN_OR_RETURN(const LibraryMeta meta, EnsureMeta(*database, options));
   ANABRANCH_RETURN_IF_ERROR(CheckNothingLost(mark, meta, options));
   if (!mark.ok() || mark->commit_seq > meta.commit_seq) {
     ANABRANCH_RETURN_IF_ERROR(
-        HighWaterMark::Create(env, mark_path, {kFormatVersion, meta.commit_seq}));
+        HighWaterMark::Create(env, mark_path, {kLibraryFormatVersion, meta.commit_seq}));
   }
   ANABRANCH_ASSIGN_OR_RETURN(std::unique_ptr<HighWaterMark> open_mark,
-                             HighWaterMark::Open(env, mark_path, kFormatVersion));
+                             HighWaterMark::Open(env, mark_path, kLibraryFormatVersion));
   return std::make_unique<RocksStateStore>(options, std::move(lock), std::move(database),
                                            std::move(open_mark), meta.hash_key, meta.commit_seq);
 }

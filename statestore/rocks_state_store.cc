@@ -224,6 +224,15 @@ absl::StatusOr<std::string> RocksStateStore::GetAnswer(const std::string& tenant
   return absl::NotFoundError("the request id was not seen in the last day");
 }
 
+// What was acknowledged before the call is in the copy.
+absl::StatusOr<BackupInfo> RocksStateStore::Backup(const BackupRequest& request) {
+  return CreateBackup(*database_, writer_.commit_seq(), request);
+}
+
+absl::StatusOr<ScrubStep> RocksStateStore::Scrub(const std::string& from, uint64_t max_bytes) {
+  return ScrubNext(*database_, hasher_, from, max_bytes);
+}
+
 StoreStats RocksStateStore::stats() const {
   StoreStats stats;
   stats.commit_seq = writer_.commit_seq();

@@ -67,6 +67,9 @@ class RocksStateStore : public StateStore {
                                      const std::string& session) override;
   absl::StatusOr<std::string> GetAnswer(const std::string& tenant,
                                         const std::string& request_id) override;
+  // Beside commits: what it copies is of one commit, and the database stays open meanwhile.
+  absl::StatusOr<BackupInfo> Backup(const BackupRequest& request) override;
+  absl::StatusOr<ScrubStep> Scrub(const std::string& from, uint64_t max_bytes) override;
   StoreStats stats() const override;
 
  private:

@@ -21,8 +21,10 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
+#include "statestore/backup.h"
 #include "statestore/mutation.h"
 #include "statestore/records.h"
+#include "statestore/scrub.h"
 
 namespace rocksdb {
 class Env;
@@ -79,8 +81,8 @@ struct StoreStats {
   std::string read_only_reason;
 };
 
-// Which states count as the prefix of a history: all with content, or those whose content is bit for
-// bit what reading the prefix gives.
+// Which states count as the prefix of a history: all with content, or those whose content is bit
+// for bit what reading the prefix gives.
 enum class PrefixKind { kAny, kExact };
 
 // What a state at a branch point must save to be worth its bytes: about the tokens that a model is
@@ -116,10 +118,11 @@ class StateStore {
   virtual absl::StatusOr<StateUsers> GetUsers(const std::string& tenant, const std::string& id) = 0;
   // The deepest state of this tenant, model and profile whose tokens are a prefix of `tokens`
   // (the whole of it included); nullopt if there is none.
-  virtual absl::StatusOr<std::optional<StateRecord>> FindPrefix(
-      const std::string& tenant, const std::string& fingerprint,
-      const std::string& numerics_profile, absl::Span<const int32_t> tokens,
-      PrefixKind kind) = 0;
+  virtual absl::StatusOr<std::optional<StateRecord>> FindPrefix(const std::string& tenant,
+                                                                const std::string& fingerprint,
+                                                                const std::string& numerics_profile,
+                                                                absl::Span<const int32_t> tokens,
+                                                                PrefixKind kind) = 0;
   // How many of the first tokens some lineage of this tenant, model and profile has, with a state
   // at their end or without (branch_points.h); as far as they pass the state before by at least
   // kMinBranchTokens.
@@ -158,6 +161,11 @@ class StateStore {
   // NOT_FOUND if the request id was not seen in the last day.
   virtual absl::StatusOr<std::string> GetAnswer(const std::string& tenant,
                                                 const std::string& request_id) = 0;
+
+  // Copies the library as it is at some commit from now on (backup.h), while commits go on.
+  virtual absl::StatusOr<BackupInfo> Backup(const BackupRequest& request) = 0;
+  // One step of reading all that the library holds (scrub.h).
+  virtual absl::StatusOr<ScrubStep> Scrub(const std::string& from, uint64_t max_bytes) = 0;
 
   virtual StoreStats stats() const = 0;
 };

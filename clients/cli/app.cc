@@ -96,6 +96,8 @@ std::unique_ptr<CLI::App> BuildApp(Cli& cli) {
   AddSearchCommand(*app, cli);
   AddStateCommands(*app, cli);
   AddRefCommands(*app, cli);
+  AddBundleCommands(*app, cli);
+  AddAdminCommands(*app, cli);
   AddStatusCommand(*app, cli);
   AddCompletionCommand(*app, cli);
   app->footer(kFooter);  // after the commands, which would inherit it

@@ -15,6 +15,18 @@ std::string LibraryState(const v1::LibraryStatus& library) {
   return absl::StrCat(" READ ONLY: ", library.read_only_reason());
 }
 
+std::string LastScrub(const v1::ServerStatus& status) {
+  if (!status.has_last_scrub()) return "never";
+  const v1::ScrubStatus& scrub = status.last_scrub();
+  const std::string when = scrub.running() ? "running since " + AgeOf(scrub.start_time())
+                           : scrub.has_end_time()
+                               ? AgeOf(scrub.end_time())
+                               : "interrupted, begun " + AgeOf(scrub.start_time());
+  return absl::StrCat(when, ": ", HumanCount(scrub.states_checked()), " states, ",
+                      HumanBytes(scrub.bytes_checked()), ", ", HumanCount(scrub.findings()),
+                      " damaged, ", HumanCount(scrub.repaired()), " repaired");
+}
+
 absl::Status ShowStatus(Cli& cli) {
   ANABRANCH_ASSIGN_OR_RETURN(v1::ServerStatus status, cli.client().GetStatus());
   if (cli.options.json) {
@@ -47,7 +59,8 @@ absl::Status ShowStatus(Cli& cli) {
        {"library", absl::StrCat(library.directory(), LibraryState(library))},
        {"holds", absl::StrCat(HumanCount(library.states()), " states, ", HumanCount(library.refs()),
                               " refs, ", HumanCount(library.sessions()), " sessions, ",
-                              HumanBytes(library.disk_bytes()))}},
+                              HumanBytes(library.disk_bytes()))},
+       {"verified", LastScrub(status)}},
       cli.streams.out);
   return absl::OkStatus();
 }

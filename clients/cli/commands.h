@@ -22,6 +22,8 @@ void AddDiffCommand(CLI::App& app, Cli& cli);        // command_diff.cc
 void AddSearchCommand(CLI::App& app, Cli& cli);      // command_search.cc
 void AddStateCommands(CLI::App& app, Cli& cli);      // command_state.cc
 void AddRefCommands(CLI::App& app, Cli& cli);        // command_ref.cc
+void AddBundleCommands(CLI::App& app, Cli& cli);     // command_bundle.cc
+void AddAdminCommands(CLI::App& app, Cli& cli);      // command_admin.cc
 void AddStatusCommand(CLI::App& app, Cli& cli);      // command_status.cc
 void AddCompletionCommand(CLI::App& app, Cli& cli);  // command_completion.cc
 

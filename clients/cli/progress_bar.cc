@@ -4,6 +4,7 @@
 #include <cmath>
 #include <ostream>
 #include <string>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -18,8 +19,17 @@ constexpr absl::Duration kEvery = absl::Milliseconds(100);
 
 }  // namespace
 
-ProgressBar::ProgressBar(std::ostream& err, bool enabled)
-    : err_(err), enabled_(enabled), start_(absl::Now()), last_(start_) {}
+ProgressBar::ProgressBar(std::ostream& err, bool enabled, std::string verb, Unit unit)
+    : err_(err),
+      enabled_(enabled),
+      verb_(std::move(verb)),
+      unit_(unit),
+      start_(absl::Now()),
+      last_(start_) {}
+
+std::string ProgressBar::Count(int64_t count) const {
+  return unit_ == kBytes ? HumanBytes(count) : HumanCount(count);
+}
 
 ProgressBar::~ProgressBar() {
   if (shown_) err_ << "\r\033[K" << std::flush;
@@ -32,9 +42,10 @@ void ProgressBar::Update(int64_t done, int64_t total) {
   shown_ = true;
   total = std::max(done, total);
   double rate = static_cast<double>(done) / absl::ToDoubleSeconds(now - start_);
-  std::string line = absl::StrFormat("reading %3d %%  %s / %s tokens  %s tokens/s",
-                                     total > 0 ? done * 100 / total : 0, HumanCount(done),
-                                     HumanCount(total), HumanCount(std::llround(rate)));
+  const char* unit = unit_ == kBytes ? "" : unit_ == kStates ? " states" : " tokens";
+  std::string line =
+      absl::StrFormat("%s %3d %%  %s / %s%s  %s%s/s", verb_, total > 0 ? done * 100 / total : 0,
+                      Count(done), Count(total), unit, Count(std::llround(rate)), unit);
   if (rate > 0) {
     double left = std::ceil(static_cast<double>(total - done) / rate);
     absl::StrAppend(&line, "  ", HumanCount(std::llround(left)), " s left");

@@ -46,6 +46,7 @@
 #include "clients/cpp/cancellation.h"
 #include "clients/cpp/error_info.h"
 #include "clients/cpp/position_log.h"
+#include "clients/cpp/transfer_callbacks.h"
 
 namespace anabranch {
 
@@ -154,6 +155,15 @@ class Client {
   absl::StatusOr<v1::SearchResponse> Search(const v1::SearchRequest& request,
                                             Cancellation* cancel = nullptr);
 
+  // A state, alone or with its lineage, as a bundle; bundle_file.h writes it to a file. An export
+  // that breaks off goes on by itself while attempts are left.
+  absl::StatusOr<v1::BundleInfo> Export(v1::ExportRequest request, const ChunkSink& sink,
+                                        Cancellation* cancel = nullptr);
+  // Takes a bundle in. Begun again with the same start.transfer_id it goes on where it was.
+  absl::StatusOr<v1::ImportResult> Import(const v1::ImportStart& start, const ChunkSource& source,
+                                          const ImportCallback& on_progress = nullptr,
+                                          Cancellation* cancel = nullptr);
+
   // --- Refs ---
   absl::StatusOr<v1::Ref> GetRef(const std::string& name);
   absl::StatusOr<std::vector<v1::Ref>> ListRefs(const std::string& prefix = "");
@@ -162,6 +172,16 @@ class Client {
 
   // --- Admin ---
   absl::StatusOr<v1::ServerStatus> GetStatus();
+  // Returns when the backup is durable and was read back.
+  absl::StatusOr<v1::Backup> CreateBackup(const v1::CreateBackupRequest& request,
+                                          const BackupCallback& on_progress = nullptr,
+                                          Cancellation* cancel = nullptr);
+  // The newest first, also those that are not complete.
+  absl::StatusOr<std::vector<v1::Backup>> ListBackups(const std::string& directory = "");
+  // Reads the whole library, or one state. What is damaged comes to the callback.
+  absl::StatusOr<v1::ScrubStatus> Verify(const v1::VerifyRequest& request,
+                                         const VerifyCallback& on_progress = nullptr,
+                                         Cancellation* cancel = nullptr);
 
  private:
   struct Stubs;

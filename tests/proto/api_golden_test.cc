@@ -68,16 +68,12 @@ void AddMethod(const MethodDescriptor& method, std::set<std::string>* lines) {
 }
 
 std::set<std::string> DescribeApi() {
-  const FileDescriptor* files[] = {v1::State::descriptor()->file(),
-                                   v1::CreateSessionRequest::descriptor()->file(),
-                                   v1::GetStateRequest::descriptor()->file(),
-                                   v1::ServerStatus::descriptor()->file(),
-                                   v1::GarbageReport::descriptor()->file(),
-                                   v1::SearchRequest::descriptor()->file(),
-                                   v1::BundleInfo::descriptor()->file(),
-                                   v1::Backup::descriptor()->file(),
-                                   google::rpc::Status::descriptor()->file(),
-                                   google::rpc::ErrorInfo::descriptor()->file()};
+  const FileDescriptor* files[] = {
+      v1::State::descriptor()->file(),           v1::CreateSessionRequest::descriptor()->file(),
+      v1::GetStateRequest::descriptor()->file(), v1::ServerStatus::descriptor()->file(),
+      v1::GarbageReport::descriptor()->file(),   v1::SearchRequest::descriptor()->file(),
+      v1::BundleInfo::descriptor()->file(),      v1::Backup::descriptor()->file(),
+      google::rpc::Status::descriptor()->file(), google::rpc::ErrorInfo::descriptor()->file()};
   std::set<std::string> lines;
   for (const FileDescriptor* file : files) {
     for (int i = 0; i < file->message_type_count(); ++i) AddMessage(*file->message_type(i), &lines);

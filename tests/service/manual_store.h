@@ -91,6 +91,12 @@ class ManualStore final : public StateStore {
   absl::StatusOr<std::string> GetAnswer(const std::string&, const std::string&) override {
     return absl::UnimplementedError("");
   }
+  absl::StatusOr<BackupInfo> Backup(const BackupRequest&) override {
+    return absl::UnimplementedError("");
+  }
+  absl::StatusOr<ScrubStep> Scrub(const std::string&, uint64_t) override {
+    return absl::UnimplementedError("");
+  }
   StoreStats stats() const override {
     absl::MutexLock lock(&mutex);
     return current;

@@ -37,7 +37,7 @@ BANNED = (
 )
 # Parsers of bytes from outside; each has a fuzz target of the same name.
 FUZZED = ("safetensors", "model_config", "tokenizer", "tokenizer_config", "state_header", "record_codec",
-          "key_schema")
+          "key_schema", "bundle_reader")
 
 LIMITS = {"file": 500, "kernel": 600, "test": 800, "header": 200, "function": 70,
           "kernel_function": 150, "columns": 100}

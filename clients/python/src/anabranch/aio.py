@@ -11,6 +11,7 @@ import grpc.aio
 from . import _delegate as d
 from . import _protocol as p
 from . import _search
+from ._aio_maintenance import AsyncMaintenance
 from .errors import AlreadyExists, NotFound, from_rpc_error
 from .types import BranchDelta, BranchResult, Delegated
 from .types import CheckpointPolicy, Edit, Graph, Log, StateStats
@@ -167,7 +168,7 @@ class AsyncSession:
                                   sessions_pb2.CloseSessionResponse)
 
 
-class AsyncClient:
+class AsyncClient(AsyncMaintenance):
     def __init__(self, addr: str = "127.0.0.1:50051", *, timeout: float = 600.0,
                  channel: grpc.aio.Channel | None = None) -> None:
         self.addr, self.timeout = addr, timeout

@@ -10,6 +10,7 @@ import grpc
 from . import _delegate as d
 from . import _protocol as p
 from . import _search
+from ._maintenance import Maintenance
 from .errors import AlreadyExists, NotFound, from_rpc_error
 from .types import BranchDelta, BranchResult, Delegated
 from .types import CheckpointPolicy, Edit, Graph, Log, StateStats
@@ -182,7 +183,7 @@ class Session:
         self._client._unary("Sessions", "CloseSession", request, sessions_pb2.CloseSessionResponse)
 
 
-class Client:
+class Client(Maintenance):
     def __init__(self, addr: str = "127.0.0.1:50051", *, timeout: float = 600.0,
                  channel: grpc.Channel | None = None) -> None:
         """`timeout`: seconds for each call. `channel`: bring your own (TLS, interceptors)."""

@@ -10,85 +10,15 @@ import argparse
 import json
 import math
 import random
+import sys
 from collections import defaultdict
 
 import torch
 from safetensors.torch import load_file
 
 import generate as G
+import heldout as H
 import model as M
-import slots as S
-import wordings as L
-
-LENGTHS = (700, 1200, 2600, 5000, 10000)
-MERGES = (2, 4, 8, 16, 32)
-PLAIN = [("name", "first"), ("locker code", "code"), ("favorite color", "color"), ("room number", "number"), ("home town", "city"), ("birthday", "date"),
-         ("phone number", "phone"), ("favorite food", "food"), ("password", "password"), ("license plate", "code"), ("email", "email"), ("wifi password", "password"),
-         ("ticket id", "code"), ("hobby", "hobby"), ("nickname", "pet"), ("shoe size", "size"), ("desk number", "number"), ("middle name", "first")]
-
-
-def plain_slot(r, held, cast):
-    """Nouns in the plainest wording (the pilot's own way of speaking), for a fair comparison."""
-    noun, kind = r.choice(PLAIN)
-    who = ("me", "you") if r.random() < .7 else S.who(r, held, cast)
-    slot = S.person_noun(r, who, noun, kind)
-    slot._tell, slot._ask, slot._fix = L.NOUN_TELL[:1], L.NOUN_ASK[:2], ["actually, {p} is {v}"]
-    return slot
-
-
-def conversation(maker, r, length, facts, new_slot=None):
-    """Facts told at random places of a conversation of about `length` tokens, then questions.
-
-    Some facts are about others, some corrected once; three questions are about what was never told.
-    """
-    c = maker.start(r)
-    if new_slot:
-        def one():
-            while True:
-                s = new_slot(r, c.held, c.cast)
-                if s.key not in c.ever:
-                    return s
-        c.new_slot = one
-    told, fixes = 0, max(1, facts // 5)
-    spots = sorted(r.random() * .9 for _ in range(facts)) + [9]
-    late = sorted(.2 + r.random() * .75 for _ in range(fixes)) + [9]
-    while len(c.ids) < length - 15:
-        at = len(c.ids) / length
-        if spots[0] <= at:
-            spots.pop(0)
-            c.tell()
-            told += 1
-        elif late[0] <= at and told:
-            late.pop(0)
-            c.fix()
-        else:
-            c.filled(max(15, int(min(r.choice((40, 100, 200)), min(spots[0], late[0], 1) * length - len(c.ids) + 10))))
-    while told < facts:
-        c.tell()
-        told += 1
-    questions = [c.question_known(k) for k in list(c.facts)]
-    for _ in range(3):
-        if new_slot:
-            s = c.new_slot()
-            questions.append(("unknown", s.ask(r, c.held), s.unknown()))
-        else:
-            questions.append(c.question_unknown())
-    return c.ids, [(kind, c.style(q, True), a) for kind, q, a in questions]
-
-
-def merge_case(maker, r, n, facts=3, length=300):
-    """n contexts with `facts` facts each, and questions about all of them and what nobody told."""
-    used, contexts, known = {}, [], []
-    for _ in range(n):
-        c = None
-        while c is None:
-            c = maker.context(r, facts, length, used)
-        contexts.append(c.ids)
-        known += [c.question_known(k) for k in list(c.facts)]
-    r.shuffle(known)
-    extra = maker.start(r, used)
-    questions = known[:24] + [extra.question_unknown() for _ in range(2)]
-    return contexts, [(kind, extra.style(q, True), a) for kind, q, a in questions]
 
 
 class Judge:
@@ -142,16 +72,19 @@ class Judge:
         return total / math.log(2)
 
 
+def progress(judge, *what):
+    print(judge.name, *what, file=sys.stderr, flush=True)
+
+
 def run(judges, maker, scale, seed=1):
     out = {j.name: {} for j in judges}
     tok = maker.tok
     for style in ("held-out", "plain"):
-        for length in LENGTHS:
+        for length in H.LENGTHS:
             count = max(2, int((128 if length < 5000 else 64) * scale))
             rows, asked, kinds = [], [], []
             for k in range(count):
-                r = random.Random(f"eval/{seed}/{style}/{length}/{k}")
-                ids, questions = conversation(maker, r, int(length * r.uniform(.85, 1.15)), r.randint(3, 12), plain_slot if style == "plain" else None)
+                ids, questions = H.case(maker, seed, style, length, k)
                 rows.append(ids)
                 asked += [(k, q, a) for _, q, a in questions]
                 kinds += [kind for kind, _, _ in questions]
@@ -165,13 +98,14 @@ def run(judges, maker, scale, seed=1):
                         by["all told"].append(ok)
                 res = {k: [round(sum(v) / len(v), 4), len(v)] for k, v in by.items()}
                 out[j.name][f"{style} {length}"] = {"mean tokens": round(mean), **res}
+                progress(j, style, length, out[j.name][f"{style} {length}"])
                 if style == "held-out" and length == 700:
                     out[j.name]["wrong"] = [f"{q} -> {a}" for (_, q, a), ok in zip(asked, right) if not ok][:40]
-    for n in MERGES:
+    for n in H.MERGES:
         count = max(2, int((48 if n < 16 else 24) * scale))
         contexts, sequences, members, asked, kinds = [], [], [], [], []
         for k in range(count):
-            parts, questions = merge_case(maker, random.Random(f"merge/{seed}/{n}/{k}"), n)
+            parts, questions = H.merge_case(maker, random.Random(f"merge/{seed}/{n}/{k}"), n)
             members.append(list(range(len(contexts), len(contexts) + n)))
             contexts += parts
             sequences.append(parts[0] + [t for p in parts[1:] for t in p[1:]])
@@ -187,6 +121,7 @@ def run(judges, maker, scale, seed=1):
                     got = [ok for kind, ok in zip(kinds, right) if (kind in ("unknown", "dropped")) == (want == "unknown")]
                     res[f"{name} {want}"] = [round(sum(got) / max(1, len(got)), 4), len(got)]
             out[j.name][f"merge {n}"] = {"tokens in sequence": round(sum(map(len, sequences)) / count), **res}
+            progress(j, "merge", n, out[j.name][f"merge {n}"])
     for name, flat in (("dialogue", maker.filler.dialogs), ("prose", maker.filler.prose)):
         flat = flat.tolist()
         rows = [[G.BOS] + flat[a:a + 2048] for a in range(0, len(flat) - 2048, 2048)][:max(4, int(200 * scale))]
@@ -212,6 +147,6 @@ if __name__ == "__main__":
         for key, row in res.items():
             if key != "wrong":
                 print(f"{key:24} {json.dumps(row)}")
-        print("\n".join(res["wrong"][:8]))
+        print("\n".join(res.get("wrong", [])[:8]))
     if args.out:
         json.dump(out, open(args.out, "w"), indent=1)

@@ -15,7 +15,9 @@ from collections import Counter
 import numpy as np
 from tokenizers import Tokenizer
 
+import noise
 import slots as S
+import wordings as L
 import words as W
 
 BOS, USER, ASSISTANT, END = 0, 1, 2, 3
@@ -90,7 +92,10 @@ def prepare(text_dir, work):
         np.save(f"{work}/prose{'_held' if held else ''}_bytes.npy", [len(d.encode()) for d in mine])
     count = Counter(re.findall(r"(?<=[a-z] )[a-z]{4,9}(?= [a-z])", corpus[:20_000_000]))
     json.dump([w for w, n in count.most_common(16000)[200:] if n > 12], open(f"{work}/bank.json", "w"))
+    count = Counter(re.findall(r"(?<=[a-z] )[a-z]{3,13}(?= [a-z])", corpus))
+    json.dump([w for w, n in count.most_common(40000)[60:] if n > 4], open(f"{work}/bank_wide.json", "w"))
     dialogs = [json.loads(x) for x in lzma.open(f"{text_dir}/dialogs.jsonl.xz")]
+    json.dump(noise.sentences(corpus, dialogs), open(f"{work}/sentences.json", "w"))
     for held in (False, True):
         rows = []
         texts = [[t for _, t in d] for k, d in enumerate(dialogs) if (k % 20 == 7) == held]
@@ -112,7 +117,8 @@ class Filler:
         load = lambda n: np.load(f"{work}/{n}.npy", mmap_mode="r")
         self.prose, self.prose_at = load("prose" + h), load("prose" + h + "_at")
         self.dialogs, self.dialogs_at = load("dialogs" + h), load("dialogs" + h + "_at")
-        self.bank = [w for w in json.load(open(f"{work}/bank.json")) if W.side(w) == held]
+        self.bank = [w for w in json.load(open(f"{work}/{'bank' if held else 'bank_wide'}.json")) if W.side(w) == held]
+        self.sentences = [] if held else json.load(open(f"{work}/sentences.json"))
 
     def dialog(self, r, most):
         """Whole turns of one dialogue, from its start or from any user turn, about `most` tokens."""
@@ -159,19 +165,27 @@ class Conversation:
     def reply(self, s, weight=TEXT):
         self.put(self.text(s) + [END], weight)
 
-    def style(self, s, question=False):
-        """The small ways in which people type."""
+    def style(self, s, question=False, keep=""):
+        """The small ways in which people type; the words of `keep` stay as they are."""
         r = self.r
         s = S.cap(s) if r.random() < .75 else s
         if s[-1] not in "?.!" and r.random() < .75:
             s += "."
         elif s[-1] == "?" and r.random() < .1:
             s = s[:-1]
-        if not self.held and r.random() < .2:  # something else said in the same breath
+        if self.held:
+            return "Hey, " + s if r.random() < .06 else s
+        if r.random() < .25:
+            s = noise.typed(r, s, keep)
+        x = r.random()
+        if x < .08:  # something else said in the same breath
             extra = W.some_words(r, r.randint(1, 6))
             s = r.choice((f"{extra}, {s}", f"{S.cap(extra)}. {s}", f"{s if s[-1] in '?.!' else s + '.'} {S.cap(extra)}."))
-        elif r.random() < .06:
-            s = "Hey, " + s
+        elif x < .26:
+            extra = r.choice(self.filler.sentences)
+            s = f"{extra} {s}" if r.random() < .4 else f"{s if s[-1] in '?.!' else s + '.'} {extra}"
+        elif x < .3:
+            s = r.choice(("Hey, ", "Hey ", "hi ", "So ", "Ok ", "Hmm. ", "And ")) + s
         return s
 
     # --- telling ---
@@ -197,16 +211,20 @@ class Conversation:
         """n new facts in one user turn."""
         r, said, last = self.r, [], None
         for _ in range(n):
-            slot = self.new_slot()
+            if self.dropped and not self.held and r.random() < .2 and self.dropped[-1].key not in self.facts:
+                slot = self.dropped.pop()  # told anew
+            else:
+                slot = self.new_slot()
             v = self.value(slot)
             said.append(slot.tell(v, r, self.held))
             self.learn(slot, v)
             last = (slot, v)
         if n > 1 and r.random() < .5:
             joined = ", ".join(said[:-1]) + " and " + said[-1]
-            self.user(self.style(joined))
+            self.user(self.style(joined, keep=joined))
         else:
-            self.user(" ".join(s if s[-1] in "?.!" or k == n - 1 else s + "." for k, s in enumerate(map(self.style, said))))
+            said = [self.style(s, keep=last[0].answer(last[1]) if n == 1 else s) for s in said]
+            self.user(" ".join(s if s[-1] in "?.!" or k == n - 1 else s + "." for k, s in enumerate(said)))
         if r.random() < .3:
             self.reply("Got it. " + last[0].answer(last[1]), 20)
         else:
@@ -217,8 +235,10 @@ class Conversation:
         if not self.facts:
             return
         slot, old = self.r.choice(list(self.facts.values()))
+        if not self.held and self.fixed and self.r.random() < .25:
+            slot, old = self.facts[self.r.choice(sorted(self.fixed, key=str))]
         v = self.value(slot, old)
-        self.user(self.style(slot.fix(v, old, self.r, self.held)))
+        self.user(self.style(slot.fix(v, old, self.r, self.held), keep=f"{slot.answer(v)} {old}"))
         self.reply(self.r.choice(FIX_ACKS) if self.r.random() < .7 else "Okay. " + slot.answer(v), 20)
         self.learn(slot, v)
         self.fixed.add(slot.key)
@@ -227,7 +247,8 @@ class Conversation:
         if not self.facts:
             return
         slot, _ = self.r.choice(list(self.facts.values()))
-        self.user(self.style(slot.drop(self.r, self.held)))
+        said = slot.drop(self.r, self.held)
+        self.user(self.style(said, keep=said))
         self.reply("Okay, I have forgotten that.")
         del self.facts[slot.key]
         self.fixed.discard(slot.key)
@@ -378,8 +399,11 @@ class Conversation:
             if slot.key not in self.facts:
                 return "dropped", slot.ask(self.r, self.held), slot.unknown()
         # Often the same thing of somebody else, or something else of the same one.
-        for _ in range(30):
-            slot = S.random_slot(self.r, self.held, self.cast if self.r.random() < .6 else list(self.cast))
+        for k in range(30):
+            if k < 4 and self.facts and self.r.random() < .4:
+                slot = S.near(self.r.choice(list(self.facts.values()))[0], self.r, self.held, self.cast)
+            else:
+                slot = S.random_slot(self.r, self.held, self.cast if self.r.random() < .6 else list(self.cast))
             if slot.key not in self.ever:
                 return "unknown", slot.ask(self.r, self.held), slot.unknown()
         return self.question_known()
@@ -435,11 +459,11 @@ class Conversation:
             qs = list(qs.values())
             parts = [q.rstrip("?.") for _, q, _ in qs]
             joined = ", ".join(parts[:-1]) + " and " + parts[-1] + "?" if self.r.random() < .7 else " ".join(S.cap(p) + "?" for p in parts)
-            self.user(self.style(joined, True))
+            self.user(self.style(joined, True, joined))
             self.reply(" ".join(a for _, _, a in qs), ANSWER)
         else:
             _, q, a = self.question()
-            self.user(self.style(q, True))
+            self.user(self.style(q, True, a))
             self.reply(a, ANSWER)
 
 
@@ -485,6 +509,27 @@ class Maker:
                 c.filled(int(r.choice((30, 80, 200, 500, 900)) * (1 if length <= 4096 else 1.6)))
         return c.ids[:length + 1], c.weights[:length + 1]
 
+    def drill(self, r, length):
+        """A row of little else than telling, correcting, dropping and asking, all of it asked."""
+        c = self.start(r)
+        most = r.choice((4, 8, 12, 12, 16, 24, 32))
+        fill = r.choice((0, 0, .05, .1, .2))
+        while len(c.ids) <= length:
+            x = r.random()
+            if (x < .3 and len(c.facts) < most) or not c.facts:
+                c.tell(r.choice((1, 1, 1, 2, 3)))
+            elif x < .38:
+                c.fix()
+            elif x < .41:
+                c.drop()
+            elif x < .44 and len(c.facts) < most:
+                r.choice((c.tool, c.booked, lambda: c.document(r.choice((20, 60)))))()
+            else:
+                c.ask(r.choice((1, 1, 1, 1, 1, 2)))
+            if r.random() < fill:
+                c.filled(r.choice((30, 80, 200)))
+        return c.ids[:length + 1], c.weights[:length + 1]
+
     def plain(self, r, length):
         """A row of dialogues alone, or of prose alone."""
         c = self.start(r)
@@ -495,11 +540,12 @@ class Maker:
             c.put(self.filler.text(r, length), TEXT)
         return c.ids[:length + 1], c.weights[:length + 1]
 
-    def rows(self, r, count, length, plain=.33):
+    def rows(self, r, count, length, plain=.2, drill=.4):
+        """plain, drill: the shares of rows of text alone and of dense rows."""
         ids, weights = np.zeros((count, length + 1), np.int16), np.zeros((count, length + 1), np.uint8)
         for k in range(count):
-            i, w = (self.plain if r.random() < plain else self.conversation)(r, length)
-            ids[k], weights[k] = i, w
+            x = r.random()
+            ids[k], weights[k] = (self.plain if x < plain else self.drill if x < plain + drill else self.conversation)(r, length)
         return ids, weights
 
     def context(self, r, facts, length, used):

@@ -1,18 +1,9 @@
-"""What can be told and asked: a slot is one thing a conversation may know (my sister's locker code,
+"""What can be remembered: slots. A slot is one thing that a conversation may know (my sister's locker code,
 where Tom lives, the code for the gate), with its ways of being told, corrected and asked, and the one
-right wording of the answer. The wordings themselves are in wordings.py and verbs.py.
+right wording of the answer. The wordings themselves are in the files of wordings/.
 """
 import words as W
 import wordings as L
-from verbs import VERBS
-
-HELD = 6  # of each list, every item whose position is 5 modulo 6 is never seen in training
-
-
-def part(items, held):
-    """The side of a list of wordings; the first five, the plain ones, are always trained on."""
-    mine = [t for k, t in enumerate(items) if (k % HELD == HELD - 1) == held]
-    return mine or items
 
 
 def cap(s):
@@ -50,6 +41,10 @@ SAME = {"job": "work", "hobby": "do", "city": "live", "home town": "born", "favo
         "date of birth": "birthday", "email address": "email", "pin code": "pin", "seat": "seat number", "ticket id": "ticket number"}
 
 
+NAMED = {name.removeprefix("my ") for verb in L.VERBS.values() for name in verb.me.names} | set(W.RELATION + W.ANIMAL + L.VOCABULARY["relation"])
+OTHER_NOUNS = [(noun, kind) for noun, kind in L.VOCABULARY["person"] if noun not in NAMED]
+
+
 def fuzz(wording, r, share):
     """In training, a wording with some words dropped or replaced: people find other ways to say it."""
     if r.random() >= share:
@@ -66,14 +61,16 @@ def fuzz(wording, r, share):
 class Slot:
     """One thing that can be told. `key` is equal for slots whose facts would contradict.
 
-    p: the ways in which the user names it, of which every use takes one. loose: the name alone says what is
-    meant, so that the words around it may be any.
+    ways: how it is told, corrected and asked. p: the ways in which the user names it, of which every use takes
+    one. loose: the name alone says what is meant, so that the words around it may be any. origin: what near()
+    makes a confusable slot from.
     """
 
-    def __init__(self, key, kind, tell, fix, ask, answer, unknown, drop, p=("",), loose=True, loose_ask=False, **names):
+    def __init__(self, key, kind, ways, answer, unknown, drop, origin, p=("",), loose=True, loose_ask=False, **names):
         self.key, self.kind, self.names, self.loose, self.loose_ask = key, kind, names, loose, loose_ask
-        self._p, self._tell, self._fix, self._ask = p, tell, fix, ask
-        self._answer, self._unknown, self._drop = answer, unknown, drop
+        self.ways, self.origin = ways, origin
+        self._p, self._answer, self._unknown, self._drop = p, answer, unknown, drop
+        self._never = ways.never()
 
     def fill(self, wording, r, **more):
         return wording.format(**{"p": r.choice(self._p), **self.names, **more})
@@ -82,38 +79,73 @@ class Slot:
         """core, with probability `often` inside one of the frames; {t} and {q} take it."""
         if r.random() >= often:
             return core
-        frame = r.choice(part(frames, held))
+        frame = r.choice(frames.side(held))
         if not held:
-            frame = fuzz(frame, r, .15)
+            frame = fuzz(frame, r, .1)
+            if r.random() < .1:  # a frame in a frame
+                outer = r.choice(frames.side(held))
+                mark = "{t}" if "{t}" in outer else "{q}"
+                if mark == "{t}" or frame.endswith("{q}") or outer.endswith("{q}"):
+                    frame = outer.replace(mark, frame)
         return frame.replace("{t}", core).replace("{q}", core)
 
-    def core(self, cores, r, held):
-        return fuzz(r.choice(part(cores, held)), r, .3 if self.loose and not held else 0)
+    def allowed(self, core):
+        said = L.plain(core)
+        return not any(never in said for never in self._never)
+
+    def core(self, lines, r, held, loose):
+        return fuzz(r.choice(lines), r, .2 if loose and not held else 0)
+
+    def tell_core(self, r, held, statement=False):
+        """statement: a clause that fits after "actually"."""
+        for _ in range(20):
+            if self.ways.names and r.random() < .15:
+                core = r.choice(L.NOUN_TELL.side(held)).replace("{p}", r.choice(self.ways.names))
+            else:
+                core = self.core(self.ways.tell.side(held), r, held, self.loose)
+            if (held or self.allowed(core)) and not (statement and ("?" in core or ". " in core)):
+                return core
+        return self.ways.tell.train[0]
 
     def tell(self, v, r, held):
-        core = self.core(self._tell, r, held)
+        core = self.tell_core(r, held)
         whole = "?" not in core and ". " not in core
         return self.fill(self.framed(core, L.TELL_FRAMES, r, held, .55 * whole), r, v=v, o="")
 
     def claim(self, v, r):
         """A plain clause, for asking whether it is true."""
-        return self.fill(r.choice(self._tell[:2]), r, v=v, o="")
+        return self.fill(r.choice(self.ways.tell.train[:2]), r, v=v, o="")
 
     def fix(self, v, old, r, held):
-        if self._fix and r.random() < .6:
-            core, often = self.core(self._fix, r, held), .5
-        else:
-            core, often = self.core([t for t in self._tell if "?" not in t and ". " not in t], r, held), 1
+        for _ in range(20):
+            x = r.random()
+            if self.ways.names and x < .2:
+                core, often = r.choice(L.NOUN_FIX.side(held)).replace("{p}", r.choice(self.ways.names)), .4
+            elif self.ways.fix.train and x < .65:
+                core, often = self.core(self.ways.fix.side(held), r, held, self.loose), .4
+            else:
+                core, often = self.tell_core(r, held, True), 1
+            if held or self.allowed(core):
+                break
+        if "?" in core or ". " in core:
+            often = 0
         return self.fill(self.framed(core, L.FIX_FRAMES, r, held, often), r, v=v, o=old)
 
     def ask(self, r, held):
-        core = r.choice(part(self._ask, held))
-        if self.loose_ask and not held:
-            core = fuzz(core, r, .3)
-        return self.fill(self.framed(core, L.ASK_FRAMES, r, held, .4 * core.endswith("?")), r)
+        for _ in range(20):
+            x = r.random()
+            if self.ways.indirect and x < .25:
+                core = r.choice(L.ASK_INDIRECT.side(held)).replace("{i}", r.choice(self.ways.indirect))
+            elif self.ways.names and x < .4:
+                core = r.choice(L.NOUN_ASK.side(held)).replace("{p}", r.choice(self.ways.names))
+            else:
+                core = self.core(self.ways.ask.side(held), r, held, self.loose_ask)
+            if held or self.allowed(core):
+                break
+        return self.fill(self.framed(core, L.ASK_FRAMES, r, held, .45 * core.endswith("?")), r)
 
     def drop(self, r, held):
-        return r.choice(part(L.DROP, held)).format(p=self._drop)
+        return r.choice(L.DROP.side(held)).format(p=self._drop)
 
     def answer(self, v):
         return self._answer.format(v=v, **self.names)
@@ -122,47 +154,72 @@ class Slot:
         return self._unknown.format(**self.names)
 
 
-def noun_slot(mine, yours, key, kind, tell=L.NOUN_TELL, ask=L.NOUN_ASK):
+NOUN_WAYS = L.Kind(L.NOUN_TELL, L.NOUN_FIX, L.NOUN_ASK, ["what {p} is", "what {p} is", "what {p} was"])
+SELF_WAYS = L.Kind(L.KINDS["self"].tell, L.NOUN_FIX, L.KINDS["self"].ask, L.KINDS["self"].indirect)
+CALLED_WAYS = L.KINDS["called"]
+CALLED_OTHER = L.Kind(L.Lines(*([t for t in side if "{d}" not in t] for side in (CALLED_WAYS.tell.train, CALLED_WAYS.tell.held))),
+                      CALLED_WAYS.fix, CALLED_WAYS.ask, CALLED_WAYS.indirect)
+PARTED = set("code number password pin color brand model size combination address id price".split())
+WHOLE = set("favorite lucky last full middle first second old new dream main best biggest target daily".split())
+
+
+def noun_slot(mine, yours, key, kind, origin):
     """mine: the ways of naming the slot in the user's words; yours: in the assistant's."""
-    return Slot(key, kind, tell, L.NOUN_FIX, ask, cap(yours) + " is {v}.", "You have not told me " + yours + ".", mine[0], p=mine, loose_ask=True)
+    return Slot(key, kind, NOUN_WAYS, cap(yours) + " is {v}.", "You have not told me " + yours + ".", mine[0], origin, p=mine, loose_ask=True)
 
 
-def person_noun(r, who, noun, kind):
-    key = (who[0], SAME.get(noun, noun))
+def person_noun(r, who, noun, kind, wide=False):
+    """wide: named in more ways than validation does, "my locker code" as "the code of my locker" too."""
+    key, origin = (who[0], SAME.get(noun, noun)), (person_noun, who, noun, kind)
+    a, _, b = noun.rpartition(" ")
+    parted = wide and b in PARTED and a and a[-1] != "s" and a.split()[0] not in WHOLE
     if who[0] == "me":
-        slot = noun_slot([f"my {noun}"], f"your {noun}", key, kind)
+        mine = [f"my {noun}"] * 4 + ([f"the {b} of my {a}", f"the {b} for my {a}", f"my {a}'s {b}"] if parted else [])
+        slot = noun_slot(mine, f"your {noun}", key, kind, origin)
         if noun == "name":
-            slot._tell, slot._ask = L.SELF_NAME_TELL, L.SELF_NAME_ASK
-            slot.loose = slot.loose_ask = False
+            slot.ways, slot.loose, slot.loose_ask = SELF_WAYS, False, False
+            slot._never = SELF_WAYS.never()
         return slot
-    mine = [f"{who[0]}'s {noun}"] * 4 + [f"the {noun} of {who[0]}"]
-    slot = noun_slot(mine, f"{who[1]}'s {noun}", key, kind)
+    mine = [f"{who[0]}'s {noun}"] * 4 + [f"the {noun} of {who[0]}"] + ([f"the {b} of {who[0]}'s {a}", f"the {b} for {who[0]}'s {a}"] if parted else [])
+    slot = noun_slot(mine, f"{who[1]}'s {noun}", key, kind, origin)
     if noun == "name":
         # Told as a name, or as what somebody is called.
-        slot._p = [who[0]]
-        slot._tell = L.CALLED_TELL[:6] + [t for t in L.CALLED_TELL[6:] if "{d}" not in t]
-        slot._ask = L.CALLED_ASK
-        slot._fix = L.CALLED_FIX
-        slot.loose_ask = False
+        slot._p, slot.ways, slot.loose_ask = [who[0]], CALLED_OTHER, False
+        slot._never = CALLED_OTHER.never()
     return slot
 
 
 def verb_slot(who, verb):
-    f = VERBS[verb]
+    return spoken_slot(who, (who[0], verb), L.VERBS[verb], (verb_slot, who, verb))
+
+
+def spoken_slot(who, key, f, origin, kind=None, **more):
     me = who[0] == "me"
-    unknown = f.unknown if me else f.unknown_other
-    drop = unknown.rstrip(".").replace("You have not told me ", "").replace("you are", "I am").replace("you ", "I ").replace("{a}", "{s}").format(s=who[0])
-    return Slot((who[0], verb), f.kind, f.tell if me else f.tell_other, [], f.ask if me else f.ask_other, f.answer if me else f.answer_other, unknown, drop,
-                loose=False, s=who[0], S=cap(who[1]), a=who[1])
+    ways = f.me if me else f.other
+    names = dict(more, s=who[0], S=cap(who[1]), a=who[1])
+    return Slot(key, kind or f.value, ways, f.answer if me else f.answer_other, f.unknown if me else f.unknown_other,
+                ways.indirect[0].format(**names), origin, loose=False, **names)
+
+
+def any_verb_slot(r, who, base=None):
+    """A verb that nobody listed sentences for; a third of them are made up."""
+    base, third, kind = base or r.choice(L.VOCABULARY["verb"])
+    if r.random() < .35:
+        base = r.choice((W.word(r), W.syllables(r).lower()))
+        third = base + "s"
+    after = third.partition("_")[2]
+    base, third = f"{base} {after}".strip(), third.replace("_", " ")
+    me = who[0] == "me"
+    return spoken_slot(who, (who[0], "verb", base), L.ANY_VERB, (any_verb_slot, who), kind if kind in W.VALUES else "word",
+                       b=base, b3=third, B=base if me else third)
 
 
 def called_slot(who, animal):
     mine, yours = (f"my {animal}", f"your {animal}") if who[0] == "me" else (f"{who[0]}'s {animal}", f"{who[1]}'s {animal}")
     an = ("an " if animal[0] in "aeiou" else "a ") + animal
-    tell = L.CALLED_TELL if who[0] == "me" else [t for t in L.CALLED_TELL if "{d}" not in t]
     kind = "pet" if animal in W.ANIMAL else "first"
-    return Slot((mine, "name"), kind, tell, L.CALLED_FIX, L.CALLED_ASK, cap(yours) + "'s name is {v}.", "You have not told me " + yours + "'s name.", mine + "'s name",
-                p=[mine], d=an)
+    return Slot((mine, "name"), kind, CALLED_WAYS if who[0] == "me" else CALLED_OTHER, cap(yours) + "'s name is {v}.",
+                "You have not told me " + yours + "'s name.", mine + "'s name", (called_slot, who, animal), p=[mine], d=an)
 
 
 def place_slot(r, item):
@@ -171,19 +228,21 @@ def place_slot(r, item):
         p = y = f"the {item}"
     many = item.endswith("s") and item not in ("bus", "glass")
     b, i, i2 = ("are", "they", "them") if many else ("is", "it", "it")
-    return Slot((item, "place"), "place", L.PLACE_TELL, L.PLACE_FIX, L.PLACE_ASK, cap(y) + f" {b} in {{v}}.", f"You have not told me where {y} {b}.", f"where {p} {b}",
-                p=[p], b=b, i=i, i2=i2)
+    return Slot((item, "place"), "place", L.KINDS["place"], cap(y) + f" {b} in {{v}}.", f"You have not told me where {y} {b}.", f"where {p} {b}",
+                (place_slot, item), p=[p], b=b, i=i, i2=i2)
 
 
 def when_slot(r, event):
     p, y = f"my {event}", f"your {event}"
     if r.random() < .35:
         p = y = f"the {event}"
-    return Slot((event, "when"), "when", L.WHEN_TELL, L.WHEN_FIX, L.WHEN_ASK, cap(y) + " is on {v}.", f"You have not told me when {y} is.", f"when {p} is", p=[p])
+    return Slot((event, "when"), "when", L.KINDS["when"], cap(y) + " is on {v}.", f"You have not told me when {y} is.", f"when {p} is",
+                (when_slot, event), p=[p])
 
 
 def count_slot(n):
-    return Slot((n, "count"), "small", L.COUNT_TELL, L.COUNT_FIX, L.COUNT_ASK, "You have {v} {n}.", "You have not told me how many {n} you have.", f"how many {n} I have", n=n)
+    return Slot((n, "count"), "small", L.KINDS["count"], "You have {v} {n}.", "You have not told me how many {n} you have.", f"how many {n} I have",
+                (count_slot, n), n=n)
 
 
 def thing_slot(thing, noun, kind):
@@ -195,7 +254,26 @@ def thing_slot(thing, noun, kind):
     names = [canon] * 4 + [f"the {noun} {'of' if prep == 'for' else 'for'} {t}", f"{t}'s {noun}"]
     if not proper:
         names += [f"the {thing} {noun}"] * 2
-    return noun_slot(names, canon, (thing, noun), kind)
+    return noun_slot(names, canon, (thing, noun), kind, (thing_slot, thing, noun, kind))
+
+
+def near(slot, r, held, cast):
+    """A slot that is easily taken for this one: the same of another, or another of the same."""
+    make, *at = slot.origin
+    if make is person_noun:
+        if r.random() < .6:
+            return person_noun(r, who(r, held, cast), at[1], at[2])
+        return person_noun(r, at[0], *r.choice(NOUNS))
+    if make is verb_slot:
+        return verb_slot(who(r, held, cast), at[1]) if r.random() < .7 else verb_slot(at[0], r.choice(L.MEASURED))
+    if make is any_verb_slot:
+        return any_verb_slot(r, at[0])
+    if make is called_slot:
+        return called_slot(at[0], r.choice(W.ANIMAL)) if r.random() < .5 else called_slot(who(r, held, cast), at[1])
+    if make is thing_slot:
+        return thing_slot(thing_name(r), *at[1:]) if r.random() < .5 else thing_slot(at[0], *r.choice(THING_NOUNS + PROJECT_NOUNS))
+    return {place_slot: lambda: place_slot(r, r.choice(W.ITEM)), when_slot: lambda: when_slot(r, r.choice(W.EVENT)),
+            count_slot: lambda: count_slot(r.choice(W.COUNTED))}[make]()
 
 
 def who(r, held, cast):
@@ -206,11 +284,14 @@ def who(r, held, cast):
     if cast and x < .75:
         return r.choice(cast)
     if r.random() < .5:
-        rel = r.choice(W.RELATION)
+        rel = r.choice(W.RELATION if held or r.random() < .6 else L.VOCABULARY["relation"])
         c = (f"my {rel}", f"your {rel}")
     else:
         n = W.value("first", r, held)
         c = (n, n)
+    if not held and r.random() < .25:  # somebody of somebody
+        rel = r.choice(W.RELATION + W.ANIMAL) if r.random() < .8 else W.word(r)
+        c = (f"{c[0]}'s {rel}", f"{c[1]}'s {rel}")
     cast.append(c)
     return c
 
@@ -243,20 +324,36 @@ def open_noun(r):
     return W.word(r) if x < .35 else f"{W.word(r)} {W.word(r)}" if x < .65 else f"{W.word(r)} {r.choice(('code', 'number', 'name', 'color', 'date', 'password', 'id', 'size', 'price', 'level', 'team'))}"
 
 
+def wide_slot(r, cast):
+    """Slots that validation has no part in: attributes and verbs from the vocabulary, and invented ones."""
+    x, held = r.random(), False
+    if x < .2:
+        return person_noun(r, who(r, held, cast), open_noun(r), r.choice(list(W.VALUES)), True)
+    if x < .4:
+        return person_noun(r, who(r, held, cast), *r.choice(OTHER_NOUNS), True)
+    if x < .5:
+        return any_verb_slot(r, who(r, held, cast))
+    if x < .58:
+        return verb_slot(who(r, held, cast), r.choice(list(L.VERBS)[len(L.MEASURED):]))
+    if x < .63:
+        return called_slot(("me", "you") if r.random() < .6 else who(r, held, cast), W.word(r) if r.random() < .6 else r.choice(L.VOCABULARY["relation"]))
+    if x < .69:
+        return place_slot(r, W.word(r) if r.random() < .6 else f"{W.word(r)} {r.choice(W.ITEM)}")
+    if x < .74:
+        return when_slot(r, open_noun(r))
+    if x < .78:
+        return count_slot(W.word(r) + ("" if r.random() < .3 else "s"))
+    if x < .87:
+        return thing_slot(r.choice((W.word(r), f"{W.word(r)} {W.word(r)}", thing_name(r), project_name(r))), open_noun(r), r.choice(list(W.VALUES)))
+    if x < .94:
+        return thing_slot(thing_name(r), *r.choice(L.VOCABULARY["thing"]))
+    return thing_slot(project_name(r), *r.choice(L.VOCABULARY["project"]))
+
+
 def random_slot(r, held, cast):
     x = r.random()
-    if not held and r.random() < .3:
-        if x < .4:
-            return person_noun(r, who(r, held, cast), open_noun(r), r.choice(list(W.VALUES)))
-        if x < .5:
-            return called_slot(("me", "you") if r.random() < .6 else who(r, held, cast), W.word(r))
-        if x < .6:
-            return place_slot(r, W.word(r) if r.random() < .6 else f"{W.word(r)} {r.choice(W.ITEM)}")
-        if x < .68:
-            return when_slot(r, open_noun(r))
-        if x < .76:
-            return count_slot(W.word(r) + ("" if r.random() < .3 else "s"))
-        return thing_slot(r.choice((W.word(r), f"{W.word(r)} {W.word(r)}", thing_name(r), project_name(r))), open_noun(r), r.choice(list(W.VALUES)))
+    if not held and r.random() < .35:
+        return wide_slot(r, cast)
     if x < .36:
         w = who(r, held, cast)
         noun, kind = r.choice(NOUNS)
@@ -264,9 +361,9 @@ def random_slot(r, held, cast):
             noun, kind = "last name", "word"
         if r.random() < .12:
             noun, kind = f"{r.choice(W.ADJ)} {r.choice(W.NOUN)}", r.choice(list(W.VALUES))
-        return person_noun(r, w, noun, kind)
+        return person_noun(r, w, noun, kind, not held and r.random() < .4)
     if x < .56:
-        return verb_slot(who(r, held, cast), r.choice(list(VERBS)))
+        return verb_slot(who(r, held, cast), r.choice(L.MEASURED))
     if x < .64:
         w = ("me", "you") if r.random() < .7 else who(r, held, cast)
         return called_slot(w, r.choice(W.ANIMAL) if r.random() < .75 else r.choice(W.RELATION))

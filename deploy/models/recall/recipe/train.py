@@ -4,7 +4,8 @@
 
 Steps are of three kinds: short rows, long rows in two segments with the state carried over the border,
 and merges of separately read contexts. DIR holds what generate.py prepared and gets model.safetensors,
-config.json and train.log (JSON lines).
+config.json and train.log (JSON lines). Writing another number of seconds into DIR/seconds changes the
+time while it runs, the learning rate follows.
 """
 import argparse
 import json
@@ -45,7 +46,7 @@ class Stream(IterableDataset):
                 if self.kind == "short":
                     out = maker.rows(r, a.tokens // a.short, a.short)
                 elif self.kind == "long":
-                    out = maker.rows(r, a.tokens // a.long, 2 * a.long, .2)
+                    out = maker.rows(r, a.tokens // a.long, 2 * a.long, .1, .3)
                 else:
                     out = maker.merge_batch(r, sizes(r, a.contexts, a.contexts // 4), a.context, a.context)
             except Exception:  # one bad batch is no reason to lose a run: say so, take the next
@@ -181,19 +182,19 @@ class Trainer:
                 kind = "long"
             else:
                 p = a.shift + (1 - a.shift) * p
-                long, merge = (0, .02) if p < .25 else (.05, .08) if p < .5 else (.15, .15) if p < .75 else (.3, .3)
+                long, merge = (0, .02) if p < .25 else (.05, .08) if p < .5 else (.12, .12) if p < .75 else (.25, .2)
                 kind = "long" if u < long else "merge" if u < long + merge else "short"
             kept.append(self.step(kind, lr))
             kinds.append(kind)
             step += 1
             tokens += a.tokens * self.world
             if step % a.every == 0 or step in (1, 5):
-                now = torch.tensor([time.time() - start], device=self.dev, dtype=torch.float64)
+                now = torch.tensor([time.time() - start, self.seconds()], device=self.dev, dtype=torch.float64)
                 s = torch.stack(kept)
                 if self.world > 1:
                     dist.broadcast(now, 0)
                     dist.all_reduce(s)
-                now, s = now.item(), s.cpu()
+                (now, a.seconds), s = now.tolist(), s.cpu()
                 per = (now - (mark - start)) / max(1, step - mark_step)
                 progress, rate = now / a.seconds, (per / a.seconds if step > 40 else 0.0)
                 if self.rank == 0:
@@ -212,6 +213,12 @@ class Trainer:
             self.save()
             json.dump({"steps": step, "tokens": tokens, "seconds": time.time() - start, "gpus": self.world}, open(f"{a.work}/done.json", "w"))
         os._exit(0)  # workers are still making batches
+
+    def seconds(self):
+        try:
+            return float(open(f"{self.args.work}/seconds").read())
+        except (OSError, ValueError):
+            return self.args.seconds
 
     def save(self):
         save_file(self.model.export(), f"{self.args.work}/model.tmp", {"format": "pt"})

@@ -78,6 +78,8 @@ chore list|party list|hardware list|watch list|book list|camping list|playlist|t
 LIST_ITEM = (FOOD + """milk eggs rice bread butter apples bananas coffee tea sugar salt flour onions garlic
 carrots candles batteries soap shampoo towels socks boots matches rope string nails screws paint glue
 stamps envelopes pens paper sunscreen toothpaste tickets cups plates napkins balloons flowers""".split())
+DRINK = """coffee tea espresso cappuccino lemonade cider beer cocoa milk water juice soda rum whisky vodka sake champagne
+kombucha lassi horchata mate ginger cola tonic punch""".split()
 SUBJECT = """law medicine physics chemistry biology history geography philosophy economics sociology linguistics
 architecture engineering astronomy mathematics statistics nursing theology geology botany zoology psychology
 archaeology journalism accounting agriculture pharmacy robotics music design""".split()
@@ -207,6 +209,7 @@ VALUES = {
     "color": lambda r: r.choice(COLOR) if r.random() < .8 else f"{r.choice(('dark', 'light', 'pale', 'bright'))} {r.choice(COLOR)}",
     "job": open_pick(JOB), "food": lambda r: r.choice(FOOD) if r.random() < .75 else f"{word(r)} {r.choice(FOOD)}",
     "avoid": open_pick(FOOD_AVOID), "hobby": open_pick(HOBBY), "language": open_pick(LANGUAGE), "subject": open_pick(SUBJECT), "instrument": open_pick(INSTRUMENT),
+    "drink": lambda r: r.choice(DRINK) if r.random() < .6 else f"{word(r)} {r.choice(DRINK)}",
     "pet": lambda r: r.choice(PETNAME) if r.random() < .5 else first(r), "car": lambda r: r.choice(CAR) + (f" {digits(r, 3)}" if r.random() < .4 else ""), "code": code, "date": date,
     "clock": clock, "password": password, "phone": phone, "phrase": phrase, "money": money, "email": email,
     "word": word, "title": title, "number": lambda r: str(r.randint(2, 99)) if r.random() < .7 else digits(r, r.choice((3, 4))),
@@ -220,6 +223,25 @@ VALUES = {
 }
 
 
+def letters(r):
+    """What nobody would guess: letters, some of them capital, some digits."""
+    return "".join(r.choice("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789" if r.random() < .4 else "abcdefghijklmnopqrstuvwxyz")
+                   for _ in range(r.randint(2, 10)))
+
+
+def foreign(r):
+    """A name from anywhere."""
+    a = "".join(r.choice(("b", "c", "ch", "d", "dz", "f", "g", "gh", "h", "j", "k", "kh", "l", "m", "n", "ng", "p", "q", "r", "s", "sz", "t", "th", "ts", "v", "w", "x", "y", "z", "zh", ""))
+                + r.choice(("a", "e", "i", "o", "u", "aa", "ai", "ei", "ia", "io", "oo", "ou", "y", "ee", "ue")) + r.choice(("", "", "n", "r", "s", "l", "m", "k")) for _ in range(r.randint(1, 3)))
+    return a.capitalize()
+
+
+def mixed(r):
+    """Several things in a row: long values."""
+    parts = [r.choice((word, syllables, foreign, code, lambda r: str(r.randint(1, 99)), lambda r: word(r).capitalize()))(r) for _ in range(r.randint(2, 5))]
+    return r.choice((" ", " ", " ", "-", " and ", ", ", "/")).join(parts)
+
+
 def container(r):
     return r.choice(CONTAINER) if r.random() < .7 else word(r)
 
@@ -230,6 +252,7 @@ def some_words(r, n):
 
 ANYTHING = [word, word, lambda r: word(r).capitalize(), lambda r: some_words(r, 2), lambda r: some_words(r, 3), syllables, syllables, full_name,
             lambda r: digits(r, r.randint(1, 6)), lambda r: digits(r, r.randint(1, 4)), code, code, password, phrase, title, date, clock, money,
+            letters, letters, foreign, foreign, lambda r: f"{foreign(r)} {foreign(r)}", mixed, mixed, lambda r: f"{first(r)} {foreign(r)}", word, lambda r: word(r) + "s",
             phone, email, first, VALUES["street"], lambda r: f"{word(r)} {r.randint(1, 99)}", lambda r: f"the {word(r)}"]
 
 

@@ -1,0 +1,32 @@
+// Where the parts of a library lie, and what it says of itself.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "statestore/database.h"
+
+namespace anabranch {
+
+inline constexpr uint32_t kLibraryFormatVersion = 1;
+
+struct LibraryFiles {
+  explicit LibraryFiles(const std::string& directory)
+      : database(absl::StrCat(directory, "/rocksdb")),
+        mark(absl::StrCat(directory, "/high-water-mark")) {}
+  const std::string database, mark;
+};
+
+// What the family meta says of the library; all empty in a new one.
+struct LibraryMeta {
+  uint64_t format_version = 0, commit_seq = 0;
+  std::string hash_key, library_id;  // raw
+};
+absl::StatusOr<LibraryMeta> ReadLibraryMeta(const Database& database);
+
+// Syncs every file in a directory, and the directory.
+absl::Status SyncAllIn(const std::string& directory);
+
+}  // namespace anabranch

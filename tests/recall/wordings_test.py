@@ -1,0 +1,60 @@
+"""What validation says is never trained on: the marked wordings of the recall model's recipe stay out of the others."""
+import pathlib
+import random
+import sys
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "deploy/models/recall/recipe"))
+import slots
+import words
+import wordings as L
+
+
+def lists():
+    """(name, the wordings of one kind)."""
+    for name in ("ASK_FRAMES", "ASK_INDIRECT", "NOUN_ASK", "TELL_FRAMES", "FIX_FRAMES", "DROP", "NOUN_TELL", "NOUN_FIX"):
+        yield name, getattr(L, name)
+    kinds = {**L.KINDS, **{f"{name} of me": verb.me for name, verb in L.VERBS.items()},
+             **{f"{name} of others": verb.other for name, verb in L.VERBS.items()}}
+    for name, kind in kinds.items():
+        for part in ("tell", "fix", "ask"):
+            yield f"{name}: {part}", getattr(kind, part)
+
+
+class WordingsTest(unittest.TestCase):
+    def test_no_trained_wording_is_or_contains_a_held_out_one(self):
+        for name, lines in lists():
+            for held in map(L.plain, lines.held):
+                for line in map(L.plain, lines.train):
+                    self.assertNotIn(held, line, name)
+
+    def test_every_measured_kind_has_held_out_wordings(self):
+        measured = [(name, lines) for name, lines in lists() if not name.endswith("fix") and not any(
+            name.startswith(verb) for verb in list(L.VERBS)[len(L.MEASURED):])]
+        for name, lines in measured:
+            self.assertGreaterEqual(len(lines.held), 4, name)
+
+    def test_what_is_put_together_avoids_them_too(self):
+        rng = random.Random(1)
+        for verb in L.MEASURED:
+            slot = slots.verb_slot(("me", "you"), verb)
+            for _ in range(100):
+                for core in (slot.tell_core(rng, False), slots.verb_slot(("me", "you"), verb).ask(rng, False)):
+                    said = L.plain(core)
+                    if core.count("{"):
+                        self.assertFalse([n for n in slot.ways.never() if n in said], core)
+
+    def test_answers_name_the_slot_and_its_value(self):
+        rng = random.Random(2)
+        for held in (False, True):
+            for _ in range(500):
+                slot = slots.random_slot(rng, held, [])
+                value = words.value(slot.kind, rng, held)
+                self.assertIn(value, slot.answer(value))
+                self.assertIn(value, slot.tell(value, rng, held))
+                for text in (slot.ask(rng, held), slot.fix(value, "old", rng, held), slot.drop(rng, held), slot.unknown()):
+                    self.assertNotRegex(text, r"[{}]|~")
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,204 @@
+// One pass over the library names everything that is damaged, by the right name, and nothing else.
+#include <rocksdb/db.h>
+
+#include <fstream>
+#include <map>
+#include <random>
+
+#include "statestore/key_schema.h"
+#include "statestore/stopped_library.h"
+#include "tests/statestore/library_fixture.h"
+
+namespace anabranch {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::SizeIs;
+
+struct WholeScrub {
+  std::vector<DamagedPart> damaged;
+  int64_t states = 0, blobs = 0, records = 0;
+  int steps = 0;
+};
+
+template <typename Next>
+WholeScrub ScrubAll(Next next) {
+  WholeScrub all;
+  std::string from;
+  do {
+    const absl::StatusOr<ScrubStep> step = next(from);
+    EXPECT_TRUE(step.ok()) << step.status();
+    if (!step.ok()) return all;
+    all.damaged.insert(all.damaged.end(), step->damaged.begin(), step->damaged.end());
+    all.states += step->states_checked;
+    all.blobs += step->blobs_checked;
+    all.records += step->records_checked;
+    ++all.steps;
+    from = step->next;
+  } while (!from.empty());
+  return all;
+}
+
+class ScrubTest : public LibraryTest {
+ protected:
+  WholeScrub Scrub(uint64_t step_bytes = 1 << 20) {
+    return ScrubAll([&](const std::string& from) { return store_->Scrub(from, step_bytes); });
+  }
+  // Under the library's feet; it is closed meanwhile.
+  template <typename Edit>
+  void WithRocks(Edit edit) {
+    Close();
+    std::vector<rocksdb::ColumnFamilyDescriptor> families;
+    rocksdb::ColumnFamilyOptions family;  // as the library's own
+    family.compression = rocksdb::kNoCompression;
+    family.enable_blob_files = true;
+    family.min_blob_size = 4096;
+    for (int i = 0; i < kFamilies; ++i) {
+      families.emplace_back(FamilyName(static_cast<Family>(i)), family);
+    }
+    std::vector<rocksdb::ColumnFamilyHandle*> handles;
+    rocksdb::DB* db = nullptr;
+    ASSERT_TRUE(
+        rocksdb::DB::Open({}, options_.directory + "/rocksdb", families, &handles, &db).ok());
+    edit(*db, handles);
+    for (auto* each : handles) ASSERT_TRUE(db->DestroyColumnFamilyHandle(each).ok());
+    delete db;
+    Reopen();
+  }
+  void Flip(Family family, const std::string& key) {
+    WithRocks([&](rocksdb::DB& db, const auto& handles) {
+      auto* handle = handles[static_cast<int>(family)];
+      std::string value;
+      ASSERT_TRUE(db.Get({}, handle, key, &value).ok());
+      value[value.size() / 2] ^= 1;
+      ASSERT_TRUE(db.Put({}, handle, key, value).ok());
+    });
+  }
+  void Remove(Family family, const std::string& key) {
+    WithRocks([&](rocksdb::DB& db, const auto& handles) {
+      ASSERT_TRUE(db.Delete({}, handles[static_cast<int>(family)], key).ok());
+    });
+  }
+};
+
+TEST_F(ScrubTest, AWholeLibraryHasNoFindingsHoweverSmallTheSteps) {
+  const StateRecord root = MakeState({1, 2});
+  PutState put = Put(MakeState({3}, &root));
+  put.record.blob_hashes = {"h1", "h2"};
+  put.blobs = {"one", "two"};
+  ASSERT_TRUE(Commit(Put(root), put, SetRef{kTenant, "main", put.record.id, {}},
+                     NewSession("chat", &root), AppendLog{kTenant, "chat", 2, {5}},
+                     PutAnswer{kTenant, "request", "answer"})
+                  .ok());
+  for (const uint64_t bytes : {1, 1 << 20}) {
+    const WholeScrub all = Scrub(bytes);
+    EXPECT_THAT(all.damaged, IsEmpty());
+    EXPECT_EQ(all.states, 2);
+    EXPECT_EQ(all.blobs, 2);
+    EXPECT_GT(all.records, 4);
+  }
+  EXPECT_THAT(store_->Scrub("nonsense", 1).status(),
+              FailsWith(absl::StatusCode::kInvalidArgument, "from"));
+  Close();
+  const auto stopped = StoppedLibrary::Open(options_.directory);
+  ASSERT_TRUE(stopped.ok()) << stopped.status();
+  EXPECT_EQ(ScrubAll([&](const std::string& from) { return (*stopped)->Next(from, 1); }).states, 2);
+}
+
+TEST_F(ScrubTest, OneFlippedByteInAThousandPayloadFilesIsFoundByName) {
+  constexpr int kStates = 1000;
+  std::vector<StateRecord> states;
+  for (int i = 0; i < kStates; ++i) {
+    states.push_back(MakeState({i, 7}));
+    // Every payload says in its bytes whose it is.
+    const std::string mark = "<" + states.back().id + ">";
+    std::string payload;
+    while (payload.size() < 5000) payload += mark;
+    ASSERT_TRUE(Commit(Put(states.back(), payload)).ok());
+  }
+  // Everything goes from the log into tables and blob files.
+  WithRocks([&](rocksdb::DB& db, const auto& handles) {
+    rocksdb::FlushOptions flush;
+    ASSERT_TRUE(db.Flush(flush, handles).ok());
+  });
+  Close();
+  const std::string victim = states[617].id;
+  int flipped = 0;
+  for (const auto& file : fs::directory_iterator(options_.directory + "/rocksdb")) {
+    std::fstream stream(file.path(), std::ios::in | std::ios::out | std::ios::binary);
+    std::string bytes((std::istreambuf_iterator<char>(stream)), std::istreambuf_iterator<char>());
+    const size_t at = bytes.find("<" + victim + "><");
+    if (file.path().extension() == ".log" || at == std::string::npos) continue;
+    stream.clear();
+    stream.seekp(static_cast<std::streamoff>(at + 20));
+    stream.put(static_cast<char>(bytes[at + 20] ^ 4));
+    ++flipped;
+  }
+  ASSERT_EQ(flipped, 1);
+  Reopen();
+  const WholeScrub all = Scrub(64 << 10);
+  EXPECT_EQ(all.states, kStates);
+  ASSERT_THAT(all.damaged, SizeIs(1));
+  EXPECT_EQ(all.damaged[0].name, victim);
+  EXPECT_THAT(all.damaged[0].states, ElementsAre(victim));
+  EXPECT_THAT(all.damaged[0].problem, HasSubstr("payload of state " + victim));
+  for (const StateRecord& state : states) {
+    EXPECT_EQ(store_->GetPayload(kTenant, state.id).ok(), state.id != victim);
+  }
+}
+
+TEST_F(ScrubTest, EveryKindOfDamageIsNamed) {
+  const StateRecord root = MakeState({1, 2}), other = MakeState({9});
+  PutState put = Put(MakeState({3}, &root));
+  put.record.blob_hashes = {"h1"};
+  put.blobs = {std::string(10000, 'b')};
+  ASSERT_TRUE(Commit(Put(root), Put(other), put, SetRef{kTenant, "main", put.record.id, {}},
+                     NewSession("chat"), AppendLog{kTenant, "chat", 0, {5}},
+                     PutAnswer{kTenant, "request", "answer"})
+                  .ok());
+  Flip(Family::kStates, NamedKey(kTenant, other.id));
+  Flip(Family::kPayloads, NamedKey(kTenant, root.id));
+  Flip(Family::kBlobs, NamedKey(kTenant, "h1"));
+  Flip(Family::kRefs, NamedKey(kTenant, "main"));
+  Flip(Family::kLog, LogChunkKey(kTenant, "chat", 0));
+  Flip(Family::kAnswers, NamedKey(kTenant, "request"));
+  Remove(Family::kTimeline,
+         TimelineKey(kTenant, absl::ToUnixNanos(store_->GetState(kTenant, put.record.id)->created),
+                     put.record.id));
+  std::map<std::string, std::vector<std::string>> found;
+  for (const DamagedPart& part : Scrub().damaged) found[part.kind].push_back(part.name);
+  EXPECT_THAT(found["state"], testing::UnorderedElementsAre(root.id, other.id));
+  EXPECT_THAT(found["block"], ElementsAre("h1"));
+  EXPECT_THAT(found["ref"], ElementsAre("main"));
+  EXPECT_THAT(found["session"], ElementsAre("chat"));
+  EXPECT_THAT(found["answer"], ElementsAre("request"));
+  EXPECT_THAT(found["index"], ElementsAre(put.record.id));
+  for (const DamagedPart& part : Scrub().damaged) {
+    if (part.kind == "block") EXPECT_THAT(part.states, ElementsAre(put.record.id));
+  }
+  // Putting a state again heals payload, block and indexes.
+  ASSERT_TRUE(Commit(Put(root), Put(other), put).ok());
+  found.clear();
+  for (const DamagedPart& part : Scrub().damaged) found[part.kind].push_back(part.name);
+  EXPECT_THAT(found["state"], IsEmpty());
+  EXPECT_THAT(found["block"], IsEmpty());
+  EXPECT_THAT(found["index"], IsEmpty());
+}
+
+TEST_F(ScrubTest, AStateWhoseRecordIsGoneIsNamedByTheIndexes) {
+  const StateRecord root = MakeState({1});
+  ASSERT_TRUE(Commit(Put(root)).ok());
+  Remove(Family::kStates, NamedKey(kTenant, root.id));
+  const WholeScrub all = Scrub();
+  bool named = false;
+  for (const DamagedPart& part : all.damaged) {
+    named = named || (part.kind == "state" && part.name == root.id);
+  }
+  EXPECT_TRUE(named);
+}
+
+}  // namespace
+}  // namespace anabranch
