@@ -81,6 +81,7 @@ class EngineImpl final : public Engine {
     return LogitsOf(*sequence);
   }
 
+  StateOrigin Origin(const SequencePtr& sequence) const override { return sequence->origin; }
   absl::Span<const float> InnerSum(const SequencePtr& sequence) const override {
     return sequence->inner_sum;
   }
@@ -114,6 +115,7 @@ class EngineImpl final : public Engine {
     fork->tokens = sequence.tokens;
     fork->last_logits = sequence.last_logits;
     fork->inner_sum = sequence.inner_sum;
+    fork->origin = sequence.origin;
     return fork;
   }
   absl::StatusOr<StateImage> CaptureHeld(const Sequence& sequence) const {
@@ -122,6 +124,7 @@ class EngineImpl final : public Engine {
                                CaptureState(*pool_, sequence.ref, model_->fingerprint(),
                                             model_->numerics_profile(), LogitsOf(sequence)));
     image.header.inner_sum = sequence.inner_sum;
+    image.header.origin = sequence.origin;
     return image;
   }
 
@@ -214,6 +217,7 @@ absl::StatusOr<SequencePtr> EngineImpl::Restore(const StateImage& image,
                                             model_->description().hidden));
   }
   sequence->inner_sum = header.inner_sum;
+  sequence->origin = header.origin;
   sequence->tokens = std::move(tokens);
   if (!state.last_logits.empty()) {
     sequence->last_logits =

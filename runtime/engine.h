@@ -148,6 +148,9 @@ class Engine {
   // state is made of. Empty: not known.
   virtual absl::Span<const float> InnerSum(const SequencePtr& sequence) const = 0;
 
+  // Whether it went on from a state in a lossy codec.
+  virtual StateOrigin Origin(const SequencePtr& sequence) const = 0;
+
   virtual const Model& model() const = 0;
   virtual EngineStats stats() const = 0;
 };

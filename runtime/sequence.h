@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "runtime/slot_pool.h"
+#include "runtime/state_origin.h"
 
 namespace anabranch {
 
@@ -56,6 +57,7 @@ class Sequence {
   // Of what was read: StepBatch::inner_sums. Empty: not known, because the state that the sequence
   // goes on from was stored without.
   std::vector<float> inner_sum;
+  StateOrigin origin;   // of the state that it went on from
   bool broken = false;  // a step failed half way: the state may be neither old nor new
 
  private:

@@ -9,6 +9,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "runtime/state_image.h"
+#include "runtime/tensor_codec.h"
 #include "statestore/base/status_macros.h"
 #include "xxhash.h"
 
@@ -24,9 +25,12 @@ constexpr size_t kHashBytes = 32;
 // Fixed bytes of one segment (without its dims) and of one KV block reference.
 constexpr size_t kSegmentBytes = 4 + 1 + 1 + 2 + 8 + 8 + 8;
 constexpr size_t kBlockBytes = kHashBytes + 4 + 8;
+constexpr uint32_t kWithInnerSum = 2, kWithCodec = 3;  // versions
+constexpr uint32_t kMaxLossyRestores = uint32_t{1} << 31;
 
 // Far above any model, far below what could hurt.
 constexpr size_t kMaxStringBytes = 256;
+constexpr uint32_t kContentCodecs = 3;  // exact, near, compact
 constexpr uint32_t kMaxSegments = 1 << 16;
 constexpr uint32_t kMaxRank = 8;
 constexpr uint32_t kMaxBlocks = 1 << 22;
@@ -90,7 +94,68 @@ class Reader {
 bool IsSegmentKind(uint8_t kind) { return kind <= static_cast<uint8_t>(StateKind::kCumulative); }
 bool IsDType(uint8_t dtype) { return dtype <= static_cast<uint8_t>(StateDType::kFloat64); }
 
-// Reads the dims and checks that shape and dtype give exactly the segment's bytes.
+// Whether a tensor of `plain` bytes can take segment.bytes in the segment's form.
+bool FitsEncoding(const StateSegment& segment, uint64_t plain) {
+  if (segment.encoding == StateEncoding::kPlain) return segment.bytes == plain;
+  if (segment.dtype != StateDType::kFloat32) return false;
+  const auto count = static_cast<int64_t>(plain / sizeof(float));
+  if (segment.encoding == StateEncoding::kGroups16) return segment.bytes == GroupsBytes(count);
+  return segment.bytes > 0 && segment.bytes <= MatricesBytesLimit(count);
+}
+
+// A measured error: how it was written is how it is read.
+absl::Status ReadError(Reader& reader, float& error) {
+  ANABRANCH_RETURN_IF_ERROR(reader.Read(error));
+  if (std::isfinite(error) && !std::signbit(error)) return absl::OkStatus();
+  return Damaged("an error is out of range");
+}
+
+// Version 3.
+absl::Status ReadEncoding(Reader& reader, StateSegment& segment) {
+  uint8_t encoding = 0;
+  ANABRANCH_RETURN_IF_ERROR(reader.Read(encoding));
+  if (encoding > static_cast<uint8_t>(StateEncoding::kMatrices8)) {
+    return Damaged("a segment's encoding is unknown");
+  }
+  segment.encoding = static_cast<StateEncoding>(encoding);
+  return ReadError(reader, segment.error);
+}
+
+// Version 3.
+absl::Status ReadOrigin(Reader& reader, StateHeader& header) {
+  StateOrigin& origin = header.origin;
+  uint32_t codec = 0;
+  ANABRANCH_RETURN_IF_ERROR(ReadError(reader, header.kv_error));
+  ANABRANCH_RETURN_IF_ERROR(reader.Read(origin.lossy_restores));
+  ANABRANCH_RETURN_IF_ERROR(reader.Read(codec));
+  ANABRANCH_RETURN_IF_ERROR(reader.Read(origin.restored_at));
+  if (origin.lossy_restores > kMaxLossyRestores || codec >= static_cast<uint32_t>(kContentCodecs) ||
+      origin.restored_at < 0 || origin.restored_at > header.token_count) {
+    return Damaged("what it went on from is out of range");
+  }
+  origin.restored_codec = static_cast<StateCodec>(codec);
+  const bool lossy = origin.restored_codec != StateCodec::kExact;
+  if (lossy != (origin.lossy_restores > 0) || (!lossy && origin.restored_at != 0)) {
+    return Damaged("what it went on from contradicts itself");
+  }
+  return absl::OkStatus();
+}
+
+// What only version 3 can say.
+bool NeedsCodecFields(const StateHeader& header) {
+  return header.codec != StateCodec::kExact || header.origin != StateOrigin();
+}
+
+absl::Status CheckCodec(const StateHeader& header) {
+  if (!NeedsCodecFields(header)) return Damaged("its version says more than it does");
+  if (header.codec != StateCodec::kExact) return absl::OkStatus();
+  for (const StateSegment& segment : header.segments) {
+    if (segment.encoding != StateEncoding::kPlain) return Damaged("an exact state is encoded");
+  }
+  return absl::OkStatus();
+}
+
+// Reads the dims and checks that shape, dtype and form give the segment's bytes.
 absl::Status ReadShape(Reader& reader, uint16_t rank, StateSegment& segment) {
   if (rank == 0 || rank > kMaxRank) return Damaged("a segment's rank is out of range");
   uint64_t bytes = StateDTypeBytes(segment.dtype);
@@ -103,11 +168,11 @@ absl::Status ReadShape(Reader& reader, uint16_t rank, StateSegment& segment) {
     }
     segment.shape.push_back(dim);
   }
-  if (bytes != segment.bytes) return Damaged("a segment's shape and bytes differ");
+  if (!FitsEncoding(segment, bytes)) return Damaged("a segment's shape and bytes differ");
   return absl::OkStatus();
 }
 
-absl::StatusOr<StateSegment> ReadSegment(Reader& reader) {
+absl::StatusOr<StateSegment> ReadSegment(Reader& reader, uint32_t version) {
   StateSegment segment;
   uint8_t kind = 0, dtype = 0;
   uint16_t rank = 0;
@@ -118,6 +183,7 @@ absl::StatusOr<StateSegment> ReadSegment(Reader& reader) {
   ANABRANCH_RETURN_IF_ERROR(reader.Read(segment.offset));
   ANABRANCH_RETURN_IF_ERROR(reader.Read(segment.bytes));
   ANABRANCH_RETURN_IF_ERROR(reader.Read(segment.checksum));
+  if (version >= kWithCodec) ANABRANCH_RETURN_IF_ERROR(ReadEncoding(reader, segment));
   if (segment.layer < kLastLogitsLayer) return Damaged("a segment's layer is out of range");
   if (!IsSegmentKind(kind) || !IsDType(dtype)) {
     return Damaged("a segment's kind or dtype is unknown");
@@ -143,9 +209,9 @@ absl::Status ReadSegments(Reader& reader, StateHeader& header) {
   header.segments.reserve(count);
   uint64_t end = 0;
   for (uint32_t i = 0; i < count; ++i) {
-    ANABRANCH_ASSIGN_OR_RETURN(StateSegment segment, ReadSegment(reader));
+    ANABRANCH_ASSIGN_OR_RETURN(StateSegment segment, ReadSegment(reader, header.format_version));
     if (segment.offset != end) return Damaged("the segments leave a hole or overlap");
-    end += segment.bytes;  // both at most 2^40
+    end += segment.bytes;  // both at most about 2^40
     if (end > kMaxPayloadBytes) return Damaged("the payload is too large");
     header.segments.push_back(std::move(segment));
   }
@@ -171,11 +237,11 @@ absl::Status ReadBlocks(Reader& reader, StateHeader& header) {
   return absl::OkStatus();
 }
 
-// Version 2.
+// From version 2 on; in version 3 it may be empty.
 absl::Status ReadInnerSum(Reader& reader, StateHeader& header) {
   uint32_t count = 0;
   ANABRANCH_RETURN_IF_ERROR(ReadCount(reader, kMaxInnerSum, sizeof(float), count));
-  if (count == 0) return Damaged("the inner sum is empty");
+  if (count == 0 && header.format_version < kWithCodec) return Damaged("the inner sum is empty");
   header.inner_sum.resize(count);
   for (float& value : header.inner_sum) {
     ANABRANCH_RETURN_IF_ERROR(reader.Read(value));
@@ -240,8 +306,10 @@ absl::StatusOr<absl::string_view> CheckFrame(absl::string_view bytes) {
 
 std::string SerializeStateHeader(const StateHeader& header) {
   std::string out(kMagic);
-  // One with nothing to say in version 2 is of version 1.
-  Put(out, uint32_t{header.inner_sum.empty() ? 1u : 2u});
+  // One with nothing to say in a version is of the one before.
+  const bool codec_fields = NeedsCodecFields(header);
+  const uint32_t version = codec_fields ? kWithCodec : header.inner_sum.empty() ? 1 : kWithInnerSum;
+  Put(out, version);
   Put(out, uint32_t{0});  // length, set below
   PutString(out, header.fingerprint);
   PutString(out, header.numerics_profile);
@@ -257,6 +325,10 @@ std::string SerializeStateHeader(const StateHeader& header) {
     Put(out, segment.offset);
     Put(out, segment.bytes);
     Put(out, segment.checksum);
+    if (codec_fields) {
+      Put(out, static_cast<uint8_t>(segment.encoding));
+      Put(out, segment.error);
+    }
     for (int64_t dim : segment.shape) Put(out, dim);
   }
   Put(out, static_cast<uint32_t>(header.kv_blocks.size()));
@@ -267,7 +339,13 @@ std::string SerializeStateHeader(const StateHeader& header) {
     Put(out, block.tokens);
     Put(out, block.bytes);
   }
-  if (!header.inner_sum.empty()) {
+  if (codec_fields) {
+    Put(out, header.kv_error);
+    Put(out, header.origin.lossy_restores);
+    Put(out, static_cast<uint32_t>(header.origin.restored_codec));
+    Put(out, header.origin.restored_at);
+  }
+  if (version >= kWithInnerSum) {
     Put(out, static_cast<uint32_t>(header.inner_sum.size()));
     for (float value : header.inner_sum) Put(out, value);
   }
@@ -291,13 +369,21 @@ absl::StatusOr<StateHeader> ParseStateHeader(absl::string_view bytes) {
   if (header.token_count < 0 || header.token_count > kMaxTokens) {
     return Damaged("the token count is out of range");
   }
-  if (codec != static_cast<uint32_t>(StateCodec::kExact)) return Damaged("the codec is unknown");
+  const bool known = header.format_version < kWithCodec ? codec == 0 : codec < kContentCodecs;
+  if (!known) return Damaged("the codec is unknown");
+  header.codec = static_cast<StateCodec>(codec);
   if (header.vocab < 0 || header.vocab > static_cast<int32_t>(kMaxVocab)) {
     return Damaged("the vocabulary size is out of range");
   }
   ANABRANCH_RETURN_IF_ERROR(ReadSegments(reader, header));
   ANABRANCH_RETURN_IF_ERROR(ReadBlocks(reader, header));
-  if (header.format_version > 1) ANABRANCH_RETURN_IF_ERROR(ReadInnerSum(reader, header));
+  if (header.format_version >= kWithCodec) {
+    ANABRANCH_RETURN_IF_ERROR(ReadOrigin(reader, header));
+    ANABRANCH_RETURN_IF_ERROR(CheckCodec(header));
+  }
+  if (header.format_version >= kWithInnerSum) {
+    ANABRANCH_RETURN_IF_ERROR(ReadInnerSum(reader, header));
+  }
   if (reader.remaining() != 0) return Damaged("it has bytes after the last field");
   ANABRANCH_RETURN_IF_ERROR(CheckLastLogits(header));
   ANABRANCH_RETURN_IF_ERROR(CheckBlocks(header));

@@ -1,83 +1,17 @@
 #include "runtime/state_image.h"
 
-#include <openssl/evp.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <utility>
 
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "runtime/state_table.h"
 #include "statestore/base/status_macros.h"
-#include "xxhash.h"
 
 namespace anabranch {
 namespace {
-
-const char* KindName(const StateSegment& segment) {
-  if (segment.layer == kLastLogitsLayer) return "last logits";
-  switch (segment.kind) {
-    case StateKind::kWindow:
-      return "window";
-    case StateKind::kRecurrent:
-      return "recurrent";
-    case StateKind::kCumulative:
-      return "cumulative";
-    case StateKind::kKeys:
-      return "keys";
-    case StateKind::kValues:
-      return "values";
-  }
-  return "unknown";
-}
-
-std::string Name(const StateSegment& segment) {
-  if (segment.layer == kLastLogitsLayer) return KindName(segment);
-  return absl::StrCat("layer ", segment.layer, " ", KindName(segment));
-}
-
-uint64_t Checksum(absl::string_view bytes) { return XXH3_64bits(bytes.data(), bytes.size()); }
-
-absl::StatusOr<std::string> Sha256Hex(absl::string_view bytes) {
-  unsigned char digest[EVP_MAX_MD_SIZE];
-  unsigned int size = 0;
-  if (EVP_Digest(bytes.data(), bytes.size(), digest, &size, EVP_sha256(), nullptr) != 1) {
-    return absl::InternalError("SHA-256 is not available");
-  }
-  return absl::BytesToHexString(absl::string_view(reinterpret_cast<char*>(digest), size));
-}
-
-// The table that a state of this layout has, with offsets and without checksums.
-std::vector<StateSegment> SegmentTable(const StateLayout& layout, int32_t vocab) {
-  std::vector<StateSegment> table;
-  uint64_t offset = 0;
-  const auto add = [&](StateSegment segment) {
-    segment.bytes = StateDTypeBytes(segment.dtype);
-    for (int64_t dim : segment.shape) segment.bytes *= dim;
-    segment.offset = offset;
-    offset += segment.bytes;
-    table.push_back(std::move(segment));
-  };
-  for (const StateEntry& entry : layout.entries) {
-    if (entry.paged()) continue;
-    StateSegment segment;
-    segment.layer = entry.layer;
-    segment.kind = entry.kind;
-    segment.dtype = entry.stored_dtype;
-    segment.shape = entry.shape;
-    add(std::move(segment));
-  }
-  if (vocab > 0) {
-    StateSegment segment;
-    segment.layer = kLastLogitsLayer;
-    segment.dtype = StateDType::kFloat32;
-    segment.shape = {vocab};
-    add(std::move(segment));
-  }
-  return table;
-}
 
 bool NarrowsToBFloat16(const StateEntry& entry) {
   return entry.dtype == StateDType::kFloat32 && entry.stored_dtype == StateDType::kBFloat16;
@@ -174,7 +108,7 @@ absl::Status CaptureBlocks(SlotPool& pool, const SlotRef& ref, StateImage& image
                     parts.push_back({part.data(), bytes.data() + offset, part.size()});
                   });
     ANABRANCH_RETURN_IF_ERROR(pool.device().Copy(CopyDirection::kToHost, parts));
-    ANABRANCH_ASSIGN_OR_RETURN(block.hash, Sha256Hex(bytes));
+    ANABRANCH_ASSIGN_OR_RETURN(block.hash, BlockHash(bytes));
     image.header.kv_blocks.push_back(std::move(block));
     image.kv_blocks.push_back(std::move(bytes));
   }
@@ -184,7 +118,7 @@ absl::Status CaptureBlocks(SlotPool& pool, const SlotRef& ref, StateImage& image
 // Segments lie inside the payload.
 void SumSegments(StateImage& image) {
   for (StateSegment& s : image.header.segments) {
-    s.checksum = Checksum(absl::string_view(image.payload).substr(s.offset, s.bytes));
+    s.checksum = SegmentChecksum(absl::string_view(image.payload).substr(s.offset, s.bytes));
   }
 }
 
@@ -200,7 +134,7 @@ absl::Status CapturePayload(SlotPool& pool, const SlotRef& ref, absl::Span<const
     if (entry.paged()) continue;
     if (NarrowsToBFloat16(entry) && !Narrow(*wide++, image.payload.data() + segment->offset)) {
       return absl::InternalError(
-          absl::StrCat(Name(*segment), " holds values that are not exact bfloat16"));
+          absl::StrCat(SegmentName(*segment), " holds values that are not exact bfloat16"));
     }
     ++segment;
   }
@@ -214,7 +148,9 @@ absl::Status CapturePayload(SlotPool& pool, const SlotRef& ref, absl::Span<const
 absl::Status CheckOrigin(const StateHeader& header, const std::string& fingerprint,
                          const std::string& numerics_profile) {
   if (header.format_version > kStateFormatVersion || header.codec != StateCodec::kExact) {
-    return absl::FailedPreconditionError("the state's format version or codec is not supported");
+    return absl::FailedPreconditionError(
+        "the state's format version is not supported, or its codec "
+        "has to be decoded first");
   }
   if (header.fingerprint != fingerprint) {
     return absl::FailedPreconditionError(
@@ -242,9 +178,9 @@ absl::Status CheckPayload(const StateImage& image, const StateLayout& layout) {
     const StateSegment& want = expected[i];
     if (is.layer != want.layer || is.kind != want.kind || is.dtype != want.dtype ||
         is.shape != want.shape || is.offset != want.offset || is.bytes != want.bytes) {
-      return absl::DataLossError(absl::StrCat(Name(is), " with shape [",
+      return absl::DataLossError(absl::StrCat(SegmentName(is), " with shape [",
                                               absl::StrJoin(is.shape, ","), "] stands where ",
-                                              Name(want), " is expected"));
+                                              SegmentName(want), " is expected"));
     }
   }
   const uint64_t bytes = expected.empty() ? 0 : expected.back().offset + expected.back().bytes;
@@ -254,8 +190,9 @@ absl::Status CheckPayload(const StateImage& image, const StateLayout& layout) {
   }
   for (const StateSegment& segment : table) {
     const auto data = absl::string_view(image.payload).substr(segment.offset, segment.bytes);
-    if (Checksum(data) != segment.checksum) {
-      return absl::DataLossError(absl::StrCat(Name(segment), " does not match its checksum"));
+    if (SegmentChecksum(data) != segment.checksum) {
+      return absl::DataLossError(
+          absl::StrCat(SegmentName(segment), " does not match its checksum"));
     }
   }
   return absl::OkStatus();
@@ -281,7 +218,7 @@ absl::Status CheckBlocks(const StateImage& image, const StateLayout& layout) {
       return absl::DataLossError(
           absl::StrCat("block ", i, " of keys and values has the wrong size"));
     }
-    ANABRANCH_ASSIGN_OR_RETURN(const std::string hash, Sha256Hex(image.kv_blocks[i]));
+    ANABRANCH_ASSIGN_OR_RETURN(const std::string hash, BlockHash(image.kv_blocks[i]));
     if (hash != header.kv_blocks[i].hash) {
       return absl::DataLossError(
           absl::StrCat("block ", i, " of keys and values does not match its hash"));
@@ -374,7 +311,7 @@ absl::Status SealState(const StateLayout& layout, StateImage& image) {
       return absl::InternalError(absl::StrCat("block ", i, " has ", image.kv_blocks[i].size(),
                                               " bytes, needs ", block.bytes));
     }
-    ANABRANCH_ASSIGN_OR_RETURN(block.hash, Sha256Hex(image.kv_blocks[i]));
+    ANABRANCH_ASSIGN_OR_RETURN(block.hash, BlockHash(image.kv_blocks[i]));
     header.kv_blocks.push_back(std::move(block));
   }
   return CheckStorable(layout);

@@ -13,21 +13,31 @@
 #include "absl/types/span.h"
 #include "runtime/slot_pool.h"
 #include "runtime/state_layout.h"
+#include "runtime/state_origin.h"
 #include "statestore/base/state_codec.h"
 
 namespace anabranch {
 
-inline constexpr uint32_t kStateFormatVersion = 2;
+inline constexpr uint32_t kStateFormatVersion = 3;
 
 inline constexpr int32_t kLastLogitsLayer = -1;
+
+// The form of a segment's bytes. On disk.
+enum class StateEncoding : uint8_t {
+  kPlain = 0,      // the elements as they are
+  kGroups16 = 1,   // of float32: 16-bit integers, see runtime/tensor_codec.h
+  kMatrices8 = 2,  // of float32: 8-bit integers, compressed
+};
 
 struct StateSegment {
   int32_t layer = 0;  // kLastLogitsLayer: the last logits, float32 [vocab], kind kRecurrent
   StateKind kind = StateKind::kRecurrent;
-  StateDType dtype = StateDType::kFloat32;
+  StateDType dtype = StateDType::kFloat32;  // of the tensor
   std::vector<int64_t> shape;
-  uint64_t offset = 0, bytes = 0;  // in the payload
+  uint64_t offset = 0, bytes = 0;  // in the payload, as stored
   uint64_t checksum = 0;           // XXH3-64 of those bytes
+  StateEncoding encoding = StateEncoding::kPlain;
+  float error = 0;  // relative L2, as measured when it was encoded
 };
 
 struct KvBlockRef {
@@ -41,10 +51,13 @@ struct StateHeader {
   std::string fingerprint;       // of the model
   std::string numerics_profile;  // Model::numerics_profile()
   int64_t token_count = 0;       // tokens read since the root
+  // What captures, computes and restores works with kExact; state_codec.h knows the others.
   StateCodec codec = StateCodec::kExact;
+  StateOrigin origin;
   int32_t vocab = 0;  // length of the last-logits segment; 0: none (nothing read yet)
   std::vector<StateSegment> segments;
   std::vector<KvBlockRef> kv_blocks;
+  float kv_error = 0;  // as of a segment, of all blocks
   // Engine::InnerSum; at most 65,536 values, all finite. Empty: not known (all of version 1).
   std::vector<float> inner_sum;
 };

@@ -62,6 +62,7 @@ grpc::ServerUnaryReactor* AdminService::GetStatus(grpc::CallbackServerContext* c
     const v1::ScrubStatus scrub = service_->scrubber->status();
     if (scrub.has_start_time()) *response->mutable_last_scrub() = scrub;
     response->set_draining(service_->calls->draining());
+    response->set_state_codec(ToProto(service_->storing.codec));
     response->set_max_context_tokens(service_->limits.max_context_tokens);
     return absl::OkStatus();
   });

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "service/error_info.h"
 #include "service/proto_conversion.h"
+#include "statestore/base/status_macros.h"
 
 namespace anabranch {
 namespace {
@@ -87,6 +88,12 @@ absl::StatusOr<CheckpointPolicy> ParseCheckpointPolicy(const v1::CheckpointPolic
   result.max_bytes = policy.max_bytes();
   if (result.max_states < 0) return InvalidField("checkpoints.max_states", "must not be negative");
   if (result.max_bytes < 0) return InvalidField("checkpoints.max_bytes", "must not be negative");
+  ANABRANCH_ASSIGN_OR_RETURN(result.codec, ParseCodec("checkpoints.codec", policy.codec()));
+  if (result.codec == StateCodec::kArchive) {
+    return InvalidField("checkpoints.codec",
+                        "may not be ARCHIVE: captures would keep nothing. States are archived one "
+                        "by one, with RecodeState");
+  }
   return result;
 }
 
@@ -98,6 +105,7 @@ v1::CheckpointPolicy ToProto(const CheckpointPolicy& policy) {
   result.set_thin_turn_ends(policy.thin_turn_ends);
   result.set_max_states(policy.max_states);
   result.set_max_bytes(policy.max_bytes);
+  if (policy.codec.has_value()) result.set_codec(ToProto(*policy.codec));
   return result;
 }
 

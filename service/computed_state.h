@@ -7,7 +7,9 @@
 #include <utility>
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "absl/time/clock.h"
+#include "absl/types/span.h"
 #include "runtime/state_image.h"
 #include "service/error_info.h"
 #include "service/names.h"
@@ -28,8 +30,11 @@ struct Computation {
 };
 
 // The record and the bytes, ready for the library; tells `usage` what is reused and stored.
-PutState StageComputed(const Call& call, Computation computation, StateImage image,
-                       v1::Usage* usage);
+absl::StatusOr<PutState> StageComputed(const ServiceContext& service, const Call& call,
+                                       Computation computation, StateImage image, v1::Usage* usage);
+
+// Of all inputs of a computation the one furthest from exact is what the result went on from.
+StateOrigin FurthestOrigin(absl::Span<const StateImage* const> inputs);
 
 // The end of a call that answers with `state`: adds the ref that the request asks for and the
 // answer to `mutation`, and commits it.

@@ -1,6 +1,7 @@
 #include "service/config.h"
 
 #include "absl/strings/str_cat.h"
+#include "runtime/state_codec.h"
 #include "service/host_port.h"
 #include "statestore/base/status_macros.h"
 
@@ -11,6 +12,27 @@ absl::Status InRange(absl::string_view flag, int64_t value, int64_t low, int64_t
   if (value >= low && value <= high) return absl::OkStatus();
   return absl::InvalidArgumentError(
       absl::StrCat("--", flag, " is ", value, ", must be ", low, " to ", high));
+}
+
+// Ages are those of states that are cold, so seconds make no sense but in tests.
+absl::Status CheckReencoding(const ReencodingOptions& options) {
+  constexpr absl::Duration kLongest = absl::Hours(24 * 366 * 100);
+  struct Flag {
+    const char* name;
+    absl::Duration value;
+  };
+  for (const Flag& flag : {Flag{"reencode-near-after", options.near_after},
+                           Flag{"reencode-compact-after", options.compact_after},
+                           Flag{"archive-after", options.archive_after}}) {
+    if (flag.value < absl::ZeroDuration() || flag.value > kLongest) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--", flag.name, " must be an age such as 720h, or 0 for never"));
+    }
+  }
+  if (options.interval <= absl::ZeroDuration() || options.interval > kLongest) {
+    return absl::InvalidArgumentError("--reencode-interval must be a time such as 10m");
+  }
+  return InRange("reencode-rate", options.max_bytes_per_second, 1 << 16, int64_t{1} << 40);
 }
 
 }  // namespace
@@ -37,6 +59,11 @@ absl::Status ServerConfig::Validate() const {
   ANABRANCH_RETURN_IF_ERROR(InRange("max-generate-tokens", limits.max_generate_tokens, 1, 1 << 24));
   ANABRANCH_RETURN_IF_ERROR(InRange("scrub-every", absl::ToInt64Hours(scrub_every), 0, 24 * 365));
   ANABRANCH_RETURN_IF_ERROR(InRange("scrub-rate", scrub_bytes_per_second, 0, int64_t{1} << 40));
+  const auto codec = ParseStateCodec(state_codec);
+  if (!codec.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat("--state-codec: ", codec.status().message()));
+  }
+  ANABRANCH_RETURN_IF_ERROR(CheckReencoding(reencoding));
   return InRange("drain-timeout", absl::ToInt64Seconds(drain_timeout), 0, 3600);
 }
 

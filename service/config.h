@@ -8,6 +8,7 @@
 #include "absl/time/time.h"
 #include "kernels/launch.h"
 #include "service/limits.h"
+#include "service/reencoding_options.h"
 
 namespace anabranch {
 
@@ -29,6 +30,8 @@ struct ServerConfig {
   std::string backup_root;                           // backups are made below it; empty: none are
   absl::Duration scrub_every = absl::Hours(7 * 24);  // a pass over the library; zero: none
   int64_t scrub_bytes_per_second = 8 << 20;          // how fast it reads; 0: no limit
+  std::string state_codec = "exact";                 // of sessions that choose none
+  ReencodingOptions reencoding;
   bool accept_data_loss = false;  // serve a library that lacks acknowledged commits
 
   // INVALID_ARGUMENT names the first flag that is out of range.

@@ -38,10 +38,10 @@ absl::Status StartFromHistory(const ServiceContext& service, const Call& call,
                              service.model->Encode(history, /*context=*/{}, limit, "history"));
   if (tokens.empty()) return InvalidField("history", "must not be empty");
   const Model& model = *service.model->model();
+  const PrefixKind kind = service.storing.BasesFor(plan->record.checkpoints);
   ANABRANCH_ASSIGN_OR_RETURN(const auto found,
                              service.store->FindPrefix(call.tenant, model.fingerprint(),
-                                                       model.numerics_profile(), tokens,
-                                                       PrefixKind::kAny));
+                                                       model.numerics_profile(), tokens, kind));
   ANABRANCH_ASSIGN_OR_RETURN(const int64_t branch,
                              service.store->FindBranchPoint(call.tenant, model.fingerprint(),
                                                             model.numerics_profile(), tokens));

@@ -94,6 +94,7 @@ absl::StatusOr<PutState> MakeSpan(const ServiceContext& service, const Call& cal
                              StateAt(service, call, subject.state, span.end, usage));
   ANABRANCH_ASSIGN_OR_RETURN(StateImage image, SpanState(service.model->model()->state_layout(),
                                                          ImageOf(begin), end.image));
+  image.header.origin = FurthestOrigin({ImageOf(begin), &end.image});
   ANABRANCH_ASSIGN_OR_RETURN(const int64_t before, ElapsedAt(store, subject.state, span.begin));
   ANABRANCH_ASSIGN_OR_RETURN(const int64_t after, ElapsedAt(store, subject.state, span.end));
   Computation computation;
@@ -103,7 +104,7 @@ absl::StatusOr<PutState> MakeSpan(const ServiceContext& service, const Call& cal
   computation.parents = {subject.state.id};
   computation.tokens.assign(end.tokens.begin() + span.begin, end.tokens.end());
   computation.labels = std::move(subject.labels);
-  return StageComputed(call, std::move(computation), std::move(image), usage);
+  return StageComputed(service, call, std::move(computation), std::move(image), usage);
 }
 
 absl::StatusOr<PutState> MakeForget(const ServiceContext& service, const Call& call,
@@ -125,6 +126,7 @@ absl::StatusOr<PutState> MakeForget(const ServiceContext& service, const Call& c
                              StateAt(service, call, state, state.token_count, usage));
   ANABRANCH_ASSIGN_OR_RETURN(StateImage image, ForgetSpan(service.model->model()->state_layout(),
                                                           ImageOf(begin), cut.image, end.image));
+  image.header.origin = FurthestOrigin({ImageOf(begin), &cut.image, &end.image});
   ANABRANCH_ASSIGN_OR_RETURN(const int64_t elapsed, ElapsedTokens(store, state));
   Computation computation;
   computation.operation = StateOperation::kForget;
@@ -135,7 +137,7 @@ absl::StatusOr<PutState> MakeForget(const ServiceContext& service, const Call& c
   computation.tokens.erase(computation.tokens.begin() + span.begin,
                            computation.tokens.begin() + span.end);
   computation.labels = std::move(subject.labels);
-  return StageComputed(call, std::move(computation), std::move(image), usage);
+  return StageComputed(service, call, std::move(computation), std::move(image), usage);
 }
 
 absl::StatusOr<PutState> MakeDecay(const ServiceContext& service, const Call& call,
@@ -161,7 +163,7 @@ absl::StatusOr<PutState> MakeDecay(const ServiceContext& service, const Call& ca
   computation.parents = {state.id};
   computation.tokens = loaded.tokens;
   computation.labels = std::move(subject.labels);
-  return StageComputed(call, std::move(computation), std::move(image), usage);
+  return StageComputed(service, call, std::move(computation), std::move(image), usage);
 }
 
 }  // namespace

@@ -37,6 +37,43 @@ void AddMaintenance(CLI::App* serve, ServerConfig& config, int64_t& scrub_hours)
       ->default_str("8MiB");
 }
 
+void AddDuration(CLI::App& command, const char* name, const char* help, const char* standard,
+                 absl::Duration* value) {
+  command
+      .add_option_function<std::string>(
+          name,
+          [name, value](const std::string& text) {
+            if (absl::ParseDuration(text, value)) return;
+            throw CLI::ValidationError(name, "'" + text + "' is no time such as 30s, 10m or 720h");
+          },
+          help)
+      ->type_name("TIME")
+      ->default_str(standard);
+}
+
+void AddCodecs(CLI::App& serve, ServerConfig& config) {
+  ReencodingOptions& reencoding = config.reencoding;
+  serve
+      .add_option("--state-codec", config.state_codec,
+                  "How states are kept, unless a session chooses: exact, near (half the size) or "
+                  "compact (a quarter); the last two are lossy, and what goes on from them says so")
+      ->capture_default_str();
+  AddDuration(serve, "--reencode-near-after", "Keep states that were not used for so long as near",
+              "never", &reencoding.near_after);
+  AddDuration(serve, "--reencode-compact-after", "And as compact", "never",
+              &reencoding.compact_after);
+  AddDuration(serve, "--archive-after",
+              "And as their tokens alone: what needs them has them read again", "never",
+              &reencoding.archive_after);
+  AddDuration(serve, "--reencode-interval", "Between two rounds over the library for that", "10m",
+              &reencoding.interval);
+  serve
+      .add_option("--reencode-rate", reencoding.max_bytes_per_second,
+                  "Bytes a second that they may read and write, e.g. 16MiB")
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
+      ->default_str("16MiB");
+}
+
 void AddServe(CLI::App& app, ServeOptions& options, Durations& durations) {
   CLI::App* serve = app.add_subcommand("serve", "Serve a model and a library over gRPC");
   ServerConfig& config = options.config;
@@ -88,6 +125,7 @@ void AddServe(CLI::App& app, ServeOptions& options, Durations& durations) {
       ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
       ->default_str("64MiB");
   AddMaintenance(serve, config, durations.scrub_hours);
+  AddCodecs(*serve, config);
   serve->add_flag("--accept-data-loss", config.accept_data_loss,
                   "Serve a library that lacks acknowledged commits; what is there is the truth");
   serve->add_option("--log-level", options.log_level, "debug, info, warning, error or off")

@@ -94,24 +94,23 @@ struct Material {
   LoadedState ancestor;  // of no tokens if there is none
 };
 
-absl::StatusOr<Material> Load(const ServiceContext& service, const std::vector<StateRecord>& inputs,
-                              const std::string& ancestor, v1::Usage* usage) {
-  const Model& model = *service.model->model();
+absl::StatusOr<Material> Load(const ServiceContext& service, const Call& call,
+                              const std::vector<StateRecord>& inputs, const std::string& ancestor,
+                              v1::Usage* usage) {
   Material material;
-  const auto load = [&](const std::string& id) -> absl::StatusOr<LoadedState> {
-    ANABRANCH_ASSIGN_OR_RETURN(LoadedState state,
-                               LoadState(*service.store, model, inputs.front().tenant, id));
-    ANABRANCH_RETURN_IF_ERROR(CheckState(state.image, model.state_layout(), model.fingerprint(),
-                                         model.numerics_profile()));
-    usage->set_state_bytes_loaded(usage->state_bytes_loaded() + state.bytes);
-    return state;
+  const auto load = [&](const StateRecord& state) {
+    return StateAt(service, call, state, state.token_count, usage);
   };
   for (const StateRecord& input : inputs) {
-    ANABRANCH_ASSIGN_OR_RETURN(LoadedState state, load(input.id));
+    ANABRANCH_ASSIGN_OR_RETURN(LoadedState state, load(input));
+    state.record = input;
     material.inputs.push_back(std::move(state));
   }
   if (ancestor.empty()) return material;
-  ANABRANCH_ASSIGN_OR_RETURN(material.ancestor, load(ancestor));
+  ANABRANCH_ASSIGN_OR_RETURN(const StateRecord record,
+                             service.store->GetState(call.tenant, ancestor));
+  ANABRANCH_ASSIGN_OR_RETURN(material.ancestor, load(record));
+  material.ancestor.record = record;
   return material;
 }
 
@@ -143,6 +142,9 @@ absl::StatusOr<StateImage> Compute(const Model& model, const Material& material,
   auto merged = MergeStates(model.state_layout(), images,
                             has_ancestor ? &material.ancestor.image : nullptr, options);
   usage->set_compute_ms(absl::ToDoubleMilliseconds(absl::Now() - start));
+  if (!merged.ok()) return merged;
+  if (has_ancestor) images.push_back(&material.ancestor.image);
+  merged->header.origin = FurthestOrigin(images);
   return merged;
 }
 
@@ -189,7 +191,7 @@ absl::StatusOr<PutState> MakeState(const ServiceContext& service, const Call& ca
   response->set_ancestor_id(ancestor);
   v1::Usage* usage = response->mutable_usage();
   const absl::Time start = absl::Now();
-  ANABRANCH_ASSIGN_OR_RETURN(const Material material, Load(service, inputs, ancestor, usage));
+  ANABRANCH_ASSIGN_OR_RETURN(const Material material, Load(service, call, inputs, ancestor, usage));
   usage->set_restore_ms(absl::ToDoubleMilliseconds(absl::Now() - start));
   computation.tokens = MergedTokens(material);
   const int64_t tokens = static_cast<int64_t>(computation.tokens.size());
@@ -203,7 +205,7 @@ absl::StatusOr<PutState> MakeState(const ServiceContext& service, const Call& ca
   for (const StateRecord& input : inputs) computation.parents.push_back(input.id);
   ANABRANCH_ASSIGN_OR_RETURN(StateImage merged,
                              Compute(*service.model->model(), material, options, usage));
-  return StageComputed(call, std::move(computation), std::move(merged), usage);
+  return StageComputed(service, call, std::move(computation), std::move(merged), usage);
 }
 
 // A selected state stays as it is.
@@ -223,7 +225,7 @@ absl::StatusOr<StateRecord> Select(const ServiceContext& service, const Call& ca
   size_t best = std::max_element(weights.begin(), weights.end()) - weights.begin();
   if (!request.query().empty()) {
     v1::Usage* usage = response->mutable_usage();
-    ANABRANCH_ASSIGN_OR_RETURN(const Material material, Load(service, inputs, "", usage));
+    ANABRANCH_ASSIGN_OR_RETURN(const Material material, Load(service, call, inputs, "", usage));
     ANABRANCH_ASSIGN_OR_RETURN(const std::vector<QueryScore> scores,
                                ScoreQuery(service, call, request.query(), material.inputs, usage));
     for (const QueryScore& score : scores) {

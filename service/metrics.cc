@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "runtime/state_codec.h"
 #include "service/status_mapping.h"
 
 namespace anabranch {
@@ -70,6 +71,12 @@ void Metrics::RecordCommit(absl::Duration latency, bool ok) {
   if (!ok) ++failed_commits_;
 }
 
+void Metrics::RecordReencoding(StateCodec codec, int64_t bytes_freed) {
+  absl::MutexLock lock(&mutex_);
+  ++reencoded_[static_cast<size_t>(codec)];
+  reencoding_freed_bytes_ += bytes_freed;
+}
+
 void Metrics::RenderHistogram(absl::string_view name, absl::string_view labels,
                               const Histogram& histogram, std::string* out) {
   const absl::string_view comma = labels.empty() ? "" : ",";
@@ -109,6 +116,14 @@ std::string Metrics::Render(const EngineStats& engine, const StoreStats& store, 
   Header("commit_seconds", "histogram", "Time of library commits, sync included.", &out);
   RenderHistogram("commit_seconds", "", commits_, &out);
   Value("commit_failures_total", "counter", "Commits that failed.", failed_commits_, &out);
+  Header("reencoded_states_total", "counter", "States moved to a smaller codec in the background.",
+         &out);
+  for (size_t i = 0; i < reencoded_.size(); ++i) {
+    absl::StrAppend(&out, "anabranch_reencoded_states_total{codec=\"",
+                    StateCodecName(static_cast<StateCodec>(i)), "\"} ", reencoded_[i], "\n");
+  }
+  Value("reencoding_freed_bytes_total", "counter", "Bytes of states that this freed.",
+        reencoding_freed_bytes_, &out);
   RenderEngine(engine, &out);
   RenderStore(store, &out);
   return out;

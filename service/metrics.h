@@ -27,6 +27,8 @@ class Metrics {
                   const v1::Usage& usage);
   // One commit of the library, from submission to the callback.
   void RecordCommit(absl::Duration latency, bool ok);
+  // The re-encoder moved a state to `codec`.
+  void RecordReencoding(StateCodec codec, int64_t bytes_freed);
 
   // Everything in the Prometheus text format, with the gauges of engine and library as given.
   std::string Render(const EngineStats& engine, const StoreStats& store, int running_calls,
@@ -49,6 +51,8 @@ class Metrics {
   absl::btree_map<std::string, Histogram> latency_ ABSL_GUARDED_BY(mutex_);  // by method
   Histogram commits_ ABSL_GUARDED_BY(mutex_);
   uint64_t failed_commits_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::array<uint64_t, 4> reencoded_ ABSL_GUARDED_BY(mutex_) = {};  // by codec
+  int64_t reencoding_freed_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   v1::Usage totals_ ABSL_GUARDED_BY(mutex_);
 };
 

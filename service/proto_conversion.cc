@@ -1,7 +1,9 @@
 #include "service/proto_conversion.h"
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "service/checkpoint_policy.h"
+#include "service/error_info.h"
 
 namespace anabranch {
 namespace {
@@ -47,6 +49,26 @@ const char* OperationName(StateOperation operation) {
   return kNames[static_cast<int>(operation)];
 }
 
+v1::StateCodec ToProto(StateCodec codec) {
+  return static_cast<v1::StateCodec>(static_cast<int>(codec) + 1);
+}
+
+absl::StatusOr<std::optional<StateCodec>> ParseCodec(const std::string& field,
+                                                     v1::StateCodec codec) {
+  if (codec == v1::STATE_CODEC_UNSPECIFIED) return std::optional<StateCodec>();
+  if (codec < v1::STATE_CODEC_EXACT || codec > v1::STATE_CODEC_ARCHIVE) {
+    return InvalidField(field, "is no codec that this server knows");
+  }
+  return std::optional<StateCodec>(static_cast<StateCodec>(codec - 1));
+}
+
+absl::StatusOr<std::optional<uint64_t>> ParseEtag(const std::string& etag) {
+  if (etag.empty()) return std::optional<uint64_t>();
+  uint64_t number = 0;
+  if (!absl::SimpleAtoi(etag, &number)) return InvalidField("etag", "is not an etag");
+  return std::optional<uint64_t>(number);
+}
+
 v1::State ToProto(const StateRecord& record) {
   v1::State state;
   state.set_id(record.id);
@@ -67,6 +89,12 @@ v1::State ToProto(const StateRecord& record) {
   state.set_etag(absl::StrCat(record.etag));
   state.set_kind(KindName(record));
   state.set_thinned(record.thinned);
+  const uint64_t stored = record.payload_bytes + record.blob_bytes;
+  state.set_codec(ToProto(record.codec));
+  state.set_archived(record.codec == StateCodec::kArchive && !record.thinned);
+  state.set_exact_size_bytes(record.exact_bytes == 0 ? stored : record.exact_bytes);
+  state.set_codec_error(record.codec_error);
+  state.set_lossy_restores(static_cast<int32_t>(record.lossy_restores));
   return state;
 }
 

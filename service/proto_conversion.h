@@ -3,6 +3,11 @@
 
 #include <google/protobuf/timestamp.pb.h>
 
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "anabranch/v1/resources.pb.h"
 #include "service/session_journal.h"
@@ -11,6 +16,13 @@
 namespace anabranch {
 
 v1::Session ToProto(const SessionView& view);
+v1::StateCodec ToProto(StateCodec codec);
+// Nothing for UNSPECIFIED; INVALID_ARGUMENT names the field of a codec that this server does not
+// know.
+absl::StatusOr<std::optional<StateCodec>> ParseCodec(const std::string& field,
+                                                     v1::StateCodec codec);
+// Nothing for an empty one.
+absl::StatusOr<std::optional<uint64_t>> ParseEtag(const std::string& etag);
 v1::State ToProto(const StateRecord& record);
 v1::Ref ToProto(const RefRecord& record);
 // As State.operation has it.

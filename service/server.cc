@@ -11,12 +11,14 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "runtime/state_codec.h"
 #include "service/admin_service.h"
 #include "service/health_monitor.h"
 #include "service/host_port.h"
 #include "service/import_staging.h"
 #include "service/logging.h"
 #include "service/metrics_server.h"
+#include "service/reencoder.h"
 #include "service/scrubber.h"
 #include "service/sessions_service.h"
 #include "service/states_service.h"
@@ -82,12 +84,14 @@ class ServerImpl final : public Server {
   std::unique_ptr<SearchIndexer> search_indexer_;
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<WorkerPool> pool_;
+  StateHeat heat_;
   std::unique_ptr<SessionManager> sessions_;
   std::unique_ptr<AnswerBook> answers_;
   std::unique_ptr<ImportStaging> imports_;
   std::unique_ptr<Scrubber> scrubber_;
   std::atomic<bool> backup_running_ = false;
   ServiceContext context_;
+  std::unique_ptr<Reencoder> reencoder_;
   SessionsService sessions_service_{&context_};
   StatesService states_service_{&context_};
   AdminService admin_service_{&context_};
@@ -131,13 +135,18 @@ absl::Status ServerImpl::LoadParts() {
   }
   ANABRANCH_ASSIGN_OR_RETURN(engine_, Engine::Create(model_->model(), engine));
   pool_ = std::make_unique<WorkerPool>(kWorkerThreads, kMaxQueuedCalls);
-  sessions_ = std::make_unique<SessionManager>(store_.get(), engine_.get(), pool_.get(), &metrics_);
+  context_.storing.layout = &model_->model()->state_layout();
+  ANABRANCH_ASSIGN_OR_RETURN(context_.storing.codec, ParseStateCodec(config_.state_codec));
+  context_.storing.may_become_lossy = config_.reencoding.lossy();
+  sessions_ = std::make_unique<SessionManager>(store_.get(), engine_.get(), pool_.get(), &metrics_,
+                                               &context_.storing, &heat_);
   answers_ = std::make_unique<AnswerBook>(store_.get());
   context_.store = store_.get();
   context_.engine = engine_.get();
   context_.model = model_.get();
   context_.sessions = sessions_.get();
   context_.answers = answers_.get();
+  context_.heat = &heat_;
   context_.search_index = search_index_.get();
   context_.search_indexer = search_indexer_.get();
   context_.pool = pool_.get();
@@ -155,6 +164,9 @@ absl::Status ServerImpl::LoadParts() {
   context_.scrubber = scrubber_.get();
   context_.backup_running = &backup_running_;
   context_.backup_root = config_.backup_root;
+  if (config_.reencoding.enabled()) {
+    reencoder_ = std::make_unique<Reencoder>(&context_, config_.reencoding);
+  }
   return absl::OkStatus();
 }
 
@@ -213,6 +225,7 @@ void ServerImpl::Drain(absl::Duration timeout) {
   if (!calls_.WaitUntilIdle(kCancelGrace)) {
     LogEvent(LogLevel::kError, "calls_left", {{"calls", int64_t{calls_.running()}}});
   }
+  reencoder_.reset();
   if (sessions_ != nullptr) sessions_->UnloadAll();
   http_.reset();
   health_.reset();

@@ -16,6 +16,8 @@
 #include "service/search_indexer.h"
 #include "service/served_model.h"
 #include "service/session_manager.h"
+#include "service/state_heat.h"
+#include "service/state_storing.h"
 #include "service/worker_pool.h"
 #include "statestore/state_store.h"
 
@@ -31,6 +33,7 @@ struct ServiceContext {
   const ServedModel* model = nullptr;
   SessionManager* sessions = nullptr;
   AnswerBook* answers = nullptr;
+  StateHeat* heat = nullptr;
   SearchIndex* search_index = nullptr;
   SearchIndexer* search_indexer = nullptr;
   WorkerPool* pool = nullptr;
@@ -42,6 +45,7 @@ struct ServiceContext {
   // What the server was told.
   Limits limits;
   int64_t checkpoint_every = 2048;
+  StateStoring storing;
   std::string library_directory;
   std::string backup_root;  // backups are made below it; empty: none are
   absl::Time start_time;    // of the server

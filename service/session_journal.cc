@@ -6,14 +6,14 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "service/error_info.h"
-#include "service/state_storing.h"
 #include "statestore/base/status_macros.h"
 
 namespace anabranch {
 
-SessionJournal::SessionJournal(StateStore* store, Metrics* metrics, SessionRecord record,
-                               std::vector<int32_t> tail, bool created)
+SessionJournal::SessionJournal(StateStore* store, const StateStoring* storing, Metrics* metrics,
+                               SessionRecord record, std::vector<int32_t> tail, bool created)
     : store_(store),
+      storing_(storing),
       metrics_(metrics),
       record_(std::move(record)),
       tail_(std::move(tail)),
@@ -95,12 +95,16 @@ void SessionJournal::Log(absl::Span<const int32_t> tokens) {
 
 void SessionJournal::Checkpoint(int64_t position, StateImage image) {
   Mutation mutation;
+  auto stored = Encode(std::move(image));
   {
     absl::MutexLock lock(&mutex_);
-    auto staged =
-        StageCaptureLocked(position, std::move(image), {}, CaptureReason::kGrid, &mutation);
+    absl::Status staged = stored.status();
+    if (staged.ok()) {
+      staged = StageCaptureLocked(position, *std::move(stored), {}, CaptureReason::kGrid, &mutation)
+                   .status();
+    }
     if (!staged.ok()) {
-      error_.Update(staged.status());
+      error_.Update(staged);
       return;
     }
   }
@@ -109,28 +113,41 @@ void SessionJournal::Checkpoint(int64_t position, StateImage image) {
 
 absl::StatusOr<StateRecord> SessionJournal::StageCapture(StateImage image, const Labels& labels,
                                                          Mutation* mutation, CaptureReason kind) {
+  ANABRANCH_ASSIGN_OR_RETURN(StoredImage stored, Encode(std::move(image)));
   absl::MutexLock lock(&mutex_);
-  return StageCaptureLocked(record_.head_position + tail_.size(), std::move(image), labels, kind,
+  return StageCaptureLocked(record_.head_position + tail_.size(), std::move(stored), labels, kind,
                             mutation);
+}
+
+// Takes milliseconds, so views of the session do not wait for it.
+absl::StatusOr<StoredImage> SessionJournal::Encode(StateImage image) const {
+  StateCodec codec = StateCodec::kExact;
+  {
+    absl::MutexLock lock(&mutex_);
+    codec = storing_->CodecFor(record_.checkpoints);
+  }
+  return EncodeFor(*storing_, codec, std::move(image));
 }
 
 // The head moves in memory at once, so that the next capture names this state as its parent: ids
 // depend on the history alone, not on how long the disk takes. If the write fails, error() makes
 // the manager drop this object.
-absl::StatusOr<StateRecord> SessionJournal::StageCaptureLocked(int64_t position, StateImage image,
+absl::StatusOr<StateRecord> SessionJournal::StageCaptureLocked(int64_t position, StoredImage stored,
                                                                const Labels& labels,
                                                                CaptureReason kind,
                                                                Mutation* mutation) {
+  const StateHeader& header = stored.image.header;
   const int64_t span = position - record_.head_position;
-  if (span < 0 || span > static_cast<int64_t>(tail_.size()) ||
-      image.header.token_count != position) {
-    return absl::InternalError(absl::StrCat("a capture at token ", image.header.token_count,
+  if (span < 0 || span > static_cast<int64_t>(tail_.size()) || header.token_count != position) {
+    return absl::InternalError(absl::StrCat("a capture at token ", header.token_count,
                                             " does not fit the session ", record_.id, " with ",
                                             record_.head_position, " + ", tail_.size(), " tokens"));
   }
   PutState put;
-  bytes_stored_ += StageImage(std::move(image), stored_blobs_, &put);
   StateRecord& state = put.record;
+  state.operation_params = LossyBaseParameter(header.origin, record_.head_position);
+  state.keep_codec = record_.checkpoints.codec.has_value();
+  bytes_stored_ += StageImage(std::move(stored), stored_blobs_, &put);
   stored_blobs_ =
       absl::flat_hash_set<std::string>(state.blob_hashes.begin(), state.blob_hashes.end());
   state.tenant = record_.tenant;

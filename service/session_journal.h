@@ -18,6 +18,7 @@
 #include "runtime/state_image.h"
 #include "service/checkpoint_policy.h"
 #include "service/metrics.h"
+#include "service/state_storing.h"
 #include "statestore/state_store.h"
 
 namespace anabranch {
@@ -31,10 +32,11 @@ struct SessionView {
 
 class SessionJournal : public std::enable_shared_from_this<SessionJournal> {
  public:
-  // `tail`: the tokens after the head, as logged. `created` false: the session is not in the
-  // library yet; nothing is logged and captures do not touch the record until StageCreation.
-  SessionJournal(StateStore* store, Metrics* metrics, SessionRecord record,
-                 std::vector<int32_t> tail, bool created);
+  // `storing` outlives this. `tail`: the tokens after the head, as logged. `created` false: the
+  // session is not in the library yet; nothing is logged and captures do not touch the record until
+  // StageCreation.
+  SessionJournal(StateStore* store, const StateStoring* storing, Metrics* metrics,
+                 SessionRecord record, std::vector<int32_t> tail, bool created);
 
   SessionView view() const;
   std::vector<int32_t> tail() const;
@@ -73,7 +75,8 @@ class SessionJournal : public std::enable_shared_from_this<SessionJournal> {
   void Commit(Mutation mutation, CommitDone done);
 
  private:
-  absl::StatusOr<StateRecord> StageCaptureLocked(int64_t position, StateImage image,
+  absl::StatusOr<StoredImage> Encode(StateImage image) const;
+  absl::StatusOr<StateRecord> StageCaptureLocked(int64_t position, StoredImage stored,
                                                  const Labels& labels, CaptureReason kind,
                                                  Mutation* mutation)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -82,6 +85,7 @@ class SessionJournal : public std::enable_shared_from_this<SessionJournal> {
   void Finished(const absl::Status& status, int64_t end);
 
   StateStore* const store_;
+  const StateStoring* const storing_;
   Metrics* const metrics_;
 
   mutable absl::Mutex mutex_;

@@ -9,6 +9,7 @@
 #include "service/error_info.h"
 #include "service/logging.h"
 #include "service/state_loading.h"
+#include "service/state_points.h"
 #include "statestore/base/status_macros.h"
 
 namespace anabranch {
@@ -27,7 +28,7 @@ absl::StatusOr<std::vector<LineState>> OwnLine(StateStore& store, const SessionR
   ANABRANCH_RETURN_IF_ERROR(
       VisitLineage(store, record.tenant, record.head_state, [&](const StateRecord& state) {
         if (state.token_count < record.thin_from) return false;
-        if (!state.thinned) {
+        if (IsWhole(state)) {
           line.push_back(
               {state.id, state.token_count, state.kind, static_cast<int64_t>(state.payload_bytes)});
         }
@@ -87,8 +88,9 @@ absl::StatusOr<SessionLeasePtr> SessionManager::AcquireNew(const SessionRecord& 
   session->tenant = record.tenant;
   session->id = record.id;
   session->busy = true;
-  session->journal = std::make_shared<SessionJournal>(store_, metrics_, record, std::move(tail),
-                                                      /*created=*/false);
+  session->journal =
+      std::make_shared<SessionJournal>(store_, storing_, metrics_, record, std::move(tail),
+                                       /*created=*/false);
   absl::MutexLock lock(&mutex_);
   if (!sessions_.emplace(Key(record.tenant, record.id), session).second) return taken;
   return std::make_shared<SessionLease>(this, std::move(session));
@@ -119,7 +121,7 @@ absl::StatusOr<std::shared_ptr<SessionJournal>> SessionManager::ReadJournal(
     ANABRANCH_RETURN_IF_ERROR(record.status());
     ANABRANCH_ASSIGN_OR_RETURN(auto log, store_->GetLog(tenant, id));
     if (log.tokens.empty() || log.position == record->head_position) {
-      return std::make_shared<SessionJournal>(store_, metrics_, *std::move(record),
+      return std::make_shared<SessionJournal>(store_, storing_, metrics_, *std::move(record),
                                               std::move(log.tokens), /*created=*/true);
     }
     // Between the two reads another call may have moved the head; if it stands still, the library
@@ -180,16 +182,23 @@ void SessionManager::Load(const SessionLeasePtr& lease, const WorkOptions& optio
                           v1::Usage* usage, const std::function<void(absl::Status)>& done) {
   if (lease->sequence() != nullptr) {
     usage->set_tokens_reused(engine_->Position(lease->sequence()));
+    const StateOrigin origin = engine_->Origin(lease->sequence());
+    usage->set_lossy_restores(static_cast<int32_t>(origin.lossy_restores));
     return done(absl::OkStatus());
   }
   const absl::Time start = absl::Now();
-  auto sequence = RestoreHead(*lease, usage);
+  std::vector<int32_t> unread;
+  auto sequence = RestoreHead(*lease, &unread, usage);
   usage->set_restore_ms(usage->restore_ms() + Milliseconds(absl::Now() - start));
   if (!sequence.ok()) return done(sequence.status());
-  Replay(lease, *std::move(sequence), options, usage, done);
+  const StateOrigin origin = engine_->Origin(*sequence);
+  usage->set_lossy_restores(static_cast<int32_t>(origin.lossy_restores));
+  Replay(lease, *std::move(sequence), std::move(unread), options, usage, done);
 }
 
-absl::StatusOr<SequencePtr> SessionManager::RestoreHead(SessionLease& lease, v1::Usage* usage) {
+absl::StatusOr<SequencePtr> SessionManager::RestoreHead(SessionLease& lease,
+                                                        std::vector<int32_t>* unread,
+                                                        v1::Usage* usage) {
   const SessionRecord record = lease.journal().view().record;
   if (record.fingerprint != engine_->model().fingerprint()) {
     return ErrorWithReason(
@@ -197,30 +206,88 @@ absl::StatusOr<SequencePtr> SessionManager::RestoreHead(SessionLease& lease, v1:
         absl::StrCat("session ", record.id, " runs on model ", record.fingerprint,
                      ", this server serves ", engine_->model().fingerprint()));
   }
+  *unread = lease.journal().tail();
   if (record.head_state.empty()) {
     return WithRoom([this] { return engine_->NewSequence(); });
   }
+  AwaitRecoding(record.tenant, record.head_state);
+  ANABRANCH_ASSIGN_OR_RETURN(std::vector<LineState> line, OwnLine(*store_, record));
+  lease.journal().SetLine(std::move(line));
+  heat_->Touch(record.head_state);
+  ANABRANCH_ASSIGN_OR_RETURN(const StateRecord head,
+                             store_->GetState(record.tenant, record.head_state));
+  ANABRANCH_RETURN_IF_ERROR(CheckModel(head, engine_->model()));
+  if (!IsWhole(head)) return RestoreBase(record, head, unread, usage);
   ANABRANCH_ASSIGN_OR_RETURN(
       LoadedState state, LoadState(*store_, engine_->model(), record.tenant, record.head_state));
   lease.journal().SetStoredBlobs(state.record.blob_hashes);
-  ANABRANCH_ASSIGN_OR_RETURN(std::vector<LineState> line, OwnLine(*store_, record));
-  lease.journal().SetLine(std::move(line));
   usage->set_tokens_reused(state.record.token_count);
   usage->set_state_bytes_loaded(usage->state_bytes_loaded() + state.bytes);
   return WithRoom([&] { return engine_->Restore(state.image, state.tokens); });
 }
 
+// What an archived head is read again from; its own tokens go before those already in `unread`.
+absl::StatusOr<SequencePtr> SessionManager::RestoreBase(const SessionRecord& session,
+                                                        const StateRecord& head,
+                                                        std::vector<int32_t>* unread,
+                                                        v1::Usage* usage) {
+  ANABRANCH_ASSIGN_OR_RETURN(
+      const StateRecord base,
+      FindPoint(*store_, head, head.token_count, storing_->BasesFor(session.checkpoints)));
+  ANABRANCH_ASSIGN_OR_RETURN(const std::vector<int32_t> tokens,
+                             store_->GetTokens(head.tenant, head.id));
+  unread->insert(unread->begin(), tokens.begin() + base.token_count, tokens.end());
+  MakePages(static_cast<int64_t>(tokens.size() + unread->size()));
+  if (base.id.empty()) return WithRoom([this] { return engine_->NewSequence(); });
+  ANABRANCH_ASSIGN_OR_RETURN(LoadedState state,
+                             LoadState(*store_, engine_->model(), base.tenant, base.id));
+  usage->set_tokens_reused(base.token_count);
+  usage->set_state_bytes_loaded(usage->state_bytes_loaded() + state.bytes);
+  // It stands in for the head: what is captured next goes on from there.
+  if (state.image.header.origin.lossy_restores > 0) {
+    state.image.header.origin.restored_at = head.token_count;
+  }
+  return WithRoom([&] { return engine_->Restore(state.image, state.tokens); });
+}
+
+void SessionManager::AwaitRecoding(const std::string& tenant, const std::string& state) {
+  const Key key(tenant, state);
+  const auto over = [this, &key]()
+                        ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !recoding_.contains(key); };
+  absl::MutexLock lock(&mutex_);
+  mutex_.Await(absl::Condition(&over));
+}
+
+absl::StatusOr<SessionManager::Hold> SessionManager::HoldForRecoding(const StateRecord& state,
+                                                                     bool cold) {
+  absl::MutexLock lock(&mutex_);
+  for (const auto& [key, session] : sessions_) {
+    if (key.first != state.tenant || session->journal == nullptr) continue;
+    if (session->journal->view().record.head_state != state.id) continue;
+    if (session->busy || cold) return Busy(session->id);
+    session->journal->SetStoredBlobs({});
+  }
+  if (!recoding_.emplace(state.tenant, state.id).second) {
+    return ErrorWithReason(absl::StatusCode::kAborted, "STATE_BUSY",
+                           absl::StrCat("state ", state.id, " is being recoded: retry later"),
+                           {{"state_id", state.id}});
+  }
+  return Hold(this, [this, key = Key(state.tenant, state.id)](void*) {
+    absl::MutexLock lock(&mutex_);
+    recoding_.erase(key);
+  });
+}
+
 void SessionManager::Replay(const SessionLeasePtr& lease, SequencePtr sequence,
-                            const WorkOptions& options, v1::Usage* usage,
-                            const std::function<void(absl::Status)>& done) {
-  std::vector<int32_t> tail = lease->journal().tail();
-  if (tail.empty()) {
+                            std::vector<int32_t> unread, const WorkOptions& options,
+                            v1::Usage* usage, const std::function<void(absl::Status)>& done) {
+  if (unread.empty()) {
     lease->sequence() = std::move(sequence);
     return done(absl::OkStatus());
   }
   ReadWork work;
   work.sequence = sequence;
-  work.tokens = std::move(tail);
+  work.tokens = std::move(unread);
   work.options = options;
   work.on_done = [this, lease, sequence, usage, done](const absl::Status& status,
                                                       const WorkStats& stats) {

@@ -13,6 +13,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
@@ -20,6 +21,8 @@
 #include "runtime/engine.h"
 #include "service/live_session.h"
 #include "service/metrics.h"
+#include "service/state_heat.h"
+#include "service/state_storing.h"
 #include "service/worker_pool.h"
 #include "statestore/state_store.h"
 
@@ -27,8 +30,15 @@ namespace anabranch {
 
 class SessionManager {
  public:
-  SessionManager(StateStore* store, Engine* engine, WorkerPool* pool, Metrics* metrics)
-      : store_(store), engine_(engine), pool_(pool), metrics_(metrics) {}
+  // All outlive this.
+  SessionManager(StateStore* store, Engine* engine, WorkerPool* pool, Metrics* metrics,
+                 const StateStoring* storing, StateHeat* heat)
+      : store_(store),
+        engine_(engine),
+        pool_(pool),
+        metrics_(metrics),
+        storing_(storing),
+        heat_(heat) {}
 
   // The right to change a stored session. NOT_FOUND; ABORTED (SESSION_BUSY) while another call has
   // it. Blocks.
@@ -59,6 +69,12 @@ class SessionManager {
   // it. Blocks.
   void MakePages(int64_t tokens);
 
+  // The right to replace the content of a state: until it is let go of, no session starts to go on
+  // from the state, so none believes in blocks that are about to go. ABORTED (SESSION_BUSY) if one
+  // whose head it is works just now; with `cold` also if one is loaded.
+  using Hold = std::unique_ptr<void, std::function<void(void*)>>;
+  absl::StatusOr<Hold> HoldForRecoding(const StateRecord& state, bool cold);
+
   // Captures and unloads every idle session: the end of a drain. Blocks.
   void UnloadAll();
 
@@ -72,9 +88,14 @@ class SessionManager {
   std::shared_ptr<LiveSession> TakeLeastRecentlyUsed();
   absl::StatusOr<std::shared_ptr<SessionJournal>> ReadJournal(const std::string& tenant,
                                                               const std::string& id);
-  absl::StatusOr<SequencePtr> RestoreHead(SessionLease& lease, v1::Usage* usage);
-  void Replay(const SessionLeasePtr& lease, SequencePtr sequence, const WorkOptions& options,
-              v1::Usage* usage, const std::function<void(absl::Status)>& done);
+  void AwaitRecoding(const std::string& tenant, const std::string& state);
+  absl::StatusOr<SequencePtr> RestoreHead(SessionLease& lease, std::vector<int32_t>* unread,
+                                          v1::Usage* usage);
+  absl::StatusOr<SequencePtr> RestoreBase(const SessionRecord& session, const StateRecord& head,
+                                          std::vector<int32_t>* unread, v1::Usage* usage);
+  void Replay(const SessionLeasePtr& lease, SequencePtr sequence, std::vector<int32_t> unread,
+              const WorkOptions& options, v1::Usage* usage,
+              const std::function<void(absl::Status)>& done);
   absl::StatusOr<SequencePtr> WithRoom(
       absl::FunctionRef<absl::StatusOr<SequencePtr>()> make_sequence);
   bool UnloadOne();
@@ -83,7 +104,10 @@ class SessionManager {
   Engine* const engine_;
   WorkerPool* const pool_;
   Metrics* const metrics_;
+  const StateStoring* const storing_;
+  StateHeat* const heat_;
   absl::Mutex mutex_;
+  absl::flat_hash_set<Key> recoding_ ABSL_GUARDED_BY(mutex_);  // states, by tenant
   // Sessions that are loaded or busy.
   absl::flat_hash_map<Key, std::shared_ptr<LiveSession>> sessions_ ABSL_GUARDED_BY(mutex_);
 };

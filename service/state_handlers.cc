@@ -3,7 +3,6 @@
 #include <utility>
 #include <vector>
 
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "service/error_info.h"
 #include "service/library_handlers.h"
@@ -99,11 +98,7 @@ absl::Status HandleUpdateState(const ServiceContext& service, const Call& call,
   update.tenant = call.tenant;
   update.id = request.id();
   ANABRANCH_RETURN_IF_ERROR(ApplyMask(request, &update));
-  if (!request.etag().empty()) {
-    uint64_t etag = 0;
-    if (!absl::SimpleAtoi(request.etag(), &etag)) return InvalidField("etag", "is not an etag");
-    update.etag = etag;
-  }
+  ANABRANCH_ASSIGN_OR_RETURN(update.etag, ParseEtag(request.etag()));
   ANABRANCH_ASSIGN_OR_RETURN(StateRecord state,
                              ResolveState(*service.store, call.tenant, request.id()));
   if (update.labels) state.labels = *update.labels;

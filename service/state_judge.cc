@@ -153,7 +153,9 @@ void StateJudge::LoadMore() {
       }
       status_.Update(WithReason(started, "SLOTS_EXHAUSTED"));
     } else {
-      LogEvent(LogLevel::kWarning, "search_cannot_judge",
+      // An archived state would cost a replay of all that it has read: its words have to do.
+      const bool archived = absl::IsFailedPrecondition(started);
+      LogEvent(archived ? LogLevel::kDebug : LogLevel::kWarning, "search_cannot_judge",
                {{"state", id}, {"error", std::string(started.message())}});
       ++next_;
     }
@@ -172,6 +174,7 @@ absl::Status StateJudge::StartOne(const std::string& id) {
   const absl::Time start = absl::Now();
   ANABRANCH_ASSIGN_OR_RETURN(
       LoadedState state, LoadState(*service_->store, service_->engine->model(), call_->tenant, id));
+  service_->heat->Touch(id);
   ANABRANCH_ASSIGN_OR_RETURN(std::vector<int32_t> tokens, QueryAfter(state.tokens));
   const int64_t bytes = state.bytes, count = state.tokens.size();
   bool alone = false;

@@ -3,11 +3,45 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "runtime/state_codec.h"
 #include "service/error_info.h"
 #include "service/names.h"
 #include "statestore/base/status_macros.h"
 
 namespace anabranch {
+namespace {
+
+constexpr int kMaxReads = 4;
+
+absl::StatusOr<LoadedState> ReadParts(StateStore& store, const Model& model,
+                                      const std::string& tenant, const std::string& id) {
+  LoadedState state;
+  ANABRANCH_ASSIGN_OR_RETURN(state.record, store.GetState(tenant, id));
+  ANABRANCH_RETURN_IF_ERROR(CheckModel(state.record, model));
+  if (!IsWhole(state.record)) {
+    return ErrorWithReason(absl::StatusCode::kFailedPrecondition, "STATE_ARCHIVED",
+                           absl::StrCat("state ", id, " is archived: only its tokens are kept"),
+                           {{"state_id", id}});
+  }
+  ANABRANCH_ASSIGN_OR_RETURN(state.image.header, ParseStateHeader(state.record.header));
+  ANABRANCH_ASSIGN_OR_RETURN(state.image.payload, store.GetPayload(tenant, id));
+  state.bytes = state.image.payload.size();
+  for (const KvBlockRef& block : state.image.header.kv_blocks) {
+    ANABRANCH_ASSIGN_OR_RETURN(std::string bytes, store.GetBlob(tenant, block.hash));
+    state.bytes += bytes.size();
+    state.image.kv_blocks.push_back(std::move(bytes));
+  }
+  ANABRANCH_ASSIGN_OR_RETURN(state.tokens, store.GetTokens(tenant, id));
+  const int64_t count = state.tokens.size();
+  if (count != state.record.token_count || count != state.image.header.token_count) {
+    return absl::DataLossError(absl::StrCat("state ", id, ": its lineage holds ", count,
+                                            " tokens, its record says ", state.record.token_count,
+                                            ", its header ", state.image.header.token_count));
+  }
+  return state;
+}
+
+}  // namespace
 
 absl::Status CheckModel(const StateRecord& record, const Model& model) {
   if (record.thinned) {
@@ -30,26 +64,30 @@ absl::Status CheckModel(const StateRecord& record, const Model& model) {
       {{"state_model", record.fingerprint}, {"served_model", model.fingerprint()}});
 }
 
+absl::StatusOr<LoadedState> LoadStored(StateStore& store, const Model& model,
+                                       const std::string& tenant, const std::string& id) {
+  // Record, payload and blocks are read one by one: a state that is recoded between gives parts of
+  // two forms, and is read again.
+  for (int attempt = 0;; ++attempt) {
+    absl::StatusOr<LoadedState> state = ReadParts(store, model, tenant, id);
+    const absl::StatusOr<StateRecord> now = store.GetState(tenant, id);
+    if (!now.ok()) return now.status();
+    const bool same = state.ok() ? state->record.payload_checksum == now->payload_checksum &&
+                                       state->record.codec == now->codec
+                                 : attempt > 0;
+    if (same || attempt == kMaxReads) return state;
+  }
+}
+
 absl::StatusOr<LoadedState> LoadState(StateStore& store, const Model& model,
                                       const std::string& tenant, const std::string& id) {
-  LoadedState state;
-  ANABRANCH_ASSIGN_OR_RETURN(state.record, store.GetState(tenant, id));
-  ANABRANCH_RETURN_IF_ERROR(CheckModel(state.record, model));
-  ANABRANCH_ASSIGN_OR_RETURN(state.image.header, ParseStateHeader(state.record.header));
-  ANABRANCH_ASSIGN_OR_RETURN(state.image.payload, store.GetPayload(tenant, id));
-  state.bytes = state.image.payload.size();
-  for (const KvBlockRef& block : state.image.header.kv_blocks) {
-    ANABRANCH_ASSIGN_OR_RETURN(std::string bytes, store.GetBlob(tenant, block.hash));
-    state.bytes += bytes.size();
-    state.image.kv_blocks.push_back(std::move(bytes));
+  ANABRANCH_ASSIGN_OR_RETURN(LoadedState state, LoadStored(store, model, tenant, id));
+  auto image = DecodeState(model.state_layout(), std::move(state.image));
+  if (!image.ok()) {
+    return absl::Status(image.status().code(),
+                        absl::StrCat("state ", id, ": ", image.status().message()));
   }
-  ANABRANCH_ASSIGN_OR_RETURN(state.tokens, store.GetTokens(tenant, id));
-  const int64_t count = state.tokens.size();
-  if (count != state.record.token_count || count != state.image.header.token_count) {
-    return absl::DataLossError(absl::StrCat("state ", id, ": its lineage holds ", count,
-                                            " tokens, its record says ", state.record.token_count,
-                                            ", its header ", state.image.header.token_count));
-  }
+  state.image = *std::move(image);
   return state;
 }
 

@@ -15,7 +15,7 @@ namespace anabranch {
 
 struct LoadedState {
   StateRecord record;
-  StateImage image;
+  StateImage image;             // exact: of a lossy state what decoding it gives
   std::vector<int32_t> tokens;  // from the root
   int64_t bytes = 0;            // read from the library
 };
@@ -24,9 +24,14 @@ struct LoadedState {
 // names both), and with its content (STATE_THINNED).
 absl::Status CheckModel(const StateRecord& record, const Model& model);
 
-// NOT_FOUND; DATA_LOSS names what is damaged. Blocks on the library.
+// NOT_FOUND; FAILED_PRECONDITION for an archived state, which state_points.h reads again; DATA_LOSS
+// names what is damaged. Blocks on the library.
 absl::StatusOr<LoadedState> LoadState(StateStore& store, const Model& model,
                                       const std::string& tenant, const std::string& id);
+
+// The same without decoding: the image as it is stored.
+absl::StatusOr<LoadedState> LoadStored(StateStore& store, const Model& model,
+                                       const std::string& tenant, const std::string& id);
 
 // The state that a state id or a ref's name stands for. NOT_FOUND (STATE_NOT_FOUND,
 // REF_NOT_FOUND). Blocks.

@@ -74,7 +74,7 @@ absl::StatusOr<Cursor> Start(const ServiceContext& service, const Call& call,
 absl::StatusOr<bool> AddEntries(const ServiceContext& service, const std::vector<StateRecord>& page,
                                 Cursor* cursor, v1::GetLogResponse* response) {
   for (const StateRecord& state : page) {
-    if (state.thinned) continue;
+    if (!IsWhole(state)) continue;
     v1::LogEntry* entry = response->add_entries();
     ANABRANCH_ASSIGN_OR_RETURN(*entry, MakeLogEntry(*service.store, state));
     entry->set_next_token_count(cursor->above);

@@ -126,11 +126,20 @@ absl::StatusOr<std::string> NearestCommon(StateStore& store,
 
 absl::StatusOr<StateRecord> FindPoint(StateStore& store, const StateRecord& state,
                                       int64_t position) {
+  return FindPoint(store, state, position, PrefixKind::kAny);
+}
+
+absl::StatusOr<StateRecord> FindPoint(StateStore& store, const StateRecord& state, int64_t position,
+                                      PrefixKind kind) {
+  const auto serves = [kind](const StateRecord& each) {
+    if (!IsWhole(each)) return false;
+    return kind == PrefixKind::kAny || IsExact(each) || each.operation != StateOperation::kAppend;
+  };
   StateRecord found;
   if (position == 0) return found;
   absl::Status refused;
   ANABRANCH_RETURN_IF_ERROR(VisitPast(store, state, [&](const StateRecord& each) {
-    if (each.token_count <= position && !each.thinned) {
+    if (each.token_count <= position && serves(each)) {
       found = each;
       return false;
     }
@@ -146,17 +155,19 @@ absl::StatusOr<StateRecord> FindPoint(StateStore& store, const StateRecord& stat
   return found;
 }
 
-absl::StatusOr<LoadedState> StateAt(const ServiceContext& service, const Call& call,
-                                    const StateRecord& state, int64_t position, v1::Usage* usage) {
+absl::StatusOr<LoadedState> ReadAgain(const ServiceContext& service, const Call& call,
+                                      const StateRecord& state, int64_t position, PrefixKind kind,
+                                      v1::Usage* usage) {
   LoadedState loaded;
-  if (position == 0) return loaded;
   const Model& model = *service.model->model();
-  ANABRANCH_ASSIGN_OR_RETURN(const StateRecord base, FindPoint(*service.store, state, position));
+  ANABRANCH_ASSIGN_OR_RETURN(const StateRecord base,
+                             FindPoint(*service.store, state, position, kind));
   if (!base.id.empty()) {
     ANABRANCH_ASSIGN_OR_RETURN(loaded, LoadState(*service.store, model, base.tenant, base.id));
     ANABRANCH_RETURN_IF_ERROR(CheckState(loaded.image, model.state_layout(), model.fingerprint(),
                                          model.numerics_profile()));
     usage->set_state_bytes_loaded(usage->state_bytes_loaded() + loaded.bytes);
+    service.heat->Touch(base.id);
     if (base.token_count == position) return loaded;
   }
   ANABRANCH_ASSIGN_OR_RETURN(std::vector<int32_t> tokens,
@@ -164,6 +175,14 @@ absl::StatusOr<LoadedState> StateAt(const ServiceContext& service, const Call& c
   tokens.resize(position);
   ANABRANCH_RETURN_IF_ERROR(Replay(service, call, std::move(tokens), loaded, usage));
   return loaded;
+}
+
+absl::StatusOr<LoadedState> StateAt(const ServiceContext& service, const Call& call,
+                                    const StateRecord& state, int64_t position, v1::Usage* usage) {
+  if (position == 0) return LoadedState();
+  const bool named = position == state.token_count && IsWhole(state);
+  return ReadAgain(service, call, state, position,
+                   named ? PrefixKind::kAny : service.storing.BasesFor({}), usage);
 }
 
 absl::StatusOr<int64_t> ElapsedTokens(StateStore& store, const StateRecord& state) {

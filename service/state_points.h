@@ -33,10 +33,18 @@ absl::StatusOr<std::string> NearestCommon(StateStore& store,
 // Blocks.
 absl::StatusOr<StateRecord> FindPoint(StateStore& store, const StateRecord& state,
                                       int64_t position);
+// The same, with kExact only among states that are exact; but a computed state that lies before the
+// position is the answer in any case, as no tokens lead to it.
+absl::StatusOr<StateRecord> FindPoint(StateStore& store, const StateRecord& state, int64_t position,
+                                      PrefixKind kind);
 
-// Everything at `position` of the state's context: loaded, or read again from the deepest state
-// before it. At 0 the image is empty and its token_count 0. Runs the engine and blocks until it is
-// done; adds what it costs to `usage`.
+// Everything at `position` of the state's context, read again from the deepest state before it.
+// Runs the engine and blocks until it is done; adds what it costs to `usage`.
+absl::StatusOr<LoadedState> ReadAgain(const ServiceContext& service, const Call& call,
+                                      const StateRecord& state, int64_t position, PrefixKind kind,
+                                      v1::Usage* usage);
+// The same, but at the state's own end it is loaded if its content is there. At 0 the image is
+// empty and its token_count 0.
 absl::StatusOr<LoadedState> StateAt(const ServiceContext& service, const Call& call,
                                     const StateRecord& state, int64_t position, v1::Usage* usage);
 

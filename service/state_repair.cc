@@ -97,13 +97,17 @@ absl::Status RepairState(const ServiceContext& service, const Call& call, const 
   if (record->operation != StateOperation::kAppend) {
     return CannotRepair(*record, "it was computed, not read");
   }
-  if (!IsExact(*record)) return CannotRepair(*record, "its content is not exact");
+  if (record->lossy_restores > 0) {
+    return CannotRepair(*record, "its content went on from a lossy state");
+  }
   ANABRANCH_ASSIGN_OR_RETURN(std::vector<int32_t> tokens, store.GetTokens(tenant, id));
   ANABRANCH_ASSIGN_OR_RETURN(LoadedState state, SoundBase(service, *record));
   v1::Usage usage;
   ANABRANCH_RETURN_IF_ERROR(Replay(service, call, std::move(tokens), state, &usage));
+  ANABRANCH_ASSIGN_OR_RETURN(StoredImage image,
+                             EncodeFor(service.storing, record->codec, std::move(state.image)));
   PutState put;
-  StageImage(std::move(state.image), {}, &put);
+  StageImage(std::move(image), {}, &put);
   ANABRANCH_RETURN_IF_ERROR(CheckSame(*record, put));
   put.record = *record;
   mutation.operations.push_back(std::move(put));

@@ -1,7 +1,7 @@
 // GetStateStats: how large the tensors of a state are.
 #include "runtime/state_stats.h"
 #include "service/library_handlers.h"
-#include "service/state_loading.h"
+#include "service/state_points.h"
 #include "statestore/base/status_macros.h"
 
 namespace anabranch {
@@ -32,10 +32,10 @@ absl::Status HandleGetStateStats(const ServiceContext& service, const Call& call
   const Model& model = *service.model->model();
   ANABRANCH_ASSIGN_OR_RETURN(const StateRecord record,
                              ResolveState(*service.store, call.tenant, request.id()));
+  ANABRANCH_RETURN_IF_ERROR(CheckModel(record, model));
+  v1::Usage usage;
   ANABRANCH_ASSIGN_OR_RETURN(const LoadedState state,
-                             LoadState(*service.store, model, call.tenant, record.id));
-  ANABRANCH_RETURN_IF_ERROR(
-      CheckState(state.image, model.state_layout(), model.fingerprint(), model.numerics_profile()));
+                             StateAt(service, call, record, record.token_count, &usage));
   response->set_state_id(record.id);
   response->set_token_count(record.token_count);
   for (const TensorStats& stats : ComputeStateStats(model.state_layout(), state.image)) {

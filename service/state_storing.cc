@@ -2,15 +2,39 @@
 
 #include <utility>
 
+#include "absl/strings/str_cat.h"
+#include "runtime/state_codec.h"
+#include "statestore/base/status_macros.h"
+
 namespace anabranch {
 
-int64_t StageImage(StateImage image, const absl::flat_hash_set<std::string>& stored,
+absl::StatusOr<StoredImage> EncodeFor(const StateStoring& storing, StateCodec codec,
+                                      StateImage exact) {
+  StoredImage stored;
+  stored.exact_bytes = exact.payload.size();
+  for (const std::string& block : exact.kv_blocks) stored.exact_bytes += block.size();
+  if (codec == StateCodec::kExact) {
+    stored.image = std::move(exact);
+    return stored;
+  }
+  ANABRANCH_ASSIGN_OR_RETURN(stored.image, EncodeState(*storing.layout, std::move(exact), codec));
+  return stored;
+}
+
+int64_t StageImage(StoredImage stored_image, const absl::flat_hash_set<std::string>& stored,
                    PutState* put) {
+  StateImage& image = stored_image.image;
   StateRecord& state = put->record;
   state.fingerprint = image.header.fingerprint;
   state.numerics_profile = image.header.numerics_profile;
   state.token_count = image.header.token_count;
   state.header = SerializeStateHeader(image.header);
+  state.codec = image.header.codec;
+  state.exact_bytes = state.codec == StateCodec::kExact ? 0 : stored_image.exact_bytes;
+  state.codec_error = LargestError(image.header);
+  state.lossy_restores = image.header.origin.lossy_restores;
+  state.blob_hashes.clear();
+  state.blob_bytes = 0;
   int64_t bytes = image.payload.size();
   for (size_t i = 0; i < image.header.kv_blocks.size(); ++i) {
     const KvBlockRef& block = image.header.kv_blocks[i];
@@ -23,6 +47,12 @@ int64_t StageImage(StateImage image, const absl::flat_hash_set<std::string>& sto
   put->payload = std::move(image.payload);
   state.payload_bytes = put->payload.size();
   return bytes;
+}
+
+std::string LossyBaseParameter(const StateOrigin& origin, int64_t base_tokens) {
+  if (origin.lossy_restores == 0) return "";
+  if (base_tokens >= 0 && base_tokens != origin.restored_at) return "";
+  return absl::StrCat("base=", StateCodecName(origin.restored_codec));
 }
 
 }  // namespace anabranch

@@ -60,7 +60,7 @@ absl::Status Apply(PutState& operation, ApplyContext& context);  // takes the pa
 absl::Status Apply(const UpdateState& operation, ApplyContext& context);
 absl::Status Apply(const DeleteState& operation, ApplyContext& context);
 absl::Status Apply(const ThinState& operation, ApplyContext& context);  // in apply_thinning.cc
-absl::Status Apply(RecodeState& operation, ApplyContext& context);  // in apply_recoding.cc
+absl::Status Apply(RecodeState& operation, ApplyContext& context);      // in apply_recoding.cc
 absl::Status Apply(const ArchiveState& operation, ApplyContext& context);
 absl::Status Apply(const SetRef& operation, ApplyContext& context);
 absl::Status Apply(const DeleteRef& operation, ApplyContext& context);

@@ -53,7 +53,8 @@ absl::Status RestoreIndexes(const StateRecord& stored, ApplyContext& context) {
   return absl::OkStatus();
 }
 
-// A stored state stays as it is but for the reason to keep it; only damaged parts are replaced.
+// A stored state stays as it is but for the reason to keep it; damaged parts are replaced, and a
+// lossy form by a more exact one.
 absl::Status HealState(PutState& operation, const StateRecord& stored, ApplyContext& context) {
   if (operation.record.kind > stored.kind) {
     StoredState kept;
@@ -63,7 +64,11 @@ absl::Status HealState(PutState& operation, const StateRecord& stored, ApplyCont
     context.changes.Put(Family::kStates, key, EncodeState(key, kept));
   }
   ANABRANCH_RETURN_IF_ERROR(RestoreIndexes(stored, context));
-  if (!ReadPayload(context.changes, stored).ok()) {
+  // A more exact form of the same state came for free. With blobs it is left: a session that stands
+  // on the state may count on those that would go.
+  const bool better = operation.record.codec < stored.codec && stored.blob_hashes.empty() &&
+                      operation.record.lossy_restores <= stored.lossy_restores;
+  if (better || !ReadPayload(context.changes, stored).ok()) {
     ANABRANCH_ASSIGN_OR_RETURN(StoredState damaged,
                                ReadState(context.changes, stored.tenant, stored.id));
     return ReplaceContent(std::move(damaged), operation, context);

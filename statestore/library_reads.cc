@@ -48,8 +48,9 @@ absl::Status CheckUsable(const StateRecord& state) {
 absl::StatusOr<std::string> ReadPayload(const KeyValueReader& reader, const StateRecord& state) {
   ANABRANCH_RETURN_IF_ERROR(CheckUsable(state));
   if (!IsWhole(state)) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        "state ", state.id, " is archived: its content is gone and comes back by reading it again"));
+    return absl::FailedPreconditionError(
+        absl::StrCat("state ", state.id,
+                     " is archived: its content is gone and comes back by reading it again"));
   }
   absl::StatusOr<std::optional<std::string>> value =
       reader.Get(Family::kPayloads, NamedKey(state.tenant, state.id));

@@ -13,7 +13,8 @@ namespace anabranch {
 
 // One operation of a mutation. Preconditions are checked in order inside the writer; the first that
 // fails fails the whole mutation with the status named.
-// Idempotent: a state that exists stays as it is (OK); only damaged parts are replaced. NOT_FOUND
+// Idempotent: a state that exists stays as it is (OK); only damaged parts are replaced, and a form
+// without blobs by a more exact one. NOT_FOUND
 // names a parent or a blob that is neither sent nor stored. A thinned or archived record, sent
 // without content, keeps a place in a lineage: it changes nothing of a state that is there.
 struct PutState {

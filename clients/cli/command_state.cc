@@ -1,8 +1,10 @@
-// `anabranch state ls|show|log|rm`.
+// `anabranch state ls|show|log|recode|archive|rm`.
 #include <memory>
 #include <ostream>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "clients/cli/codec_names.h"
 #include "clients/cli/commands.h"
 #include "clients/cli/format.h"
 #include "clients/cli/json_output.h"
@@ -22,11 +24,11 @@ void PrintStates(Cli& cli, const std::vector<v1::State>& states) {
     cli.streams.err << "no states" << std::endl;
     return;
   }
-  Table table({"STATE", "TOKENS", "SPAN", "SIZE", "CREATED", "LABELS"},
+  Table table({"STATE", "TOKENS", "SPAN", "SIZE", "CODEC", "CREATED", "LABELS"},
               {.right_aligned = {1, 2, 3}});
   for (const v1::State& state : states) {
     table.Add({state.id(), HumanCount(state.token_count()), HumanCount(state.span_token_count()),
-               HumanBytes(state.size_bytes()), AgeOf(state.create_time()),
+               HumanBytes(state.size_bytes()), CodecName(state.codec()), AgeOf(state.create_time()),
                LabelList(state.labels())});
   }
   table.Print(cli.streams.out);
@@ -41,6 +43,32 @@ absl::Status List(Cli& cli, int64_t limit) {
 absl::Status Log(Cli& cli, const std::string& id, int64_t limit) {
   ANABRANCH_ASSIGN_OR_RETURN(std::vector<v1::State> states, cli.client().GetLineage(id, limit));
   PrintStates(cli, states);
+  return absl::OkStatus();
+}
+
+std::string LossyPast(const v1::State& state) {
+  if (state.lossy_restores() == 0) return "none: the exact function of model and tokens";
+  return absl::StrCat("went on from lossy states ", HumanCount(state.lossy_restores()), " times");
+}
+
+absl::Status Recode(Cli& cli, const std::vector<std::string>& ids, v1::StateCodec codec) {
+  for (const std::string& id : ids) {
+    v1::RecodeStateRequest request;
+    request.set_id(id);
+    request.set_codec(codec);
+    ANABRANCH_ASSIGN_OR_RETURN(const v1::RecodeStateResponse recoded,
+                               cli.client().RecodeState(request));
+    if (cli.options.json) {
+      PrintJson(ToJson(recoded), cli.streams.out);
+      continue;
+    }
+    std::string line = absl::StrCat(recoded.state().id(), ": ", StoredLine(recoded.state()));
+    if (recoded.usage().tokens_replayed() > 0) {
+      absl::StrAppend(&line, "; ", HumanCount(recoded.usage().tokens_replayed()),
+                      " tokens read again");
+    }
+    cli.streams.out << line << std::endl;
+  }
   return absl::OkStatus();
 }
 
@@ -59,7 +87,8 @@ absl::Status Show(Cli& cli, const std::string& id) {
                {"thinned", state.thinned() ? "yes" : "no"},
                {"tokens", HumanCount(state.token_count())},
                {"span tokens", HumanCount(state.span_token_count())},
-               {"size", HumanBytes(state.size_bytes())},
+               {"size", StoredLine(state)},
+               {"lossy past", LossyPast(state)},
                {"labels", LabelList(state.labels())},
                {"created", AgeOf(state.create_time())},
                {"expires", state.has_expire_time() ? ExpiryOf(state.expire_time()) : "never"},
@@ -98,7 +127,8 @@ absl::Status Remove(Cli& cli, const std::vector<std::string>& ids) {
 }  // namespace
 
 void AddStateCommands(CLI::App& app, Cli& cli) {
-  CLI::App* group = app.add_subcommand("state", "What was read, immutable: ls, show, log, rm");
+  CLI::App* group =
+      app.add_subcommand("state", "What was read, immutable: ls, show, log, recode, archive, rm");
   group->require_subcommand(1);
   auto id = std::make_shared<std::string>();
   auto limit = std::make_shared<int64_t>(0);
@@ -128,6 +158,24 @@ void AddStateCommands(CLI::App& app, Cli& cli) {
       [&cli, id, limit] { cli.command = [id, limit](Cli& c) { return Log(c, *id, *limit); }; });
 
   auto ids = std::make_shared<std::vector<std::string>>();
+  auto codec = std::make_shared<std::string>();
+  CLI::App* recode = group->add_subcommand(
+      "recode", "Keep states in another codec; to a more exact one their tokens are read again");
+  recode->add_option("STATE", *ids, "States or refs")->required();
+  recode->add_option("--codec", *codec, "exact, near (half the size) or compact (a quarter)")
+      ->check(CLI::IsMember({"exact", "near", "compact", "archive"}))
+      ->type_name("CODEC")
+      ->required();
+  recode->callback([&cli, ids, codec] {
+    cli.command = [ids, codec](Cli& c) { return Recode(c, *ids, CodecOf(*codec)); };
+  });
+  CLI::App* archive = group->add_subcommand(
+      "archive", "Keep of states their tokens alone; what needs more has them read again");
+  archive->add_option("STATE", *ids, "States or refs")->required();
+  archive->callback([&cli, ids] {
+    cli.command = [ids](Cli& c) { return Recode(c, *ids, v1::STATE_CODEC_ARCHIVE); };
+  });
+
   CLI::App* remove = group->add_subcommand("rm", "Delete states that nothing needs any more");
   remove->add_option("STATE", *ids, "States")->required();
   remove->callback([&cli, ids] { cli.command = [ids](Cli& c) { return Remove(c, *ids); }; });

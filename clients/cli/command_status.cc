@@ -2,6 +2,7 @@
 #include <ostream>
 
 #include "absl/strings/str_cat.h"
+#include "clients/cli/codec_names.h"
 #include "clients/cli/commands.h"
 #include "clients/cli/format.h"
 #include "clients/cli/json_output.h"
@@ -48,6 +49,7 @@ absl::Status ShowStatus(Cli& cli) {
                      ", ", model.chat() ? "chat" : "no chat format", ")")},
        {"fingerprint", absl::StrCat(model.fingerprint(), ", ", model.numerics_profile())},
        {"state size", absl::StrCat(HumanBytes(model.state_bytes()), kv)},
+       {"state codec", CodecName(status.state_codec())},
        {"context", absl::StrCat("at most ", HumanCount(status.max_context_tokens()), " tokens")},
        {"slots", absl::StrCat(engine.slots_used(), " of ", engine.slots_total(), " used")},
        {"kv pages", absl::StrCat(HumanCount(engine.kv_pages_used()), " of ",

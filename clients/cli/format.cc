@@ -82,6 +82,10 @@ std::string UsageLine(const v1::Usage& usage) {
       HumanMillis(usage.queue_ms()), ", restore ", HumanMillis(usage.restore_ms()), ", compute ",
       HumanMillis(usage.compute_ms()), "; state ", HumanBytes(usage.state_bytes_loaded()),
       " loaded, ", HumanBytes(usage.state_bytes_stored()), " stored");
+  if (usage.lossy_restores() > 0) {
+    absl::StrAppend(&line, "; went on from lossy states ", HumanCount(usage.lossy_restores()),
+                    " times");
+  }
   if (!usage.miss_reason().empty()) {
     absl::StrAppend(&line, "; nothing reused: ", usage.miss_reason());
   }

@@ -2,6 +2,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "clients/cli/codec_names.h"
 #include "clients/cli/format.h"
 
 namespace anabranch::cli {
@@ -14,6 +15,7 @@ v1::CheckpointPolicy PolicyFlags::ToProto() const {
   policy.set_thin_turn_ends(thin_turn_ends);
   policy.set_max_states(max_states);
   policy.set_max_bytes(max_bytes);
+  policy.set_codec(CodecOf(codec));
   return policy;
 }
 
@@ -35,6 +37,12 @@ void AddPolicyFlags(CLI::App& command, PolicyFlags& flags) {
   command.add_option("--max-bytes", flags.max_bytes, "Keep at most this much of them; 0: any")
       ->check(CLI::NonNegativeNumber.description(""))
       ->type_name("BYTES");
+  command
+      .add_option("--codec", flags.codec,
+                  "How the states are kept; without it as the server does. near and compact are "
+                  "lossy")
+      ->check(CLI::IsMember({"exact", "near", "compact"}))
+      ->type_name("exact|near|compact");
 }
 
 std::string PolicyLine(const v1::CheckpointPolicy& policy) {
@@ -56,6 +64,9 @@ std::string PolicyLine(const v1::CheckpointPolicy& policy) {
   }
   if (policy.max_bytes() > 0) {
     parts.push_back(absl::StrCat("at most ", HumanBytes(policy.max_bytes())));
+  }
+  if (policy.codec() != v1::STATE_CODEC_UNSPECIFIED) {
+    parts.push_back(absl::StrCat("kept ", CodecName(policy.codec())));
   }
   return absl::StrJoin(parts, ", ");
 }

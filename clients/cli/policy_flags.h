@@ -15,6 +15,7 @@ struct PolicyFlags {
   bool thin_turn_ends = false;
   int64_t max_states = 0;
   int64_t max_bytes = 0;
+  std::string codec;
 
   v1::CheckpointPolicy ToProto() const;
 };

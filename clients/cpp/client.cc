@@ -140,6 +140,13 @@ absl::Status Client::DeleteState(v1::DeleteStateRequest request) {
       .status();
 }
 
+absl::StatusOr<v1::RecodeStateResponse> Client::RecodeState(v1::RecodeStateRequest request,
+                                                            Cancellation* cancel) {
+  EnsureRequestId(request);
+  return CallUnary(ModelLimits(options_, cancel), *stubs_->states, &v1::States::Stub::RecodeState,
+                   request);
+}
+
 absl::StatusOr<std::vector<v1::State>> Client::GetLineage(const std::string& id_or_ref,
                                                           int64_t limit) {
   v1::GetLineageRequest request;

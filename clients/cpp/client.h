@@ -132,6 +132,10 @@ class Client {
                                                     int64_t limit = 0);
   absl::StatusOr<v1::State> UpdateState(v1::UpdateStateRequest request);
   absl::Status DeleteState(v1::DeleteStateRequest request);
+  // Keeps a state in another codec; to a more exact one, or from the archive, its tokens are read
+  // again.
+  absl::StatusOr<v1::RecodeStateResponse> RecodeState(v1::RecodeStateRequest request,
+                                                      Cancellation* cancel = nullptr);
   // A state and its ancestors, newest first; `limit` 0 means all.
   absl::StatusOr<std::vector<v1::State>> GetLineage(const std::string& id_or_ref,
                                                     int64_t limit = 0);

@@ -31,6 +31,8 @@ absl::StatusOr<std::vector<Row>> RunEngineBench(const Options& options);  // pre
 absl::StatusOr<std::vector<Row>> RunResumeBench(const Options& options);  // resume against re-read
 absl::StatusOr<std::vector<Row>> RunCommitBench(const Options& options);  // commit against a write
 
+absl::StatusOr<std::vector<Row>> RunCodecBench(const Options& options);  // codecs of states
+
 // Seconds of one call of `body`.
 double TimeOnce(const std::function<void()>& body);
 // Of unsorted samples; p in [0, 1].

@@ -68,6 +68,7 @@ int RunFolderBenches(const anabranch::bench::Options& options,
   for (const std::string& name : which) {
     auto run = name == "engine"   ? anabranch::bench::RunEngineBench(options)
                : name == "resume" ? anabranch::bench::RunResumeBench(options)
+               : name == "codecs" ? anabranch::bench::RunCodecBench(options)
                                   : anabranch::bench::RunCommitBench(options);
     if (!run.ok()) {
       std::fprintf(stderr, "anabranch-bench: %s: %s\n", name.c_str(),
@@ -115,8 +116,8 @@ int main(int argc, char** argv) {
   std::vector<std::string> which = {"engine", "resume", "commit"};
   bool json = false;
   CLI::App app{"Measures Anabranch's engine and library, each figure beside a floor or a peer."};
-  app.add_option("which", which, "any of: engine resume commit")
-      ->check(CLI::IsMember({"engine", "resume", "commit"}));
+  app.add_option("which", which, "any of: engine resume commit codecs (not by itself)")
+      ->check(CLI::IsMember({"engine", "resume", "commit", "codecs"}));
   app.add_option("--model", options.model, "model folder")->capture_default_str();
   app.add_option("--dir", options.directory, "where to put temporary libraries (the disk measured)")
       ->capture_default_str();

@@ -121,5 +121,25 @@ TEST_F(LineageCliTest, NormsAreDrawnInTheTerminalAndInFiles) {
   EXPECT_EQ(nlohmann::json::parse(out_)["tensors"][0]["layer"], 0);
 }
 
+TEST_F(LineageCliTest, StatesAreKeptSmallerArchivedAndBroughtBack) {
+  ASSERT_EQ(Run({"state", "recode", "ada/marks/start", "--codec", "near"}), 0) << err_;
+  EXPECT_THAT(out_, HasSubstr("near ("));
+  EXPECT_THAT(out_, HasSubstr("relative error"));
+  ASSERT_EQ(Run({"state", "archive", "ada/marks/start"}), 0) << err_;
+  EXPECT_THAT(out_, HasSubstr("0 B, archive ("));
+  ASSERT_EQ(Run({"state", "show", "ada/marks/start"}), 0) << err_;
+  EXPECT_THAT(out_, HasSubstr("archive"));
+  EXPECT_THAT(out_, HasSubstr("exact function"));
+  ASSERT_EQ(Run({"state", "ls"}), 0) << err_;
+  EXPECT_THAT(out_, HasSubstr("CODEC"));
+  ASSERT_EQ(Run({"state", "recode", "ada/marks/start", "--codec", "exact"}), 0) << err_;
+  EXPECT_THAT(out_, HasSubstr("tokens read again"));
+  ASSERT_EQ(Run({"session", "policy", "ada", "--codec", "compact"}), 0) << err_;
+  EXPECT_THAT(out_ + err_, HasSubstr("kept compact"));
+  ASSERT_EQ(Run({"status"}), 0) << err_;
+  EXPECT_THAT(out_, HasSubstr("state codec"));
+  EXPECT_NE(Run({"state", "recode", "ada", "--codec", "tiny"}), 0);
+}
+
 }  // namespace
 }  // namespace anabranch

@@ -22,8 +22,8 @@ class SessionJournalTest : public testing::Test {
     return record;
   }
   std::shared_ptr<SessionJournal> Journal(bool created = true) {
-    return std::make_shared<SessionJournal>(&store_, &metrics_, Record(), std::vector<int32_t>(),
-                                            created);
+    return std::make_shared<SessionJournal>(&store_, &storing_, &metrics_, Record(),
+                                            std::vector<int32_t>(), created);
   }
   static StateImage Image(int64_t position, const std::vector<std::string>& blobs = {}) {
     StateImage image;
@@ -43,6 +43,7 @@ class SessionJournalTest : public testing::Test {
   }
 
   ManualStore store_;
+  StateStoring storing_;
   Metrics metrics_;
 };
 

@@ -145,12 +145,21 @@ TEST_F(RecodingTest, WhatNoTokensLeadToIsNotArchived) {
   EXPECT_THAT(Commit(ArchiveState{kTenant, MakeState({7}).id, {}}), FailsWith(kNotFound, ""));
 }
 
-TEST_F(RecodingTest, AStateThatIsReadAgainHealsInTheFormThatItIsSentIn) {
-  ASSERT_EQ(Commit(Smaller(1)), absl::OkStatus());
-  // The stored one stays as it is: another form of the same state is no reason to replace it.
-  PutState put = Put(states_[1], "payload 1");
-  ASSERT_EQ(Commit(put), absl::OkStatus());
+TEST_F(RecodingTest, AStateThatIsReadAgainBecomesMoreExactIfNobodyCountsOnItsBlobs) {
+  ASSERT_EQ(Commit(Smaller(0), Smaller(1)), absl::OkStatus());
+  EXPECT_EQ(Commit(Put(states_[1], "payload 1")), absl::OkStatus());
   EXPECT_EQ(*store_->GetPayload(kTenant, states_[1].id), "small");
+  RecodeState without_blobs = Smaller(0);
+  without_blobs.put.record.blob_hashes.clear();
+  without_blobs.put.blobs.clear();
+  ASSERT_EQ(Commit(without_blobs), absl::OkStatus());
+  PutState less = Put(states_[0], "less exact");
+  less.record.codec = StateCodec::kCompact;
+  EXPECT_EQ(Commit(less), absl::OkStatus());
+  EXPECT_EQ(*store_->GetPayload(kTenant, states_[0].id), "small");
+  EXPECT_EQ(Commit(Put(states_[0], "payload 0")), absl::OkStatus());
+  EXPECT_EQ(*store_->GetPayload(kTenant, states_[0].id), "payload 0");
+  EXPECT_TRUE(IsExact(Stored(0)));
 }
 
 TEST_F(RecodingTest, AThinnedStateIsNeither) {

@@ -36,8 +36,8 @@ BANNED = (
     (r"\b(std::)?(exit|abort|_exit|quick_exit)\(", "libraries do not end the process"),
 )
 # Parsers of bytes from outside; each has a fuzz target of the same name.
-FUZZED = ("safetensors", "model_config", "tokenizer", "tokenizer_config", "state_header", "record_codec",
-          "key_schema", "bundle_reader")
+FUZZED = ("safetensors", "model_config", "tokenizer", "tokenizer_config", "state_codec", "state_header",
+          "record_codec", "key_schema", "bundle_reader")
 
 LIMITS = {"file": 500, "kernel": 600, "test": 800, "header": 200, "function": 70,
           "kernel_function": 150, "columns": 100}

@@ -204,3 +204,29 @@ def test_what_resent_conversations_share_is_read_twice_and_then_never(server):
     assert first.tokens_reused == 0 and first.branch_token_count == 0
     assert second.tokens_reused == 0 and second.branch_token_count > 64
     assert third.tokens_reused >= second.branch_token_count and third.tokens_read < 32
+
+
+def test_a_state_is_kept_smaller_archived_and_brought_back(server):
+    with Client(server.addr) as client:
+        session, _ = client.create_session("small", checkpoints=CheckpointPolicy(codec="near"))
+        session.append("The boat was repainted in Ghent.")
+        state = session.commit().state
+        assert (state.codec, state.lossy_restores) == ("near", 0) and state.codec_error > 0
+        assert session.info().checkpoints.codec == "near"
+        archived = client.archive_state("small").state
+        assert archived.archived and archived.size_bytes == 0 and archived.id == state.id
+        back = client.recode_state(state.id, "exact")
+        assert back.state.codec == "exact" and back.usage.tokens_replayed == state.token_count
+        assert back.state.size_bytes == archived.exact_size_bytes
+        with pytest.raises(ValueError):
+            client.recode_state(state.id, "tiny")
+
+
+async def test_states_are_recoded_from_asyncio_too(server):
+    async with AsyncClient(server.addr) as client:
+        session, _ = await client.create_session("async")
+        await session.append("Some text.")
+        state = (await session.commit()).state
+        recoded = await client.recode_state(state.id, "compact")
+        assert recoded.state.size_bytes < state.size_bytes
+        assert (await client.archive_state(state.id)).state.codec == "archive"

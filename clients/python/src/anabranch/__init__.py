@@ -15,7 +15,8 @@ from .client import Client, Delegation, Generation, Session
 from .errors import (Aborted, AlreadyExists, AnabranchError, Cancelled, DataLoss, DeadlineExceeded,
                      FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted, Unavailable)
 from .types import BranchDelta, BranchError, BranchResult, Delegated, KeptBranch
-from .types import CheckpointPolicy, Edit, Graph, Log, LogEntry, StateStats, TensorStats
+from .types import (CheckpointPolicy, Edit, Graph, Log, LogEntry, Recoded, StateStats,
+                    TensorStats)
 from .types import (Append, Commit, Computed, Delta, Diff, Distance, Merge, Message, RefInfo, Reply,
                     Rewind, Score, Search, SearchHit, SessionInfo, StateInfo, TensorDistance, Token,
                     Usage)
@@ -25,7 +26,7 @@ __all__ = [
     "AsyncGeneration", "AsyncSession", "BranchDelta", "BranchError", "BranchResult", "Cancelled",
     "CheckpointPolicy", "Client", "Commit", "Computed", "DataLoss", "DeadlineExceeded", "Delegated",
     "Delegation", "Delta", "Diff", "Distance", "Edit", "FailedPrecondition", "Generation", "Graph", "InvalidArgument",
-    "KeptBranch", "Log", "LogEntry", "Merge", "Message", "NotFound", "RefInfo", "Reply",
+    "KeptBranch", "Log", "LogEntry", "Merge", "Message", "NotFound", "Recoded", "RefInfo", "Reply",
     "ResourceExhausted", "Rewind", "Score", "Search", "SearchHit", "Session", "SessionInfo",
     "StateInfo", "StateStats", "TensorDistance", "TensorStats", "Token", "Unavailable", "Usage",
 ]

@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .types import Graph, StateStats, TensorStats
+from .types import Graph, Recoded, StateStats, TensorStats
 from .types import (Append, CheckpointPolicy, Commit, Computed, Delta, Diff, Distance, Log, LogEntry,
                     Merge, Message, RefInfo, Reply, Rewind, Score, SessionInfo, StateInfo,
                     TensorDistance, Token, Usage)
@@ -84,7 +84,7 @@ def policy(value: CheckpointPolicy) -> resources.CheckpointPolicy:
         skip_turn_ends=not value.turn_ends, every=value.every,
         thinning=enum(resources.Thinning, "THINNING_", value.thinning),
         thin_turn_ends=value.thin_turn_ends, max_states=value.max_states,
-        max_bytes=value.max_bytes)
+        max_bytes=value.max_bytes, codec=enum(resources.StateCodec, "STATE_CODEC_", value.codec))
 
 
 def log_request(session_id: str, state: str) -> states.GetLogRequest:
@@ -166,6 +166,20 @@ def enum(kind: Any, prefix: str, name: str) -> int:
     return names[name]
 
 
+def codec(value: int) -> str:
+    name = resources.StateCodec.Name(value).removeprefix("STATE_CODEC_").lower()
+    return "" if name == "unspecified" else name
+
+
+def recode_request(state: str, name: str) -> states.RecodeStateRequest:
+    return states.RecodeStateRequest(id=state, codec=enum(resources.StateCodec, "STATE_CODEC_", name),
+                                     request_id=new_request_id())
+
+
+def recoded(m: states.RecodeStateResponse) -> Recoded:
+    return Recoded(state_info(m.state), usage(m.usage))
+
+
 def usage(m: resources.Usage) -> Usage:
     return Usage(**{name: getattr(m, name) for name in Usage.__dataclass_fields__})
 
@@ -176,7 +190,7 @@ def session_info(m: resources.Session) -> SessionInfo:
     c = m.checkpoints
     fields["checkpoints"] = CheckpointPolicy(
         not c.skip_turn_ends, c.every, "none" if c.thinning == resources.THINNING_NONE
-        else "logarithmic", c.thin_turn_ends, c.max_states, c.max_bytes)
+        else "logarithmic", c.thin_turn_ends, c.max_states, c.max_bytes, codec(c.codec))
     return SessionInfo(**fields)
 
 
@@ -184,6 +198,7 @@ def state_info(m: resources.State) -> StateInfo:
     fields = {name: getattr(m, name) for name in StateInfo.__dataclass_fields__}
     fields["labels"] = dict(m.labels)
     fields["parent_ids"] = tuple(m.parent_ids)
+    fields["codec"] = codec(m.codec)
     for name in ("create_time", "expire_time"):
         fields[name] = getattr(m, name).ToDatetime() if m.HasField(name) else None
     return StateInfo(**fields)

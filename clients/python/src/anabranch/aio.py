@@ -14,7 +14,7 @@ from . import _search
 from ._aio_maintenance import AsyncMaintenance
 from .errors import AlreadyExists, NotFound, from_rpc_error
 from .types import BranchDelta, BranchResult, Delegated
-from .types import CheckpointPolicy, Edit, Graph, Log, StateStats
+from .types import CheckpointPolicy, Edit, Graph, Log, Recoded, StateStats
 from .types import (Append, Commit, Computed, Delta, Diff, Merge, Message, RefInfo, Reply, Rewind,
                     Score, Search, SessionInfo, StateInfo, Usage)
 from .v1 import admin_pb2, search_pb2, sessions_pb2, states_pb2
@@ -268,6 +268,14 @@ class AsyncClient(AsyncMaintenance):
     async def delete_state(self, state_id: str) -> None:
         request = states_pb2.DeleteStateRequest(id=state_id, request_id=p.new_request_id())
         await self._unary("States", "DeleteState", request, states_pb2.DeleteStateResponse)
+
+    async def recode_state(self, state: str, codec: str) -> Recoded:
+        request = p.recode_request(state, codec)
+        return p.recoded(await self._unary("States", "RecodeState", request,
+                                      states_pb2.RecodeStateResponse))
+
+    async def archive_state(self, state: str) -> Recoded:
+        return await self.recode_state(state, "archive")
 
     async def merge(self, inputs: Sequence[str] | Mapping[str, float], *, method: str = "",
                     norm: str = "", ancestor: str = "", ref: str = "", expected_ref: str = "",

@@ -13,7 +13,7 @@ from . import _search
 from ._maintenance import Maintenance
 from .errors import AlreadyExists, NotFound, from_rpc_error
 from .types import BranchDelta, BranchResult, Delegated
-from .types import CheckpointPolicy, Edit, Graph, Log, StateStats
+from .types import CheckpointPolicy, Edit, Graph, Log, Recoded, StateStats
 from .types import (Append, Commit, Computed, Delta, Diff, Merge, Message, RefInfo, Reply, Rewind,
                     Score, Search, SessionInfo, StateInfo, Usage)
 from .v1 import admin_pb2, search_pb2, sessions_pb2, states_pb2
@@ -290,6 +290,17 @@ class Client(Maintenance):
     def delete_state(self, state_id: str) -> None:
         request = states_pb2.DeleteStateRequest(id=state_id, request_id=p.new_request_id())
         self._unary("States", "DeleteState", request, states_pb2.DeleteStateResponse)
+
+    def recode_state(self, state: str, codec: str) -> Recoded:
+        """Keeps a state as "exact", "near", "compact" or "archive". To a more exact one its tokens are
+        read again, which computed states have none for."""
+        request = p.recode_request(state, codec)
+        return p.recoded(self._unary("States", "RecodeState", request,
+                                states_pb2.RecodeStateResponse))
+
+    def archive_state(self, state: str) -> Recoded:
+        """Gives up all of a state but its tokens; what needs more has them read again."""
+        return self.recode_state(state, "archive")
 
     def merge(self, inputs: Sequence[str] | Mapping[str, float], *, method: str = "",
               norm: str = "", ancestor: str = "", ref: str = "", expected_ref: str = "",

@@ -26,6 +26,7 @@ class Usage:
     compute_ms: float = 0.0
     miss_reason: str = ""
     branch_token_count: int = 0  # captured here, where a history parts from one read before; 0: no
+    lossy_restores: int = 0  # how often its past went through a lossy codec; 0: exact
 
 
 @dataclass(frozen=True)
@@ -46,13 +47,15 @@ class SessionInfo:
 class CheckpointPolicy:
     """Which states a session captures by itself, and which it gives up again. `every`: tokens between
     positions of the grid; 0: as the server does, -1: none. `thinning`: "logarithmic" or "none". The
-    limits are on what may be thinned; 0: none. See proto/anabranch/v1/resources.proto."""
+    limits are on what may be thinned; 0: none. `codec` of the states: "exact", "near", "compact" or
+    "" as the server does. See proto/anabranch/v1/resources.proto."""
     turn_ends: bool = True
     every: int = 0
     thinning: str = "logarithmic"
     thin_turn_ends: bool = False
     max_states: int = 0
     max_bytes: int = 0
+    codec: str = ""
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,18 @@ class StateInfo:
     kind: str = ""  # "turn", "mark", "grid", "fork", "idle", "merge"
     thinned: bool = False
     operation_params: str = ""
+    codec: str = ""  # "exact", "near", "compact" or "archive"
+    exact_size_bytes: int = 0
+    codec_error: float = 0.0  # largest relative L2 error of its tensors, as measured
+    lossy_restores: int = 0
+    archived: bool = False
+
+
+@dataclass(frozen=True)
+class Recoded:
+    """A state in its new codec. `usage.tokens_replayed` if its tokens were read again."""
+    state: StateInfo
+    usage: Usage
 
 
 @dataclass(frozen=True)
