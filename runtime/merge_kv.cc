@@ -9,38 +9,52 @@
 namespace anabranch {
 namespace {
 
-// Turns half-split pairs (i, i + rotary_dim / 2) of each head by theta^(-2 i / rotary_dim) a
-// position, in double: a key may be turned again in a merge of merges.
-template <typename T, typename ToNumber, typename FromNumber>
-void RotateKey(const StateEntry& entry, int64_t positions, char* token, ToNumber to,
-               FromNumber from) {
-  const int64_t heads = entry.shape[1], head_dim = entry.shape[2];
-  const int32_t half = entry.rotary_dim / 2;
-  std::vector<T> key(heads * head_dim);  // a block keeps no alignment
-  std::memcpy(key.data(), token, key.size() * sizeof(T));
-  for (int32_t i = 0; i < half; ++i) {
-    const double frequency = std::pow(entry.rope_theta, -2.0 * i / entry.rotary_dim);
-    const double angle = static_cast<double>(positions) * frequency;
-    const double cosine = std::cos(angle), sine = std::sin(angle);
-    for (T* head = key.data() + i; head < key.data() + key.size(); head += head_dim) {
-      const double a = to(head[0]), b = to(head[half]);
-      head[0] = from(static_cast<float>(a * cosine - b * sine));
-      head[half] = from(static_cast<float>(b * cosine + a * sine));
+// Turns keys by a number of positions: half-split pairs (i, i + rotary_dim / 2) of each head by
+// theta^(-2 i / rotary_dim) a position, in double, because a key may be turned again in a merge of
+// merges.
+class Rotation {
+ public:
+  Rotation(const StateEntry& entry, int64_t positions) : entry_(entry) {
+    if (entry.kind != StateKind::kKeys || positions == 0) return;
+    for (int32_t i = 0; i < entry.rotary_dim / 2; ++i) {
+      const double frequency = std::pow(entry.rope_theta, -2.0 * i / entry.rotary_dim);
+      const double angle = static_cast<double>(positions) * frequency;
+      cosine_.push_back(std::cos(angle));
+      sine_.push_back(std::sin(angle));
     }
   }
-  std::memcpy(token, key.data(), key.size() * sizeof(T));
-}
 
-void RotateToken(const StateEntry& entry, int64_t positions, char* token) {
-  if (entry.rotary_dim == 0 || positions == 0) return;
-  const auto same = [](float value) { return value; };
-  if (entry.stored_dtype == StateDType::kFloat32) {
-    return RotateKey<float>(entry, positions, token, same, same);
+  // `count` tokens' keys, one after the other.
+  void Turn(char* keys, int64_t count) const {
+    if (cosine_.empty()) return;
+    const auto same = [](float value) { return value; };
+    if (entry_.stored_dtype == StateDType::kFloat32) return TurnAs<float>(keys, count, same, same);
+    TurnAs<uint16_t>(
+        keys, count, [](uint16_t bits) { return FromBFloat16(bits); },
+        [](float value) { return ToBFloat16(value); });
   }
-  RotateKey<uint16_t>(
-      entry, positions, token, [](uint16_t bits) { return FromBFloat16(bits); },
-      [](float value) { return ToBFloat16(value); });
-}
+
+ private:
+  template <typename T, typename ToNumber, typename FromNumber>
+  void TurnAs(char* keys, int64_t count, ToNumber to, FromNumber from) const {
+    const int64_t heads = entry_.shape[1], head_dim = entry_.shape[2];
+    const size_t half = cosine_.size();
+    std::vector<T> head(head_dim);  // a block keeps no alignment
+    const size_t bytes = head.size() * sizeof(T);
+    for (char* at = keys; at < keys + count * heads * bytes; at += bytes) {
+      std::memcpy(head.data(), at, bytes);
+      for (size_t i = 0; i < half; ++i) {
+        const double a = to(head[i]), b = to(head[i + half]);
+        head[i] = from(static_cast<float>(a * cosine_[i] - b * sine_[i]));
+        head[i + half] = from(static_cast<float>(b * cosine_[i] + a * sine_[i]));
+      }
+      std::memcpy(at, head.data(), bytes);
+    }
+  }
+
+  const StateEntry& entry_;
+  std::vector<double> cosine_, sine_;
+};
 
 // A block holds, entry by entry, the rows of its tokens.
 struct Blocks {
@@ -67,11 +81,16 @@ void CopyTokens(const StateImage& image, int64_t from, int64_t count, int64_t to
   for (const StateEntry& entry : result.layout.entries) {
     if (!entry.paged()) continue;
     const int64_t bytes = Blocks::TokenBytes(entry);
-    for (int64_t i = 0; i < count; ++i) {
-      char* row = out[(to + i) / kKvPageTokens].data() + result.Offset(to + i, before, entry);
+    const Rotation rotation(entry, to - from);
+    for (int64_t i = 0; i < count;) {
+      // Up to the end of a block, rows lie one after the other.
+      const int64_t run = std::min({count - i, kKvPageTokens - (from + i) % kKvPageTokens,
+                                    kKvPageTokens - (to + i) % kKvPageTokens});
+      char* rows = out[(to + i) / kKvPageTokens].data() + result.Offset(to + i, before, entry);
       const std::string& block = image.kv_blocks[(from + i) / kKvPageTokens];
-      std::memcpy(row, block.data() + source.Offset(from + i, before, entry), bytes);
-      if (entry.kind == StateKind::kKeys) RotateToken(entry, to - from, row);
+      std::memcpy(rows, block.data() + source.Offset(from + i, before, entry), run * bytes);
+      rotation.Turn(rows, run);
+      i += run;
     }
     before += bytes;
   }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -37,9 +38,6 @@ std::vector<std::vector<T>> ReadAll(const Merge& merge, const StateSegment& segm
 // Windows and last logits, as they are stored: numbers to and from double.
 template <typename T, typename ToNumber, typename FromNumber>
 void MergeNumbers(Merge& merge, const StateSegment& segment, ToNumber to, FromNumber from) {
-  if (merge.method == MergeMethod::kOrdered) {
-    return WriteSegment(ReadSegment<T>(*merge.inputs.back(), segment), segment, merge.merged);
-  }
   const std::vector<std::vector<T>> in = ReadAll<T>(merge, segment);
   std::vector<T> out(in.front().size());
   for (size_t i = 0; i < out.size(); ++i) {
@@ -50,7 +48,27 @@ void MergeNumbers(Merge& merge, const StateSegment& segment, ToNumber to, FromNu
   WriteSegment(out, segment, merge.merged);
 }
 
+// As they come: of an input that read less than a window holds, the one before fills the rest.
+void MergeInOrder(Merge& merge, const StateSegment& segment) {
+  char* const out = merge.merged.payload.data() + segment.offset;
+  const bool window = segment.kind == StateKind::kWindow;
+  const int64_t rows = window ? segment.shape.front() : 1;
+  const int64_t bytes = static_cast<int64_t>(segment.bytes) / std::max<int64_t>(rows, 1);
+  const int64_t old = merge.ancestor ? merge.ancestor->header.token_count : 0;
+  int64_t left = rows;
+  for (size_t k = merge.inputs.size(); left > 0;) {
+    const StateImage& input = *merge.inputs[--k];
+    const int64_t fresh = input.header.token_count - old;
+    // The first one's window holds what came before it, too: the ancestor's inputs, or zeros.
+    const int64_t count = k == 0 || !window ? left : std::min(left, fresh);
+    const char* end = input.payload.data() + segment.offset + segment.bytes;
+    std::memcpy(out + (left - count) * bytes, end - count * bytes, count * bytes);
+    left -= count;
+  }
+}
+
 void MergeNumbers(Merge& merge, const StateSegment& segment) {
+  if (merge.method == MergeMethod::kOrdered) return MergeInOrder(merge, segment);
   if (segment.dtype == StateDType::kBFloat16) {
     MergeNumbers<uint16_t>(
         merge, segment, [](uint16_t bits) { return FromBFloat16(bits); },
@@ -110,78 +128,138 @@ void CombineInAnyOrder(const Merge& merge, absl::Span<const double> transitions,
   }
 }
 
+void Combine(const Merge& merge, absl::Span<const double> transitions, MergeWeights& weights,
+             Combination& out) {
+  if (merge.method == MergeMethod::kOrdered) return CombineInOrder(merge, transitions, out);
+  if (merge.method == MergeMethod::kCompose) {
+    return CombineInAnyOrder(merge, transitions, weights, out);
+  }
+  for (size_t k = 0; k < out.factor.size(); ++k) {
+    out.factor[k] = merge.weights[k] / merge.weight_sum;
+  }
+}
+
 // The recurrent tensor of one layer while it is merged. Elements of one group (head or channel) are
-// contiguous; they decay alike, or each by its index in the last dimension.
+// contiguous; they decay alike, or each by its index in the last dimension, of num_rates.
 struct Recurrent {
-  std::vector<std::vector<float>> in;
-  std::vector<float> old, out;
+  RecurrentDecay decay;
+  std::vector<const char*> in;
+  const char* old;  // null: zeros
+  char* out;
   std::vector<std::vector<double>> t;
   std::vector<double> old_t;
+  // By rate: the factors of S_O and, one input after the other, of each S_k.
+  std::vector<double> base, factors;
+  // Elements at a time, small enough for the nearest cache. A payload keeps no alignment.
+  std::vector<float> part;
+  std::vector<double> sum;
 
-  // Elements at, at + stride ... of a group.
-  void Combine(const Combination& with, int64_t at, int64_t stride, int64_t end) {
-    for (int64_t i = at; i < end; i += stride) {
-      double sum = with.base * old[i];
-      for (size_t k = 0; k < in.size(); ++k) sum += with.factor[k] * in[k][i];
-      out[i] = static_cast<float>(sum);
-    }
-  }
+  int64_t num_rates() const { return decay.num_rates; }
 };
 
-double Norm(absl::Span<const float> values) {
+void AddScaled(const char* from, absl::Span<const double> factors, int64_t count,
+               Recurrent& layer) {
+  float* const in = layer.part.data();
+  double* const sum = layer.sum.data();
+  std::memcpy(in, from, count * sizeof(float));
+  if (factors.size() == 1) {
+    const double factor = factors[0];
+    for (int64_t i = 0; i < count; ++i) sum[i] += factor * in[i];
+    return;
+  }
+  const int64_t rates = static_cast<int64_t>(factors.size());
+  for (int64_t at = 0; at < count; at += rates) {
+    for (int64_t r = 0; r < rates; ++r) sum[at + r] += factors[r] * in[at + r];
+  }
+}
+
+double Norm(const char* from, int64_t count) {
   double sum = 0;
-  for (float value : values) sum += double{value} * value;
+  for (int64_t i = 0; i < count; ++i) {
+    float value;
+    std::memcpy(&value, from + i * sizeof(value), sizeof(value));
+    sum += double{value} * value;
+  }
   return std::sqrt(sum);
 }
 
-void ScaleToInputs(const Merge& merge, Recurrent& layer, int64_t at, int64_t size) {
+// A group, whose bytes begin at `offset` in the tensor, to the mean norm that it has in the inputs.
+void ScaleToInputs(const Merge& merge, int64_t offset, const Recurrent& layer) {
   double wanted = 0;
   for (size_t k = 0; k < layer.in.size(); ++k) {
-    wanted += merge.weights[k] * Norm(absl::MakeConstSpan(layer.in[k]).subspan(at, size));
+    wanted += merge.weights[k] * Norm(layer.in[k] + offset, layer.decay.size);
   }
-  const absl::Span<float> group = absl::MakeSpan(layer.out).subspan(at, size);
-  const double norm = Norm(group);
+  char* const group = layer.out + offset;
+  const double norm = Norm(group, layer.decay.size);
   if (norm == 0) return;
   const auto scale = static_cast<float>(wanted / merge.weight_sum / norm);
-  for (float& value : group) value *= scale;
+  for (int64_t i = 0; i < layer.decay.size; ++i) {
+    float value;
+    std::memcpy(&value, group + i * sizeof(value), sizeof(value));
+    value *= scale;
+    std::memcpy(group + i * sizeof(value), &value, sizeof(value));
+  }
 }
 
-void MergeGroup(const Merge& merge, const RecurrentDecay& decay, int64_t group,
-                MergeWeights& weights, Recurrent& layer) {
-  const int64_t num_rates = decay.num_rates, size = decay.size;
-  const float* rates = decay.rates + group * num_rates;
+void FindFactors(const Merge& merge, int64_t group, MergeWeights& weights, Combination& with,
+                 Recurrent& layer) {
+  const float* rates = layer.decay.rates + group * layer.num_rates();
   std::vector<double> transitions(layer.in.size());
-  Combination with;
-  with.factor.resize(layer.in.size());
-  for (int64_t r = 0; r < num_rates; ++r) {
+  for (int64_t r = 0; r < layer.num_rates(); ++r) {
     for (size_t k = 0; k < transitions.size(); ++k) {
       transitions[k] = std::exp(rates[r] * (layer.t[k][group] - layer.old_t[group]));
     }
-    if (merge.method == MergeMethod::kOrdered) {
-      CombineInOrder(merge, transitions, with);
-    } else if (merge.method == MergeMethod::kCompose) {
-      CombineInAnyOrder(merge, transitions, weights, with);
-    } else {
-      for (size_t k = 0; k < with.factor.size(); ++k) {
-        with.factor[k] = merge.weights[k] / merge.weight_sum;
-      }
+    Combine(merge, transitions, weights, with);
+    layer.base[r] = with.base;
+    for (size_t k = 0; k < transitions.size(); ++k) {
+      layer.factors[k * layer.num_rates() + r] = with.factor[k];
     }
-    layer.Combine(with, group * size + r, num_rates, (group + 1) * size);
   }
-  if (merge.norm == MergeNorm::kInputs) ScaleToInputs(merge, layer, group * size, size);
+}
+
+void MergeGroup(const Merge& merge, int64_t group, Recurrent& layer) {
+  const int64_t size = layer.decay.size, step = static_cast<int64_t>(layer.sum.size());
+  const absl::Span<const double> factors = layer.factors;
+  for (int64_t at = 0; at < size; at += step) {
+    const int64_t count = std::min(step, size - at);
+    const int64_t offset = (group * size + at) * static_cast<int64_t>(sizeof(float));
+    std::fill_n(layer.sum.begin(), count, 0.0);
+    if (layer.old != nullptr) AddScaled(layer.old + offset, layer.base, count, layer);
+    for (size_t k = 0; k < layer.in.size(); ++k) {
+      AddScaled(layer.in[k] + offset, factors.subspan(k * layer.num_rates(), layer.num_rates()),
+                count, layer);
+    }
+    std::copy_n(layer.sum.begin(), count, layer.part.begin());
+    std::memcpy(layer.out + offset, layer.part.data(), count * sizeof(float));
+  }
+  if (merge.norm == MergeNorm::kInputs) {
+    ScaleToInputs(merge, group * size * static_cast<int64_t>(sizeof(float)), layer);
+  }
 }
 
 absl::Status MergeRecurrent(Merge& merge, const StateSegment& segment) {
-  ANABRANCH_ASSIGN_OR_RETURN(const RecurrentDecay decay,
-                             DecayOf(merge.layout, merge.merged.header, segment));
-  Recurrent layer{ReadAll<float>(merge, segment), ReadSegment<float>(merge.ancestor, segment),
-                  std::vector<float>(segment.bytes / sizeof(float)),
-                  ReadAll<double>(merge, decay.t), ReadSegment<double>(merge.ancestor, decay.t)};
-  MergeWeights weights(static_cast<int>(merge.inputs.size()));
-  for (int64_t g = 0; g < decay.groups; ++g) {
-    MergeGroup(merge, decay, g, weights, layer);
+  constexpr int64_t kElements = 1024;
+  Recurrent layer;
+  ANABRANCH_ASSIGN_OR_RETURN(layer.decay, DecayOf(merge.layout, merge.merged.header, segment));
+  for (const StateImage* input : merge.inputs) {
+    layer.in.push_back(input->payload.data() + segment.offset);
   }
-  WriteSegment(layer.out, segment, merge.merged);
+  layer.old = merge.ancestor ? merge.ancestor->payload.data() + segment.offset : nullptr;
+  layer.out = merge.merged.payload.data() + segment.offset;
+  layer.t = ReadAll<double>(merge, layer.decay.t);
+  layer.old_t = ReadSegment<double>(merge.ancestor, layer.decay.t);
+  const int64_t rates = layer.num_rates();
+  layer.base.resize(rates);
+  layer.factors.resize(rates * merge.inputs.size());
+  layer.sum.resize(std::max<int64_t>(kElements / rates, 1) * rates);
+  layer.part.resize(layer.sum.size());
+  MergeWeights weights(static_cast<int>(merge.inputs.size()));
+  Combination with;
+  with.factor.resize(merge.inputs.size());
+  for (int64_t g = 0; g < layer.decay.groups; ++g) {
+    FindFactors(merge, g, weights, with, layer);
+    MergeGroup(merge, g, layer);
+  }
   return absl::OkStatus();
 }
 

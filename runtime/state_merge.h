@@ -7,10 +7,10 @@
 //   mean     S = sum_k w_k S_k / sum_k w_k
 // An input that added nothing to the ancestor (or to nothing) has no say, unless none added any.
 // T is T_O plus what each input added, so that merges can be merged; for mean it is the mean.
-// Windows and last logits: the last input's if ordered, the weighted mean otherwise. Keys and
-// values: the ancestor's once, then what each input added, in order; rotated keys are turned to
-// their new positions. For a whole model every method is an approximation, because upper layers saw
-// each input without the others.
+// Windows and last logits: the weighted mean; if ordered the last input's, whose window is filled
+// from the one before where it read less than a window holds. Keys and values: the ancestor's once,
+// then what each input added, in order; rotated keys are turned to their new positions. For a whole
+// model every method is an approximation, because upper layers saw each input without the others.
 #pragma once
 
 #include <cstdint>

@@ -64,7 +64,9 @@ void BranchRun::Run(const SendDelta& on_delta, std::function<void()> on_slot, Do
     if (!fits.ok()) return End(std::move(fits));
   }
   if (session_->lease().sequence() == nullptr) {
-    auto sequence = service_->engine->Fork(source_->sequence);
+    auto sequence = source_->sequence != nullptr
+                        ? service_->engine->Fork(source_->sequence)
+                        : service_->engine->Restore(source_->image, source_->tokens);
     if (!sequence.ok()) return End(sequence.status());
     session_->lease().sequence() = *std::move(sequence);
   }

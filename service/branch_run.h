@@ -17,9 +17,12 @@
 
 namespace anabranch {
 
-// Where all branches start: a sequence that nobody writes to, and what of it stands in the library.
+// Where all branches start: a sequence that nobody writes to, or a state with its tokens, and what
+// of it stands in the library.
 struct BranchSource {
-  SequencePtr sequence;
+  SequencePtr sequence;  // null: `image` and `tokens`
+  StateImage image;
+  std::vector<int32_t> tokens;
   SessionRecord record;       // head of the branches' sessions; their tenant, model and labels
   std::vector<int32_t> tail;  // tokens after that head
 };

@@ -34,7 +34,8 @@ absl::StatusOr<PutState> StageComputed(const ServiceContext& service, const Call
   if (!base.empty()) absl::StrAppend(&record.operation_params, " ", base);
   ANABRANCH_ASSIGN_OR_RETURN(StoredImage stored,
                              EncodeFor(service.storing, service.storing.codec, std::move(image)));
-  usage->set_state_bytes_stored(StageImage(std::move(stored), {}, &put));
+  const int64_t bytes = StageImage(std::move(stored), {}, &put);
+  usage->set_state_bytes_stored(usage->state_bytes_stored() + bytes);
   usage->set_tokens_reused(static_cast<int64_t>(record.span_tokens.size()));
   usage->set_lossy_restores(static_cast<int32_t>(record.lossy_restores));
   record.id = StateId(record);

@@ -7,6 +7,7 @@
 #include "absl/time/clock.h"
 #include "service/error_info.h"
 #include "service/names.h"
+#include "service/session_base.h"
 #include "service/session_call.h"
 #include "service/session_handlers.h"
 #include "service/state_loading.h"
@@ -20,6 +21,7 @@ struct Plan {
   SessionRecord record;
   std::vector<int32_t> unread;
   int64_t branch = 0;  // of them, up to the branch point; 0: none
+  Mutation base;       // stores the state it starts from, if that is new
 };
 
 absl::Status StartFrom(const ServiceContext& service, const StateRecord& state, Plan* plan) {
@@ -27,6 +29,34 @@ absl::Status StartFrom(const ServiceContext& service, const StateRecord& state, 
   plan->record.head_state = state.id;
   plan->record.head_position = state.token_count;
   plan->record.thin_from = state.token_count + 1;
+  return absl::OkStatus();
+}
+
+// From the core that is planned (or none) with auxiliary states: without reading anything.
+absl::Status AddAuxiliaries(const ServiceContext& service, Call& call,
+                            const v1::CreateSessionRequest& request, Plan* plan) {
+  if (request.has_history()) {
+    return InvalidField("aux",
+                        "goes with a state or a ref to start from, not with a history: "
+                        "create the session first, then SetAux");
+  }
+  std::vector<AuxState> aux;
+  ANABRANCH_RETURN_IF_ERROR(AddAux(service, call, "aux", request.aux(), &aux));
+  SessionRecord& record = plan->record;
+  ANABRANCH_ASSIGN_OR_RETURN(BaseState made, MakeBase(service, call, record.base.core,
+                                                      std::move(aux), /*head=*/"", &call.usage));
+  record.base = std::move(made.base);
+  if (made.merged.has_value()) {
+    ANABRANCH_ASSIGN_OR_RETURN(PutState put,
+                               StageComputed(service, call, std::move(made.merged->computation),
+                                             std::move(made.merged->image), &call.usage));
+    record.base.state = put.record.id;
+    plan->base.operations.push_back(std::move(put));
+  }
+  call.usage.set_tokens_reused(record.base.position);
+  record.head_state = record.base.state;
+  record.head_position = record.base.position;
+  record.thin_from = record.base.position + 1;
   return absl::OkStatus();
 }
 
@@ -62,7 +92,6 @@ absl::Status StartFromHistory(const ServiceContext& service, const Call& call,
 
 absl::StatusOr<Plan> MakePlan(const ServiceContext& service, Call& call,
                               const v1::CreateSessionRequest& request) {
-  if (!request.aux().empty()) return absl::UnimplementedError("aux: not served yet");
   Plan plan;
   SessionRecord& record = plan.record;
   record.tenant = call.tenant;
@@ -81,12 +110,14 @@ absl::StatusOr<Plan> MakePlan(const ServiceContext& service, Call& call,
       ANABRANCH_ASSIGN_OR_RETURN(const StateRecord state,
                                  ResolveStateId(*service.store, call.tenant, request.state_id()));
       ANABRANCH_RETURN_IF_ERROR(StartFrom(service, state, &plan));
+      record.base = BareCore(state);
       break;
     }
     case v1::CreateSessionRequest::kRefName: {
       ANABRANCH_ASSIGN_OR_RETURN(const StateRecord state,
                                  ResolveRefName(*service.store, call.tenant, request.ref_name()));
       ANABRANCH_RETURN_IF_ERROR(StartFrom(service, state, &plan));
+      record.base = BareCore(state);
       break;
     }
     case v1::CreateSessionRequest::kHistory:
@@ -95,6 +126,9 @@ absl::StatusOr<Plan> MakePlan(const ServiceContext& service, Call& call,
       break;
     case v1::CreateSessionRequest::FROM_NOT_SET:
       break;
+  }
+  if (!request.aux().empty()) {
+    ANABRANCH_RETURN_IF_ERROR(AddAuxiliaries(service, call, request, &plan));
   }
   return plan;
 }
@@ -125,10 +159,12 @@ void ReadHistory(const std::shared_ptr<SessionCall>& session, int64_t branch,
       });
 }
 
-void Complete(const std::shared_ptr<SessionCall>& session, v1::CreateSessionResponse* response,
-              const HandlerDone& done) {
+// `what`: a mutation that the session is added to, or whether to capture a state at its end.
+template <typename What>
+void Complete(const std::shared_ptr<SessionCall>& session, What what,
+              v1::CreateSessionResponse* response, const HandlerDone& done) {
   session->Complete(
-      /*checkpoint=*/true,
+      std::move(what),
       [session, response] {
         *response->mutable_session() = session->session();
         *response->mutable_usage() = session->usage();
@@ -154,9 +190,11 @@ void HandleCreateSession(ServiceContext* service, const CallPtr& call,
   if (!plan.ok()) return done(plan.status());
   const absl::Status opened = session->OpenNew(plan->record);
   if (!opened.ok()) return done(opened);
-  // An empty session takes no slot before it has something to keep there.
-  if (request->from_case() == v1::CreateSessionRequest::FROM_NOT_SET) {
-    return Complete(session, response, done);
+  // A session takes no slot before it has something to keep there, and its base no second trip
+  // through the library.
+  const bool empty = request->from_case() == v1::CreateSessionRequest::FROM_NOT_SET;
+  if (empty || !request->aux().empty()) {
+    return Complete(session, std::move(plan->base), response, done);
   }
   const auto fail = [session, done](const absl::Status& status) {
     session->lease().Discard();
@@ -168,7 +206,7 @@ void HandleCreateSession(ServiceContext* service, const CallPtr& call,
     if (!loaded.ok()) return fail(loaded);
     ReadHistory(session, branch, unread, [session, response, done, fail](const absl::Status& read) {
       if (!read.ok()) return fail(read);
-      Complete(session, response, done);
+      Complete(session, /*checkpoint=*/true, response, done);
     });
   });
 }

@@ -8,6 +8,7 @@
 #include "absl/time/clock.h"
 #include "service/error_info.h"
 #include "service/names.h"
+#include "service/session_base.h"
 #include "service/state_loading.h"
 #include "statestore/base/status_macros.h"
 
@@ -88,20 +89,24 @@ absl::Status Delegation::OpenSource() {
   record.fingerprint = state.fingerprint;
   record.head_state = state.id;
   record.head_position = state.token_count;
+  record.base = BareCore(state);
   leader_is_new_ = true;
   return leader_->OpenNew(record);
 }
 
-// A fork of the source is all that the branches need: the session itself is free again at once.
+// A fork of the source is all that the branches need: the session itself is free again at once. It
+// holds a slot, so where there is only one they start from the source's state instead.
 absl::Status Delegation::TakeSource() {
-  if (service_->engine->stats().slots.slots_total < 2) {
-    return ErrorWithReason(absl::StatusCode::kFailedPrecondition, "TOO_FEW_SLOTS",
-                           "branches need a server with --slots of 2 or more");
-  }
   const std::vector<int32_t> tokens = leader_->tokens();
   ANABRANCH_RETURN_IF_ERROR(
       EncodeInputs(*request_, *service_->model, service_->limits, tokens, &plan_));
-  ANABRANCH_ASSIGN_OR_RETURN(source_.sequence, service_->engine->Fork(leader_->lease().sequence()));
+  const SequencePtr& sequence = leader_->lease().sequence();
+  if (service_->engine->stats().slots.slots_total > 1) {
+    ANABRANCH_ASSIGN_OR_RETURN(source_.sequence, service_->engine->Fork(sequence));
+  } else {
+    ANABRANCH_ASSIGN_OR_RETURN(source_.image, service_->engine->Capture(sequence));
+    source_.tokens = tokens;
+  }
   const SessionView view = leader_->lease().journal().view();
   source_.tail = leader_->lease().journal().tail();
   SessionRecord& record = source_.record;
@@ -109,6 +114,7 @@ absl::Status Delegation::TakeSource() {
   record.fingerprint = view.record.fingerprint;
   record.head_state = view.record.head_state;
   record.head_position = view.record.head_position;
+  record.base = view.record.base;
   record.labels = plan_.labels;
   record.created = record.updated = absl::Now();
   if (leader_is_new_) leader_->lease().Discard();

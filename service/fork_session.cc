@@ -9,6 +9,7 @@
 #include "service/error_info.h"
 #include "service/names.h"
 #include "service/proto_conversion.h"
+#include "service/session_base.h"
 #include "service/session_call.h"
 #include "service/session_handlers.h"
 #include "service/state_loading.h"
@@ -90,6 +91,7 @@ absl::Status OpenLeader(Fork& fork, const Call& call) {
     record.head_state = state.id;
     record.head_position = state.token_count;
     record.thin_from = state.token_count + 1;
+    record.base = BareCore(state);
   }
   fork.leader_is_new = true;
   return fork.leader->OpenNew(fork.records.front());
@@ -127,6 +129,7 @@ absl::Status Stage(Fork& fork, Mutation* mutation) {
       record.head_position = source.head_position;
       record.thin_from = source.head_position + 1;
       record.checkpoints = source.checkpoints;
+      record.base = source.base;
     }
   }
   ANABRANCH_RETURN_IF_ERROR(OpenOthers(fork));

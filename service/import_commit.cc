@@ -4,6 +4,7 @@
 
 #include "absl/container/node_hash_map.h"
 #include "absl/strings/str_cat.h"
+#include "runtime/state_codec.h"
 #include "runtime/state_image.h"
 #include "service/bundle_messages.h"
 #include "service/error_info.h"
@@ -129,6 +130,9 @@ class ImportCommit::CheckPass final : public Pass {
                                                      state_.token_count));
     }
     if (!IsWhole(state_)) return absl::OkStatus();
+    if (image.header.codec != state_.codec) {
+      return absl::InvalidArgumentError("its header and its record name different codecs");
+    }
     image.payload = std::move(payload_);
     for (const KvBlockRef& block : image.header.kv_blocks) {
       if (std::find(state_.blob_hashes.begin(), state_.blob_hashes.end(), block.hash) ==
@@ -139,6 +143,7 @@ class ImportCommit::CheckPass final : public Pass {
       ANABRANCH_ASSIGN_OR_RETURN(std::string blob, LoadBlob(block.hash));
       image.kv_blocks.push_back(std::move(blob));
     }
+    ANABRANCH_ASSIGN_OR_RETURN(image, DecodeState(model_->state_layout(), std::move(image)));
     return CheckState(image, model_->state_layout(), model_->fingerprint(),
                       model_->numerics_profile());
   }

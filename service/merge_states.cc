@@ -1,18 +1,15 @@
 #include <algorithm>
-#include <cmath>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
-#include "absl/time/clock.h"
-#include "runtime/state_merge.h"
 #include "service/computed_state.h"
 #include "service/error_info.h"
 #include "service/library_handlers.h"
 #include "service/select_state.h"
 #include "service/state_loading.h"
+#include "service/state_merging.h"
 #include "service/state_points.h"
 
 namespace anabranch {
@@ -88,66 +85,6 @@ absl::StatusOr<std::string> FindAncestor(StateStore& store, const v1::MergeReque
                                                       : absl::StrCat("; they share ", nearest)));
 }
 
-// Everything that goes into one merge.
-struct Material {
-  std::vector<LoadedState> inputs;
-  LoadedState ancestor;  // of no tokens if there is none
-};
-
-absl::StatusOr<Material> Load(const ServiceContext& service, const Call& call,
-                              const std::vector<StateRecord>& inputs, const std::string& ancestor,
-                              v1::Usage* usage) {
-  Material material;
-  const auto load = [&](const StateRecord& state) {
-    return StateAt(service, call, state, state.token_count, usage);
-  };
-  for (const StateRecord& input : inputs) {
-    ANABRANCH_ASSIGN_OR_RETURN(LoadedState state, load(input));
-    state.record = input;
-    material.inputs.push_back(std::move(state));
-  }
-  if (ancestor.empty()) return material;
-  ANABRANCH_ASSIGN_OR_RETURN(const StateRecord record,
-                             service.store->GetState(call.tenant, ancestor));
-  ANABRANCH_ASSIGN_OR_RETURN(material.ancestor, load(record));
-  material.ancestor.record = record;
-  return material;
-}
-
-std::vector<int32_t> MergedTokens(const Material& material) {
-  std::vector<int32_t> tokens = material.ancestor.tokens;
-  const size_t shared = tokens.size();
-  for (const LoadedState& input : material.inputs) {
-    tokens.insert(tokens.end(), input.tokens.begin() + shared, input.tokens.end());
-  }
-  return tokens;
-}
-
-// Part of the state's id: equal merges of equal inputs are one state.
-std::string Parameters(const MergeOptions& options, const std::string& ancestor) {
-  constexpr const char* kMethods[] = {"compose", "ordered", "mean"};
-  constexpr const char* kNorms[] = {"none", "shares", "inputs"};
-  return absl::StrCat("method=", kMethods[static_cast<int>(options.method)],
-                      " norm=", kNorms[static_cast<int>(options.norm)],
-                      " weights=", absl::StrJoin(options.weights, ","),
-                      " ancestor=", ancestor.empty() ? "-" : ancestor);
-}
-
-absl::StatusOr<StateImage> Compute(const Model& model, const Material& material,
-                                   const MergeOptions& options, v1::Usage* usage) {
-  const absl::Time start = absl::Now();
-  std::vector<const StateImage*> images;
-  for (const LoadedState& input : material.inputs) images.push_back(&input.image);
-  const bool has_ancestor = !material.ancestor.record.id.empty();
-  auto merged = MergeStates(model.state_layout(), images,
-                            has_ancestor ? &material.ancestor.image : nullptr, options);
-  usage->set_compute_ms(absl::ToDoubleMilliseconds(absl::Now() - start));
-  if (!merged.ok()) return merged;
-  if (has_ancestor) images.push_back(&material.ancestor.image);
-  merged->header.origin = FurthestOrigin(images);
-  return merged;
-}
-
 // The inputs' records, in the request's order.
 absl::StatusOr<std::vector<StateRecord>> Resolve(const ServiceContext& service, const Call& call,
                                                  const v1::MergeRequest& request) {
@@ -161,51 +98,19 @@ absl::StatusOr<std::vector<StateRecord>> Resolve(const ServiceContext& service, 
   return inputs;
 }
 
-// How many tokens' time the merged T covers, which is made as T is.
-absl::StatusOr<int64_t> MergedElapsed(StateStore& store, const MergeOptions& options,
-                                      const Material& material) {
-  int64_t shared = 0, added = 0;
-  if (!material.ancestor.record.id.empty()) {
-    ANABRANCH_ASSIGN_OR_RETURN(shared, ElapsedTokens(store, material.ancestor.record));
-  }
-  double mean = 0, weights = 0;
-  for (size_t k = 0; k < material.inputs.size(); ++k) {
-    ANABRANCH_ASSIGN_OR_RETURN(const int64_t elapsed,
-                               ElapsedTokens(store, material.inputs[k].record));
-    added += elapsed - shared;
-    mean += options.weights[k] * static_cast<double>(elapsed);
-    weights += options.weights[k];
-  }
-  return options.method == MergeMethod::kMean ? std::llround(mean / weights) : shared + added;
-}
-
 absl::StatusOr<PutState> MakeState(const ServiceContext& service, const Call& call,
                                    const v1::MergeRequest& request, v1::MergeResponse* response) {
-  ANABRANCH_ASSIGN_OR_RETURN(const MergeOptions options, ParseOptions(request));
-  Computation computation;
-  ANABRANCH_ASSIGN_OR_RETURN(computation.labels, ParseLabels(request.labels()));
-  ANABRANCH_ASSIGN_OR_RETURN(const std::vector<StateRecord> inputs,
-                             Resolve(service, call, request));
-  ANABRANCH_ASSIGN_OR_RETURN(const std::string ancestor,
-                             FindAncestor(*service.store, request, inputs));
-  response->set_ancestor_id(ancestor);
+  MergePlan plan;
+  ANABRANCH_ASSIGN_OR_RETURN(plan.options, ParseOptions(request));
+  ANABRANCH_ASSIGN_OR_RETURN(Labels labels, ParseLabels(request.labels()));
+  ANABRANCH_ASSIGN_OR_RETURN(plan.inputs, Resolve(service, call, request));
+  ANABRANCH_ASSIGN_OR_RETURN(plan.ancestor, FindAncestor(*service.store, request, plan.inputs));
+  response->set_ancestor_id(plan.ancestor);
   v1::Usage* usage = response->mutable_usage();
-  const absl::Time start = absl::Now();
-  ANABRANCH_ASSIGN_OR_RETURN(const Material material, Load(service, call, inputs, ancestor, usage));
-  usage->set_restore_ms(absl::ToDoubleMilliseconds(absl::Now() - start));
-  computation.tokens = MergedTokens(material);
-  const int64_t tokens = static_cast<int64_t>(computation.tokens.size());
-  if (tokens > service.limits.max_context_tokens) {
-    return LimitExceeded("inputs: context tokens", tokens, service.limits.max_context_tokens);
-  }
-  ANABRANCH_ASSIGN_OR_RETURN(const int64_t elapsed,
-                             MergedElapsed(*service.store, options, material));
-  computation.params =
-      absl::StrCat(Parameters(options, ancestor), ElapsedParameter(elapsed, tokens));
-  for (const StateRecord& input : inputs) computation.parents.push_back(input.id);
-  ANABRANCH_ASSIGN_OR_RETURN(StateImage merged,
-                             Compute(*service.model->model(), material, options, usage));
-  return StageComputed(service, call, std::move(computation), std::move(merged), usage);
+  ANABRANCH_ASSIGN_OR_RETURN(MergedState merged, MergeStored(service, call, plan, usage));
+  merged.computation.labels = std::move(labels);
+  return StageComputed(service, call, std::move(merged.computation), std::move(merged.image),
+                       usage);
 }
 
 // A selected state stays as it is.
@@ -225,9 +130,14 @@ absl::StatusOr<StateRecord> Select(const ServiceContext& service, const Call& ca
   size_t best = std::max_element(weights.begin(), weights.end()) - weights.begin();
   if (!request.query().empty()) {
     v1::Usage* usage = response->mutable_usage();
-    ANABRANCH_ASSIGN_OR_RETURN(const Material material, Load(service, call, inputs, "", usage));
+    std::vector<LoadedState> states;
+    for (const StateRecord& input : inputs) {
+      ANABRANCH_ASSIGN_OR_RETURN(LoadedState state,
+                                 StateAt(service, call, input, input.token_count, usage));
+      states.push_back(std::move(state));
+    }
     ANABRANCH_ASSIGN_OR_RETURN(const std::vector<QueryScore> scores,
-                               ScoreQuery(service, call, request.query(), material.inputs, usage));
+                               ScoreQuery(service, call, request.query(), states, usage));
     for (const QueryScore& score : scores) {
       v1::QueryScore* proto = response->add_query_scores();
       proto->set_logprob(score.logprob);

@@ -41,11 +41,21 @@ v1::Session ToProto(const SessionView& view) {
   session.set_loaded(view.loaded);
   session.set_busy(view.busy);
   *session.mutable_checkpoints() = ToProto(view.record.checkpoints);
+  const SessionBase& base = view.record.base;
+  session.set_core_state_id(base.core);
+  for (const AuxState& aux : base.aux) {
+    v1::Auxiliary& added = *session.add_aux();
+    added.set_id(aux.name);
+    added.set_weight(aux.weight);
+    added.set_state_id(aux.state_id);
+  }
+  session.set_base_state_id(base.state);
+  session.set_base_token_count(base.position);
   return session;
 }
 
 const char* OperationName(StateOperation operation) {
-  constexpr const char* kNames[] = {"append", "merge", "span", "forget", "decay"};
+  constexpr const char* kNames[] = {"append", "merge", "span", "forget", "decay", "swap"};
   return kNames[static_cast<int>(operation)];
 }
 

@@ -94,6 +94,8 @@ absl::Status HandleRewind(ServiceContext* service, const Call& call,
   view.record.head_state = base.state_id;
   view.record.head_position = base.position;
   view.record.thin_from = std::min(view.record.thin_from, target + 1);
+  // Before the end of its base the session goes on from a state of its own again.
+  if (target < view.record.base.position) view.record.base = SessionBase();
   view.record.updated = absl::Now();
   view.token_count = view.durable_token_count = target;
   *response->mutable_session() = ToProto(view);

@@ -54,6 +54,11 @@ class SessionCall : public std::enable_shared_from_this<SessionCall> {
   void Complete(bool checkpoint, const MakeAnswer& make_answer, const Done& done);
   void Complete(Mutation mutation, const MakeAnswer& make_answer, const Done& done);
 
+  // For a call that commits by itself: adds its answer, to be kept under the request id.
+  void StageAnswer(const google::protobuf::Message& answer, Mutation* mutation) const {
+    claim_.StageAnswer(answer, mutation);
+  }
+
   // INVALID_ARGUMENT if `count` more tokens would pass the context limit.
   absl::Status CheckContext(int64_t count, const std::string& field);
 

@@ -31,6 +31,11 @@ void HandleScore(ServiceContext* service, const CallPtr& call, const v1::ScoreRe
 void HandleFork(ServiceContext* service, const CallPtr& call, const v1::ForkRequest* request,
                 v1::ForkResponse* response, const HandlerDone& done);
 
+// Puts a session on another base: core and auxiliary states (set_aux.cc). Runs the model only if
+// tokens have to be replayed first.
+void HandleSetAux(ServiceContext* service, const CallPtr& call, const v1::SetAuxRequest* request,
+                  v1::SetAuxResponse* response, const HandlerDone& done);
+
 // Moves a session back. Blocks on the library; the model runs at the session's next use.
 absl::Status HandleRewind(ServiceContext* service, const Call& call,
                           const v1::RewindRequest& request, v1::RewindResponse* response);

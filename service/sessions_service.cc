@@ -132,6 +132,16 @@ grpc::ServerUnaryReactor* SessionsService::Fork(grpc::CallbackServerContext* con
                   });
 }
 
+grpc::ServerUnaryReactor* SessionsService::SetAux(grpc::CallbackServerContext* context,
+                                                  const v1::SetAuxRequest* request,
+                                                  v1::SetAuxResponse* response) {
+  const MethodTraits method = {"SetAux", service_->limits.model_deadline, true};
+  return RunUnary(service_, context, method, response,
+                  [=, this](const CallPtr& call, const Done& done) {
+                    HandleSetAux(service_, call, request, response, done);
+                  });
+}
+
 grpc::ServerUnaryReactor* SessionsService::Rewind(grpc::CallbackServerContext* context,
                                                   const v1::RewindRequest* request,
                                                   v1::RewindResponse* response) {

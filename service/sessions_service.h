@@ -46,6 +46,10 @@ class SessionsService final : public v1::Sessions::CallbackService {
   grpc::ServerUnaryReactor* Fork(grpc::CallbackServerContext* context,
                                  const v1::ForkRequest* request,
                                  v1::ForkResponse* response) override;
+  // Runs the model only if tokens have to be replayed first.
+  grpc::ServerUnaryReactor* SetAux(grpc::CallbackServerContext* context,
+                                   const v1::SetAuxRequest* request,
+                                   v1::SetAuxResponse* response) override;
   // The library alone; the model runs at the session's next use.
   grpc::ServerUnaryReactor* Rewind(grpc::CallbackServerContext* context,
                                    const v1::RewindRequest* request,

@@ -79,7 +79,13 @@ absl::StatusOr<bool> AddEntries(const ServiceContext& service, const std::vector
     ANABRANCH_ASSIGN_OR_RETURN(*entry, MakeLogEntry(*service.store, state));
     entry->set_next_token_count(cursor->above);
     cursor->above = state.token_count;
-    if (KeepsPoints(state)) continue;
+    const int64_t limit = PastLimit(state);
+    if (limit >= state.token_count) continue;
+    // Inside a computed state there are no points. A swap goes on from its base, which comes next.
+    if (state.operation == StateOperation::kSwap && limit > 0) {
+      cursor->above = limit + 1;
+      continue;
+    }
     response->set_first_token_count(state.token_count);
     return true;
   }

@@ -24,21 +24,6 @@ int64_t NumberOf(const StateRecord& state, absl::string_view name, int64_t other
   return absl::SimpleAtoi(text.substr(0, text.find("..")), &number) ? number : otherwise;
 }
 
-// The last point before the state's own end that it still goes on from.
-int64_t PastLimit(const StateRecord& state) {
-  switch (state.operation) {
-    case StateOperation::kAppend:
-    case StateOperation::kDecay:
-      return std::numeric_limits<int64_t>::max();
-    case StateOperation::kForget:
-      return NumberOf(state, "span", 0);
-    case StateOperation::kMerge:
-    case StateOperation::kSpan:
-      return 0;
-  }
-  return 0;
-}
-
 // Shared with the engine's thread, which may outlive the caller's interest.
 struct Outcome {
   absl::Notification done;
@@ -89,8 +74,20 @@ absl::Status Replay(const ServiceContext& service, const Call& call, std::vector
   return absl::OkStatus();
 }
 
-bool KeepsPoints(const StateRecord& state) {
-  return PastLimit(state) == std::numeric_limits<int64_t>::max();
+int64_t PastLimit(const StateRecord& state) {
+  switch (state.operation) {
+    case StateOperation::kAppend:
+    case StateOperation::kDecay:
+      return std::numeric_limits<int64_t>::max();
+    case StateOperation::kForget:
+      return NumberOf(state, "span", 0);
+    case StateOperation::kSwap:
+      return NumberOf(state, "begin", 0);
+    case StateOperation::kMerge:
+    case StateOperation::kSpan:
+      return 0;
+  }
+  return 0;
 }
 
 absl::Status VisitPast(StateStore& store, const StateRecord& state,

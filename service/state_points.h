@@ -1,6 +1,6 @@
 // The past of a state: which points of its context it goes on from, and the states there. Reading
 // on and decay keep all points. A merge and a span have none inside, a state without a forgotten
-// span none behind the place where it was.
+// span none behind the place where it was, a swap none behind its base.
 #pragma once
 
 #include <string>
@@ -19,9 +19,9 @@ namespace anabranch {
 absl::Status VisitPast(StateStore& store, const StateRecord& state,
                        absl::FunctionRef<bool(const StateRecord&)> visit);
 
-// Whether every point of its first parent's context is a point of the state's: it was read on, or
+// The last point before the state's own end that it still goes on from: any, if it was read on or
 // has aged.
-bool KeepsPoints(const StateRecord& state);
+int64_t PastLimit(const StateRecord& state);
 
 // The nearest state that all go on from and that is whole; its id is empty if there is none.
 // Blocks.

@@ -175,16 +175,48 @@ uint8_t CodecFlags(const std::optional<StateCodec>& codec) {
   return codec.has_value() ? static_cast<uint8_t>((static_cast<uint8_t>(*codec) + 1) << 3) : 0;
 }
 
+constexpr uint8_t kHasBase = 0x80;  // of a session: its base follows
+
+void WriteBase(const SessionBase& base, ByteWriter& writer) {
+  writer.String(base.core);
+  writer.String(base.state);
+  writer.Signed(base.position);
+  writer.Varint(base.aux.size());
+  for (const AuxState& aux : base.aux) {
+    writer.String(aux.name);
+    writer.String(aux.state_id);
+    writer.Fixed64(absl::bit_cast<uint64_t>(aux.weight));
+  }
+}
+
+void ReadBase(ByteReader& reader, SessionBase& base) {
+  base.core = std::string(reader.String());
+  base.state = std::string(reader.String());
+  base.position = reader.Signed();
+  for (uint64_t left = reader.Count(10); left > 0 && reader.ok(); --left) {
+    AuxState aux;
+    aux.name = std::string(reader.String());
+    aux.state_id = std::string(reader.String());
+    aux.weight = absl::bit_cast<double>(reader.Fixed64());
+    if (!(aux.weight > 0) || !std::isfinite(aux.weight)) reader.Fail();
+    base.aux.push_back(std::move(aux));
+  }
+  if (base.position < 0 || base == SessionBase()) reader.Fail();
+}
+
 // What a session's record has only if it is not the default, at its end.
 void WritePolicy(const SessionRecord& session, ByteWriter& writer) {
   const CheckpointPolicy& policy = session.checkpoints;
-  if (policy == CheckpointPolicy() && session.thin_from == 0) return;
+  const bool has_base = !(session.base == SessionBase());
+  if (policy == CheckpointPolicy() && session.thin_from == 0 && !has_base) return;
   writer.Byte(static_cast<uint8_t>((policy.turn_ends ? 1 : 0) | (policy.keep_grid ? 2 : 0) |
-                                   (policy.thin_turn_ends ? 4 : 0) | CodecFlags(policy.codec)));
+                                   (policy.thin_turn_ends ? 4 : 0) | (has_base ? kHasBase : 0) |
+                                   CodecFlags(policy.codec)));
   writer.Signed(policy.every);
   writer.Signed(policy.max_states);
   writer.Signed(policy.max_bytes);
   writer.Signed(session.thin_from);
+  if (has_base) WriteBase(session.base, writer);
 }
 
 void ReadPolicy(ByteReader& reader, SessionRecord& session) {
@@ -194,14 +226,17 @@ void ReadPolicy(ByteReader& reader, SessionRecord& session) {
   policy.turn_ends = (flags & 1) != 0;
   policy.keep_grid = (flags & 2) != 0;
   policy.thin_turn_ends = (flags & 4) != 0;
-  if (flags >> 3 != 0) policy.codec = static_cast<StateCodec>((flags >> 3) - 1);
+  const int codec = (flags & ~kHasBase) >> 3;
+  if (codec != 0) policy.codec = static_cast<StateCodec>(codec - 1);
   policy.every = reader.Signed();
   policy.max_states = reader.Signed();
   policy.max_bytes = reader.Signed();
   session.thin_from = reader.Signed();
-  const bool meaningful = flags < 32 && policy.every >= -1 && policy.max_states >= 0 &&
-                          policy.max_bytes >= 0 && session.thin_from >= 0;
-  const bool is_default = policy == CheckpointPolicy() && session.thin_from == 0;
+  const bool has_base = (flags & kHasBase) != 0;
+  if (has_base) ReadBase(reader, session.base);
+  const bool meaningful = (flags & ~kHasBase) < 32 && policy.every >= -1 &&
+                          policy.max_states >= 0 && policy.max_bytes >= 0 && session.thin_from >= 0;
+  const bool is_default = policy == CheckpointPolicy() && session.thin_from == 0 && !has_base;
   if (!meaningful || is_default) reader.Fail();
 }
 
@@ -262,8 +297,8 @@ absl::StatusOr<StoredState> DecodeState(absl::string_view key, absl::string_view
   record.etag = reader.Fixed64();
   state.prefix_hash = std::string(reader.String());
   if ((flags & 4) != 0) ReadEncoding(reader, record);
-  const bool meaningful = operation <= static_cast<uint8_t>(StateOperation::kDecay) &&
-                          known_flags && record.token_count >= 0 &&
+  const bool meaningful = operation <= static_cast<uint8_t>(StateOperation::kSwap) && known_flags &&
+                          record.token_count >= 0 &&
                           (state.prefix_hash.empty() || state.prefix_hash.size() == 16);
   if (!reader.AtEnd() || !meaningful) return Malformed("state");
   return state;

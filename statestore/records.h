@@ -15,7 +15,14 @@ namespace anabranch {
 using Labels = absl::btree_map<std::string, std::string>;
 
 // How a state came to be: read on from its parent, or computed from its parents' states.
-enum class StateOperation : uint8_t { kAppend = 0, kMerge = 1, kSpan = 2, kForget = 3, kDecay = 4 };
+enum class StateOperation : uint8_t {
+  kAppend = 0,
+  kMerge = 1,
+  kSpan = 2,
+  kForget = 3,
+  kDecay = 4,
+  kSwap = 5,  // what a session has read, on another base
+};
 
 // Why a state was captured; a later one is the stronger reason. On disk.
 enum class CaptureReason : uint8_t {
@@ -93,6 +100,25 @@ struct CheckpointPolicy {
   friend bool operator==(const CheckpointPolicy&, const CheckpointPolicy&) = default;
 };
 
+// A state that is merged into the core of a session.
+struct AuxState {
+  std::string name;  // as the client named it: a ref, or the state itself
+  std::string state_id;
+  double weight = 1;
+
+  friend bool operator==(const AuxState&, const AuxState&) = default;
+};
+
+// What a session reads on from: a core with auxiliary states merged in.
+struct SessionBase {
+  std::string core;  // the state it was opened with; empty: none
+  std::vector<AuxState> aux;
+  std::string state;     // the two together, or the core itself; an ancestor of the head, or empty
+  int64_t position = 0;  // token count of `state`
+
+  friend bool operator==(const SessionBase&, const SessionBase&) = default;
+};
+
 // A session: its head state and where its token log stands. The log holds tokens after the head.
 struct SessionRecord {
   std::string tenant, id;
@@ -104,6 +130,7 @@ struct SessionRecord {
   absl::Time created, updated;
   CheckpointPolicy checkpoints;
   int64_t thin_from = 0;  // states before this position are not this session's to thin
+  SessionBase base;
 };
 
 }  // namespace anabranch

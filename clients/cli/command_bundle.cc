@@ -1,4 +1,5 @@
 // `anabranch export` and `anabranch import`: states as files.
+#include <fstream>
 #include <memory>
 #include <ostream>
 
@@ -70,6 +71,7 @@ absl::Status Export(Cli& cli, const ExportFlags& flags) {
 }
 
 absl::Status Import(Cli& cli, const ImportFlags& flags) {
+  if (!std::ifstream(flags.file)) return UsageError(absl::StrCat("cannot open ", flags.file));
   v1::ImportStart start;
   start.set_ref(flags.ref);
   start.set_expected_ref_state_id(flags.expected);

@@ -31,7 +31,7 @@ absl::Status PrintCost(Cli& cli, const PositionLog& log, int64_t position) {
   const auto replay = log.ReplayTo(position);
   if (!replay.has_value()) {
     return UsageError(absl::StrCat("--at ", position, " is not between ", log.first_token_count,
-                                   " and ", log.token_count));
+                                   " and ", log.token_count, ", or lies inside a computed state"));
   }
   const std::string base = BaseOf(log, position);
   if (cli.options.json) {

@@ -3,13 +3,10 @@
 #include <memory>
 #include <ostream>
 
-#include "absl/strings/numbers.h"
-#include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
 #include "clients/cli/commands.h"
-#include "clients/cli/exit_code.h"
 #include "clients/cli/format.h"
 #include "clients/cli/json_output.h"
+#include "clients/cli/weighted.h"
 #include "statestore/base/status_macros.h"
 
 namespace anabranch::cli {
@@ -39,23 +36,13 @@ const std::map<std::string, v1::MergeNorm>& Norms() {
   return *norms;
 }
 
-absl::Status AddInput(const std::string& text, v1::MergeRequest& request) {
-  const std::pair<std::string, std::string> parts = absl::StrSplit(text, absl::MaxSplits('=', 1));
-  v1::MergeInput& input = *request.add_inputs();
-  input.set_id(parts.first);
-  double weight = 1;
-  if (parts.first.size() < text.size() &&
-      (!absl::SimpleAtod(parts.second, &weight) || !(weight > 0))) {
-    return UsageError(absl::StrCat(text, ": the weight after '=' must be a number above 0"));
-  }
-  input.set_weight(weight);
-  return absl::OkStatus();
-}
-
 absl::Status Merge(Cli& cli, const MergeFlags& flags) {
   v1::MergeRequest request;
   for (const std::string& input : flags.inputs) {
-    ANABRANCH_RETURN_IF_ERROR(AddInput(input, request));
+    ANABRANCH_ASSIGN_OR_RETURN(const Weighted weighted, ParseWeighted(input));
+    v1::MergeInput& added = *request.add_inputs();
+    added.set_id(weighted.id);
+    added.set_weight(weighted.weight);
   }
   request.set_method(flags.method);
   request.set_norm(flags.norm);

@@ -1,10 +1,11 @@
-// `anabranch session create|ls|show|close`.
+// `anabranch session create|ls|show|policy|close`.
 #include <memory>
 #include <ostream>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "clients/cli/aux_flags.h"
 #include "clients/cli/commands.h"
 #include "clients/cli/exit_code.h"
 #include "clients/cli/format.h"
@@ -26,6 +27,7 @@ struct CreateFlags {
   std::string from;
   std::string ref;
   std::vector<std::string> labels;
+  std::vector<std::string> aux;
   PolicyFlags policy;
   HistoryFlags history;
 };
@@ -38,6 +40,8 @@ void PrintSession(Cli& cli, const v1::Session& session) {
                {"tokens", HumanCount(session.token_count())},
                {"head state", head},
                {"head tokens", HumanCount(session.head_token_count())},
+               {"core", session.core_state_id().empty() ? "-" : session.core_state_id()},
+               {"aux", AuxLine(session)},
                {"loaded", session.loaded() ? "yes" : "no"},
                {"busy", session.busy() ? "yes" : "no"},
                {"checkpoints", PolicyLine(session.checkpoints())},
@@ -67,6 +71,7 @@ absl::Status Create(Cli& cli, const CreateFlags& flags) {
     }
     (*request.mutable_labels())[pair.first] = pair.second;
   }
+  ANABRANCH_RETURN_IF_ERROR(AddAuxiliaries(flags.aux, request.mutable_aux()));
   ANABRANCH_ASSIGN_OR_RETURN(v1::CreateSessionResponse created,
                              cli.client().CreateSession(request));
   if (cli.options.json) {
@@ -151,6 +156,11 @@ void AddCreate(CLI::App& group, Cli& cli) {
   CLI::Option* from = create->add_option("--from", flags->from, "Continue from this ref or state");
   from->type_name("REF|STATE");
   AddHistoryFlags(*create, from, flags->history);
+  create
+      ->add_option("--aux", flags->aux,
+                   "Merge in this state, such as a skill or a persona (repeatable)")
+      ->allow_extra_args(false)
+      ->type_name("STATE[=WEIGHT]");
   create->add_option("--ref", flags->ref, "Ref that commits move (default: NAME; - for none)");
   create->add_option("--label", flags->labels, "Attach KEY=VALUE (repeatable)")
       ->allow_extra_args(false)
@@ -182,10 +192,12 @@ void AddPolicy(CLI::App& group, Cli& cli) {
 }  // namespace
 
 void AddSessionCommands(CLI::App& app, Cli& cli) {
-  CLI::App* group = app.add_subcommand("session", "Live contexts: create, ls, show, policy, close");
+  CLI::App* group =
+      app.add_subcommand("session", "Live contexts: create, ls, show, aux, policy, close");
   group->require_subcommand(1);
   AddCreate(*group, cli);
   AddPolicy(*group, cli);
+  AddAuxCommand(*group, cli);
 
   auto prefix = std::make_shared<std::string>();
   CLI::App* list = group->add_subcommand("ls", "List sessions");

@@ -107,6 +107,12 @@ absl::StatusOr<v1::ForkResponse> Client::Fork(v1::ForkRequest request, Cancellat
                    request);
 }
 
+absl::StatusOr<v1::SetAuxResponse> Client::SetAux(v1::SetAuxRequest request, Cancellation* cancel) {
+  EnsureRequestId(request);
+  return CallUnary(ModelLimits(options_, cancel), *stubs_->sessions, &v1::Sessions::Stub::SetAux,
+                   request);
+}
+
 absl::StatusOr<v1::RewindResponse> Client::Rewind(v1::RewindRequest request) {
   EnsureRequestId(request);
   return CallUnary(QuickLimits(options_), *stubs_->sessions, &v1::Sessions::Stub::Rewind, request);

@@ -119,6 +119,9 @@ class Client {
   absl::StatusOr<v1::CommitResponse> Commit(v1::CommitRequest request,
                                             Cancellation* cancel = nullptr);
   absl::StatusOr<v1::ForkResponse> Fork(v1::ForkRequest request, Cancellation* cancel = nullptr);
+  // Changes which auxiliary states are merged into a session's core, without reading anything.
+  absl::StatusOr<v1::SetAuxResponse> SetAux(v1::SetAuxRequest request,
+                                            Cancellation* cancel = nullptr);
   absl::StatusOr<v1::RewindResponse> Rewind(v1::RewindRequest request);
   // Writes another history: marks the session's end, so that what was said stays reachable, goes
   // back to `token_count` and reads `content` there. After an error the steps before it stand.

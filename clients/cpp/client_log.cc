@@ -9,7 +9,9 @@ namespace anabranch {
 std::optional<int64_t> PositionLog::ReplayTo(int64_t position) const {
   if (position < first_token_count || position > token_count) return std::nullopt;
   for (const v1::LogEntry& entry : entries) {
-    if (entry.state().token_count() <= position) return position - entry.state().token_count();
+    if (entry.state().token_count() > position) continue;
+    if (position >= entry.next_token_count() && position != token_count) return std::nullopt;
+    return position - entry.state().token_count();
   }
   return position;
 }

@@ -100,6 +100,8 @@ async def main():
     parser.add_argument("--sizes", default="2,4,8,16,32")
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--facts", type=int, default=3, help="facts a conversation")
+    parser.add_argument("--talk", type=int, default=0,
+                        help="more turns of talk in each conversation, about 20 tokens each")
     parser.add_argument("--questions", type=int, default=6, help="questions a merge")
     parser.add_argument("--seen", action="store_true", help="wordings that training used too")
     parser.add_argument("--at-once", type=int, default=32)
@@ -112,7 +114,8 @@ async def main():
         async with AsyncClient(server.addr) as client:
             asker = Asker(client, args.at_once)
             for trial, group in enumerate(groups(args.conversations, args.trials, max(sizes),
-                                                 args.facts, not args.seen, args.seed)):
+                                                 args.facts, not args.seen, args.seed,
+                                                 args.talk)):
                 await run_trial(client, asker, trial, group, sizes, args.methods.split(","),
                                 args.questions, table)
                 done += 1

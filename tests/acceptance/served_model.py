@@ -20,8 +20,8 @@ TALK = (("Good morning", "Hello! How can I help you?"), ("How are you?", "I am f
         ("The weather is lovely today", "Enjoy it!"), ("Let me think", "Take your time."))
 
 
-def made_up(seed, count, facts, held):
-    """A group of `count` conversations with `facts` facts each."""
+def made_up(seed, count, facts, held, talk=0):
+    """A group of `count` conversations with `facts` facts and `talk` more turns of talk each."""
     sys.path.insert(0, str(ROOT / "deploy/models/recall/recipe"))
     import slots
     import words
@@ -42,18 +42,21 @@ def made_up(seed, count, facts, held):
             if rng.random() < .5:
                 talk = rng.choice(TALK)
                 turns += [["user", talk[0]], ["assistant", talk[1]]]
+        for _ in range(talk):
+            at = 2 * rng.randrange(len(turns) // 2 + 1)
+            turns[at:at] = [list(pair) for pair in zip(("user", "assistant"), rng.choice(TALK))]
         group.append({"turns": turns, "facts": told})
     return group
 
 
-def groups(path, trials, count, facts, held, seed):
+def groups(path, trials, count, facts, held, seed, talk=0):
     if path:
         with open(path, encoding="utf-8") as file:
             for _, line in zip(range(trials), file):
                 yield json.loads(line)[:count]
         return
     for trial in range(trials):
-        yield made_up(f"{seed}/{trial}", count, facts, held)
+        yield made_up(f"{seed}/{trial}", count, facts, held, talk)
 
 
 def messages(conversation):

@@ -14,10 +14,10 @@ struct Row {
   std::string name;
   double value = 0;
   std::string unit;
-  std::string beside;       // what it is compared with; empty: nothing
+  std::string beside = "";  // what it is compared with; empty: nothing
   double beside_value = 0;  // in the same unit
   double ratio = 0;         // value over beside_value, or its inverse where more is better
-  std::string aim;          // for people: "<= 1.5"
+  std::string aim = "";     // for people: "<= 1.5"
 };
 
 struct Options {
@@ -29,6 +29,7 @@ struct Options {
 
 absl::StatusOr<std::vector<Row>> RunEngineBench(const Options& options);  // prefill, decode, fork
 absl::StatusOr<std::vector<Row>> RunResumeBench(const Options& options);  // resume against re-read
+absl::StatusOr<std::vector<Row>> RunMergeBench(const Options& options);   // merge against re-read
 absl::StatusOr<std::vector<Row>> RunCommitBench(const Options& options);  // commit against a write
 
 absl::StatusOr<std::vector<Row>> RunCodecBench(const Options& options);  // codecs of states

@@ -68,6 +68,7 @@ int RunFolderBenches(const anabranch::bench::Options& options,
   for (const std::string& name : which) {
     auto run = name == "engine"   ? anabranch::bench::RunEngineBench(options)
                : name == "resume" ? anabranch::bench::RunResumeBench(options)
+               : name == "merge"  ? anabranch::bench::RunMergeBench(options)
                : name == "codecs" ? anabranch::bench::RunCodecBench(options)
                                   : anabranch::bench::RunCommitBench(options);
     if (!run.ok()) {
@@ -113,11 +114,11 @@ void AddShapeOptions(CLI::App& app, ShapeOptions& options, std::string& dtype) {
 int main(int argc, char** argv) {
   anabranch::bench::Options options;
   options.directory = std::filesystem::temp_directory_path();
-  std::vector<std::string> which = {"engine", "resume", "commit"};
+  std::vector<std::string> which = {"engine", "resume", "merge", "commit"};
   bool json = false;
   CLI::App app{"Measures Anabranch's engine and library, each figure beside a floor or a peer."};
-  app.add_option("which", which, "any of: engine resume commit codecs (not by itself)")
-      ->check(CLI::IsMember({"engine", "resume", "commit", "codecs"}));
+  app.add_option("which", which, "any of: engine resume merge commit codecs (not by itself)")
+      ->check(CLI::IsMember({"engine", "resume", "merge", "commit", "codecs"}));
   app.add_option("--model", options.model, "model folder")->capture_default_str();
   app.add_option("--dir", options.directory, "where to put temporary libraries (the disk measured)")
       ->capture_default_str();

@@ -4,64 +4,16 @@
 
 #include "absl/strings/str_cat.h"
 #include "statestore/base/status_macros.h"
-#include "statestore/state_store.h"
 #include "tests/bench/bench.h"
 #include "tests/bench/engine_runs.h"
+#include "tests/bench/stored_context.h"
 #include "tests/bench/temporary_directory.h"
 
 namespace anabranch::bench {
 namespace {
 
 constexpr int64_t kContextTokens = 2000;
-constexpr char kTenant[] = "bench";
-
-absl::StatusOr<std::string> StoreContext(Engine& engine, StateStore& store,
-                                         const std::vector<int32_t>& tokens) {
-  ANABRANCH_ASSIGN_OR_RETURN(SequencePtr sequence, engine.NewSequence());
-  ANABRANCH_RETURN_IF_ERROR(ReadAll(engine, sequence, tokens));
-  ANABRANCH_ASSIGN_OR_RETURN(StateImage image, engine.Capture(sequence));
-  PutState put;
-  put.record.tenant = kTenant;
-  put.record.fingerprint = engine.model().fingerprint();
-  put.record.numerics_profile = engine.model().numerics_profile();
-  put.record.token_count = kContextTokens;
-  put.record.span_tokens = tokens;
-  put.record.header = SerializeStateHeader(image.header);
-  for (const KvBlockRef& block : image.header.kv_blocks) {
-    put.record.blob_hashes.push_back(block.hash);
-  }
-  put.record.created = absl::Now();
-  put.record.id = StateId(put.record);
-  put.payload = std::move(image.payload);
-  put.blobs = std::move(image.kv_blocks);
-  std::string id = put.record.id;
-  Mutation mutation;
-  mutation.operations.push_back(std::move(put));
-  ANABRANCH_RETURN_IF_ERROR(store.CommitAndWait(std::move(mutation)));
-  return id;
-}
-
-struct Loaded {
-  StateImage image;
-  std::vector<int32_t> tokens;
-};
-
-// Reads everything a resume needs from the library, checks included.
-absl::StatusOr<Loaded> Load(StateStore& store, const std::string& id) {
-  ANABRANCH_ASSIGN_OR_RETURN(const StateRecord record, store.GetState(kTenant, id));
-  Loaded loaded;
-  ANABRANCH_ASSIGN_OR_RETURN(loaded.tokens, store.GetTokens(kTenant, id));
-  StateImage& image = loaded.image;
-  ANABRANCH_ASSIGN_OR_RETURN(image.header, ParseStateHeader(record.header));
-  ANABRANCH_ASSIGN_OR_RETURN(image.payload, store.GetPayload(kTenant, id));
-  for (const std::string& hash : record.blob_hashes) {
-    ANABRANCH_ASSIGN_OR_RETURN(std::string blob, store.GetBlob(kTenant, hash));
-    image.kv_blocks.push_back(std::move(blob));
-  }
-  return loaded;
-}
-
-absl::Status Restore(Engine& engine, Loaded loaded) {
+absl::Status Restore(Engine& engine, StoredContext loaded) {
   ANABRANCH_ASSIGN_OR_RETURN(SequencePtr sequence,
                              engine.Restore(loaded.image, std::move(loaded.tokens)));
   if (engine.Position(sequence) != kContextTokens || engine.LastLogits(sequence).empty()) {
@@ -82,14 +34,17 @@ absl::StatusOr<std::vector<Row>> RunResumeBench(const Options& options) {
   std::string id;
   {
     ANABRANCH_ASSIGN_OR_RETURN(auto store, OpenStateStore(store_options));
-    ANABRANCH_ASSIGN_OR_RETURN(id, StoreContext(*engine, *store, tokens));
+    ANABRANCH_ASSIGN_OR_RETURN(SequencePtr sequence, engine->NewSequence());
+    ANABRANCH_RETURN_IF_ERROR(ReadAll(*engine, sequence, tokens));
+    ANABRANCH_ASSIGN_OR_RETURN(StateImage image, engine->Capture(sequence));
+    ANABRANCH_ASSIGN_OR_RETURN(id, StoreContext(*engine, *store, {std::move(image), tokens}));
   }
   ANABRANCH_ASSIGN_OR_RETURN(auto store, OpenStateStore(store_options));
   std::vector<double> load, restore, resume, read;
   for (int i = 0; i <= options.repeat; ++i) {
     absl::Status status;
-    absl::StatusOr<Loaded> loaded;
-    const double l = TimeOnce([&] { loaded = Load(*store, id); });
+    absl::StatusOr<StoredContext> loaded;
+    const double l = TimeOnce([&] { loaded = LoadContext(*store, id); });
     ANABRANCH_RETURN_IF_ERROR(loaded.status());
     const double r = TimeOnce([&] { status = Restore(*engine, *std::move(loaded)); });
     ANABRANCH_RETURN_IF_ERROR(status);

@@ -5,6 +5,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <random>
 #include <thread>
@@ -37,14 +38,25 @@ pid_t StartDriver(const std::string& library, const std::string& backups) {
   _exit(127);
 }
 
-// Whether a new backup has begun: RocksDB makes its folder first.
-bool HasUnfinished(const std::string& backups) {
+// Whether a backup is under way that began after `since`: RocksDB makes its folder first, and the
+// folder of one that was interrupted is removed before.
+bool IsBackingUp(const std::string& backups, fs::file_time_type since) {
   std::error_code error;
   for (const auto& entry : fs::directory_iterator(backups + "/private", error)) {
+    std::error_code gone;
+    const auto changed = entry.last_write_time(gone);
     const std::string id = entry.path().filename();
-    if (!fs::exists(backups + "/anabranch/" + id)) return true;
+    if (!gone && changed > since && !fs::exists(backups + "/anabranch/" + id)) return true;
   }
   return false;
+}
+
+size_t Complete(const std::string& backups) {
+  const auto listed = ListBackups(backups);
+  size_t complete = 0;
+  if (!listed.ok()) return complete;
+  for (const BackupInfo& each : *listed) complete = std::max<size_t>(complete, each.id);
+  return complete;
 }
 
 class Backups {
@@ -104,14 +116,21 @@ TEST(BackupCrashTest, NoInterruptedBackupEverPasses) {
     const std::string backups = directory.path() + "/backups";
     Backups checked(backups);
     for (int i = 0; i < 10 && library * 10 + i < kills; ++i) {
+      const size_t before = Complete(backups);
+      const auto start = fs::file_time_type::clock::now();
       const pid_t pid = StartDriver(directory.path() + "/library", backups);
-      while (!HasUnfinished(backups)) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      // Every other kill comes after a backup of this run is complete, inside the next.
+      const auto wait = [](const auto& until) {
+        while (!until()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      };
+      if (i % 2 == 0) wait([&] { return Complete(backups) > before; });
+      wait([&] { return IsBackingUp(backups, start); });
       std::this_thread::sleep_for(std::chrono::microseconds(random() % 120000));
       kill(pid, SIGKILL);
       int status = 0;
       waitpid(pid, &status, 0);
       ASSERT_TRUE(WIFSIGNALED(status)) << "the driver ended with " << WEXITSTATUS(status);
-      during += HasUnfinished(backups);
+      during += IsBackingUp(backups, start);
       ASSERT_NO_FATAL_FAILURE(checked.CheckAll(directory.path() + "/scratch"));
     }
     restored += checked.restored();
@@ -122,6 +141,7 @@ TEST(BackupCrashTest, NoInterruptedBackupEverPasses) {
       "%d complete ones restored and whole\n",
       kills, during, interrupted, restored);
   EXPECT_GE(during, kills / 3) << "too few kills hit a backup to mean anything";
+  EXPECT_GE(restored, kills / 3) << "too few backups were complete to mean anything";
 }
 
 }  // namespace

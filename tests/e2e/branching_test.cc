@@ -13,7 +13,7 @@ namespace {
 using grpc::StatusCode;
 
 // With a state of constant size, and with keys and values of attention beside it.
-class BranchingTest : public testing::TestWithParam<const char*> {
+class BranchingTest : public testing::TestWithParam<std::string> {
  protected:
   void SetUp() override { Start(); }
 
@@ -261,8 +261,8 @@ TEST_P(BranchingTest, BadForksAndRewindsAreNamed) {
   EXPECT_EQ(client_->SessionTokens("main"), SomeTokens(50, 1));
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, BranchingTest, testing::Values("mamba2", "granitemoehybrid_dense"),
-                         [](const auto& info) { return std::string(info.param); });
+INSTANTIATE_TEST_SUITE_P(Models, BranchingTest, testing::ValuesIn(GoldenModelNames()),
+                         [](const auto& info) { return info.param; });
 
 }  // namespace
 }  // namespace anabranch

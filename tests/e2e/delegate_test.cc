@@ -187,6 +187,23 @@ TEST_P(DelegateTest, BranchesBeyondTheSlotsWaitForOne) {
   }
 }
 
+TEST_P(DelegateTest, WithOneSlotBranchesRunOneAfterTheOther) {
+  config_.slots = 1;
+  Start();
+  const std::vector<int32_t> prefix = SomeTokens(40, 7);
+  Read("main", prefix);
+  const std::string before = Source();
+  v1::DelegateRequest request = Branches(4);
+  request.set_policy(v1::DELEGATE_POLICY_BEST);
+  const Delegated all = MustDelegate(request);
+  EXPECT_EQ(all.done.failed_count(), 0);
+  ASSERT_EQ(all.done.kept_size(), 1);
+  EXPECT_EQ(Source(), before);
+  for (const auto& [branch, result] : all.results) {
+    EXPECT_EQ(Tokens(result), Straight(Joined(prefix, Input(branch)))) << branch;
+  }
+}
+
 TEST_P(DelegateTest, OptionsOfABranchReplaceThoseOfTheRequest) {
   Read("main", SomeTokens(30, 7));
   v1::DelegateRequest request = Branches(3);

@@ -67,6 +67,37 @@ TEST_F(LineageCliTest, ALogTellsWhereToGoAndWhatItCosts) {
   EXPECT_THAT(err_, HasSubstr("no session and no ref named nobody"));
 }
 
+TEST_F(LineageCliTest, AuxiliaryStatesGoIntoASessionAndOut) {
+  ASSERT_EQ(Run({"session", "create", "skill"}), 0) << err_;
+  ASSERT_TRUE(client_->AppendTokens("skill", SomeTokens(40, 3)).has_done);
+  ASSERT_EQ(Run({"mark", "skill", "known"}), 0) << err_;
+  ASSERT_EQ(Run({"session", "create", "x", "--from", "ada/marks/start", "--aux",
+                 "skill/marks/known=0.5"}),
+            0)
+      << err_;
+  EXPECT_THAT(out_, HasSubstr("skill/marks/known (0.5)"));
+  ASSERT_TRUE(client_->AppendTokens("x", SomeTokens(10, 4)).has_done);
+  ASSERT_EQ(Run({"session", "aux", "x"}), 0) << err_;
+  EXPECT_THAT(out_, HasSubstr("base tokens  140
+"));
+  EXPECT_THAT(out_, HasSubstr("own tokens   10
+"));
+  ASSERT_EQ(Run({"session", "aux", "x", "--drop", "skill/marks/known"}), 0) << err_;
+  EXPECT_THAT(out_, HasSubstr("base tokens  100
+"));
+  EXPECT_THAT(err_, HasSubstr("reused 110"));
+  ASSERT_EQ(Run({"log", "x"}), 0) << err_;
+  EXPECT_THAT(out_, HasSubstr("swap"));
+  EXPECT_EQ(Run({"log", "x", "--at", "105"}), 2);
+  EXPECT_THAT(err_, HasSubstr("inside a computed state"));
+  ASSERT_EQ(Run({"session", "aux", "x", "--add", "skill/marks/known", "--json"}), 0) << err_;
+  EXPECT_EQ(nlohmann::json::parse(out_)["session"]["aux"][0]["weight"], 1);
+  ASSERT_EQ(Run({"session", "aux", "x", "--clear"}), 0) << err_;
+  EXPECT_EQ(Run({"session", "aux", "x", "--add", "skill/marks/known=0"}), 2);
+  EXPECT_THAT(err_, HasSubstr("above 0"));
+  EXPECT_EQ(Run({"session", "aux", "x", "--show", "--clear"}), 2);
+}
+
 TEST_F(LineageCliTest, MarksAreGoneBackToByName) {
   ASSERT_EQ(Run({"rewind", "ada", "--to", "start"}), 0) << err_;
   EXPECT_THAT(out_, HasSubstr("keeps         100\n"));

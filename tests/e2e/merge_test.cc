@@ -28,7 +28,7 @@ class MergeTest : public LibraryTest {
   }
 };
 
-class MergeOfModelTest : public MergeTest, public testing::WithParamInterface<const char*> {};
+class MergeOfModelTest : public MergeTest, public testing::WithParamInterface<std::string> {};
 
 TEST_P(MergeOfModelTest, UntouchedBranchesMergeToTheirParent) {
   Start(GoldenModel(GetParam()));
@@ -95,9 +95,8 @@ TEST_P(MergeOfModelTest, AMergeIsKeptAndCanBeMergedAndRewoundTo) {
   EXPECT_EQ(rewound.base_state_id(), both.state().id());
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, MergeOfModelTest,
-                         testing::Values("mamba", "mamba2", "granitemoehybrid_dense"),
-                         [](const auto& info) { return std::string(info.param); });
+INSTANTIATE_TEST_SUITE_P(Models, MergeOfModelTest, testing::ValuesIn(GoldenModelNames()),
+                         [](const auto& info) { return info.param; });
 
 TEST_F(MergeTest, WhatWasReadSeparatelyIsKnownTogether) {
   Start(RecallModel());

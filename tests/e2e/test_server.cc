@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 
@@ -63,6 +64,15 @@ TempDir::~TempDir() {
 
 std::string GoldenModel(const std::string& name) {
   return std::string(ANABRANCH_SOURCE_DIR) + "/tests/golden/models/" + name;
+}
+
+std::vector<std::string> GoldenModelNames() {
+  std::vector<std::string> names;
+  for (const auto& entry : fs::directory_iterator(GoldenModel(""))) {
+    if (entry.is_directory()) names.push_back(entry.path().filename().string());
+  }
+  std::sort(names.begin(), names.end());
+  return names;
 }
 
 std::string RecallModel() { return std::string(ANABRANCH_SOURCE_DIR) + "/deploy/models/recall"; }

@@ -24,6 +24,8 @@ class TempDir {
 
 // Folder of a tiny model (random weights, 257 tokens, no tokenizer) such as "mamba2".
 std::string GoldenModel(const std::string& name);
+// All of their names, so that adding one adds it to the tests over models.
+std::vector<std::string> GoldenModelNames();
 // Folder of the embedded default model, with tokenizer and chat format.
 std::string RecallModel();
 

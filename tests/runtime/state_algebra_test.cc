@@ -61,7 +61,9 @@ class StateAlgebraTest : public ::testing::TestWithParam<GoldenCase> {
 
   // What the formula sum_k sign_k exp(A (T - T_k)) S_k gives, element by element.
   using Terms = std::vector<std::pair<const StateImage*, double>>;
-  void ExpectRecurrent(const StateImage& actual, const Terms& terms, double aging = 0) const {
+  // `added` is a state with a T of its own, which counts as it is.
+  void ExpectRecurrent(const StateImage& actual, const Terms& terms, double aging = 0,
+                       const StateImage* added = nullptr) const {
     int tensors = 0;
     for (const StateSegment& segment : actual.header.segments) {
       if (segment.kind != StateKind::kRecurrent || segment.layer == kLastLogitsLayer) continue;
@@ -91,8 +93,11 @@ class StateAlgebraTest : public ::testing::TestWithParam<GoldenCase> {
           scale[i] = std::max(scale[i], std::abs(term));
         }
       }
+      const std::vector<float> more =
+          added == nullptr ? std::vector<float>(out.size()) : Values<float>(*added, segment);
       for (size_t i = 0; i < out.size(); ++i) {
-        ASSERT_NEAR(out[i], sum[i], 1e-5 * scale[i]) << "layer " << segment.layer;
+        scale[i] = std::max<double>(scale[i], std::abs(more[i]));
+        ASSERT_NEAR(out[i], sum[i] + more[i], 1e-5 * scale[i]) << "layer " << segment.layer;
       }
     }
     EXPECT_GT(tensors, 0);
@@ -281,6 +286,31 @@ TEST_P(StateAlgebraTest, ComposeAndMeanDoNotDependOnTheOrder) {
     const StateImage two = *MergeStates(layout(), {&third, &begin_, &other}, nullptr, options);
     one.kv_blocks = two.kv_blocks;  // attention finds the inputs in the order given
     ExpectSame(one, two, 1e-6);
+  }
+}
+
+// What a session that reads on from one base does when it is put on another, and back.
+TEST_P(StateAlgebraTest, OnAnotherBaseAndBackIsTheState) {
+  MergeOptions ordered, half;
+  ordered.method = MergeMethod::kOrdered;
+  half.weights = {1, 0.5};
+  const StateImage skill = Read(100, 230), persona = Read(60, 90);
+  const StateImage base = *MergeStates(layout(), {&begin_, &skill}, nullptr, half);
+  const StateImage other = *MergeStates(layout(), {&begin_, &persona}, nullptr, half);
+  std::vector<int32_t> tokens(tokens_.begin(), tokens_.begin() + base.header.token_count);
+  for (int64_t count : {1, 40}) {
+    const SequencePtr sequence = *engine_->Restore(base, tokens);
+    EXPECT_TRUE(testing::Read(*engine_, sequence, {tokens_.begin(), tokens_.begin() + count}).ok());
+    const StateImage end = *engine_->Capture(sequence);
+    const StateImage own = *SpanState(layout(), &base, end);
+    const StateImage swapped = *MergeStates(layout(), {&other, &own}, nullptr, ordered);
+    EXPECT_EQ(Check(swapped), absl::OkStatus());
+    // Its T is that of the new base and of what was read: the definition, term by term.
+    ExpectRecurrent(swapped, {{&swapped, 0}, {&other, 1}}, 0, &own);
+    const StateImage again = *SpanState(layout(), &other, swapped);
+    const StateImage back = *MergeStates(layout(), {&base, &again}, nullptr, ordered);
+    ExpectSame(back, end, KeyTolerance());
+    ExpectSameWindows(back, end);
   }
 }
 

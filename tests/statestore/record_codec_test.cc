@@ -63,6 +63,22 @@ int CountAccepted(const std::string& value) {
   return accepted;
 }
 
+TEST(RecordCodecTest, ASessionKeepsItsBase) {
+  SessionRecord session;
+  session.head_state = "head";
+  session.head_position = 9;
+  session.base = {"core", {{"skills/sql", "st-1", 0.5}, {"st-2", "st-2", 1}}, "base", 7};
+  const std::string value = EncodeSession(kKey, session);
+  EXPECT_EQ(DecodeSession(kKey, value).value().base, session.base);
+  EXPECT_EQ(DecodeSession(kKey, value).value().checkpoints, CheckpointPolicy());
+  session.checkpoints.codec = StateCodec::kNear;
+  const SessionRecord both = DecodeSession(kKey, EncodeSession(kKey, session)).value();
+  EXPECT_EQ(both.base, session.base);
+  EXPECT_EQ(both.checkpoints, session.checkpoints);
+  session.base.aux[0].weight = 0;
+  EXPECT_FALSE(DecodeSession(kKey, EncodeSession(kKey, session)).ok());
+}
+
 TEST(RecordCodecTest, StateKeepsEveryField) {
   const StoredState state = FullState();
   const StoredState decoded = DecodeState(kKey, EncodeState(kKey, state)).value();

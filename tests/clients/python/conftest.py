@@ -15,7 +15,8 @@ class Server:
     def start(self):
         self.process = subprocess.Popen(
             [os.environ["ANABRANCHD"], "serve", "--model", os.environ["ANABRANCH_MODEL"],
-             "--data", self.data, "--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0"],
+             "--data", self.data, "--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0",
+             "--backup-root", os.path.join(self.data, "backups")],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         lines = []
         for line in self.process.stdout:

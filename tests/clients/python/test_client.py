@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 import anabranch
-from anabranch import (Aborted, AlreadyExists, AsyncClient, CheckpointPolicy, Client, InvalidArgument,
-                       Message, NotFound, Unavailable)
+from anabranch import (Aborted, AlreadyExists, AsyncClient, CheckpointPolicy, Client,
+                       FailedPrecondition, InvalidArgument, Message, NotFound, Unavailable)
 
 
 def test_a_reply_streams_and_its_usage_adds_up(server):
@@ -112,6 +112,32 @@ def test_what_was_read_separately_is_merged(server):
             client.merge(["ann", "ben"], method="sum")
 
 
+def test_auxiliary_states_are_merged_into_a_session_and_swapped(server):
+    with Client(server.addr) as client:
+        for name, text in (("core", "My name is Ada."), ("skill", "My locker code is 4711.")):
+            session = client.open_session(name)
+            session.append(Message("user", text))
+            session.commit()
+        session, usage = client.create_session("x", from_ref="core", aux={"skill": 0.5})
+        assert usage.tokens_read == 0
+        info = session.info()
+        assert [(aux.id, aux.weight) for aux in info.aux] == [("skill", 0.5)]
+        assert info.core_state_id == client.ref("core").state_id
+        session.append(Message("user", "I like rain."))
+        own = session.info().token_count - info.base_token_count
+        change = session.set_aux(drop=["skill"])
+        assert change.state.operation == "swap" and change.usage.tokens_read == 0
+        assert change.session.token_count - change.session.base_token_count == own
+        log = session.log()
+        with pytest.raises(ValueError, match="computed"):
+            log.replay_to(log.token_count - 1)
+        with pytest.raises(ValueError):
+            session.set_aux(["skill"], drop=["skill"])
+        with pytest.raises(FailedPrecondition) as known:
+            session.set_aux(["core"])
+        assert known.value.reason == "ALREADY_KNOWN"
+
+
 def test_the_state_that_knows_is_found(server):
     with Client(server.addr) as client:
         for name, text in (("ann", "Ann keeps a spare key."), ("ben", "Ben sold the boat."),
@@ -187,6 +213,9 @@ async def test_the_asyncio_client_does_the_same(server):
         assert log.entries[0].state.id == commit.state.id
         assert (await twin.edit(2, "x")).before.state_id == commit.state.id
         assert (await twin.rewind(1)).session.token_count == 1
+        other, _ = await client.create_session("other", aux={"ada": 0.5})
+        assert [aux.id for aux in (await other.info()).aux] == ["ada"]
+        assert (await other.set_aux([])).session.token_count == 0
         with pytest.raises(NotFound):
             await client.session("nobody").info()
 

@@ -23,6 +23,16 @@ def test_merge_notes(server):
     assert "3 states merged" in done.stdout and "faded: decay" in done.stdout
 
 
+def test_skills_and_personas_go_in_and_out_of_a_session(server):
+    done = subprocess.run([sys.executable, EXAMPLES / "skills_and_personas.py", server.addr],
+                          capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    with_skill, without, bare = done.stdout.split("core and ")[1:]
+    assert "skills/lockers (1), personas/gardener (0.5)" in with_skill and "4711" in with_skill
+    assert "skills/garage (1):" in without and "9025" in without and "4711" not in without
+    assert bare.startswith("nothing:")
+
+
 def test_tables_of_merging_and_forgetting_are_made():
     scripts = EXAMPLES.parents[2] / "tests" / "acceptance"
     for name, more in (("merge_table.py", ["--sizes", "2,4"]), ("forget_table.py", ["--decay", "0,50"])):

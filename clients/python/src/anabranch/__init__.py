@@ -17,16 +17,17 @@ from .errors import (Aborted, AlreadyExists, AnabranchError, Cancelled, DataLoss
 from .types import BranchDelta, BranchError, BranchResult, Delegated, KeptBranch
 from .types import (CheckpointPolicy, Edit, Graph, Log, LogEntry, Recoded, StateStats,
                     TensorStats)
-from .types import (Append, Commit, Computed, Delta, Diff, Distance, Merge, Message, RefInfo, Reply,
-                    Rewind, Score, Search, SearchHit, SessionInfo, StateInfo, TensorDistance, Token,
-                    Usage)
+from .types import (Append, AuxChange, Auxiliary, Commit, Computed, Delta, Diff, Distance, Merge,
+                    Message, RefInfo, Reply, Rewind, Score, Search, SearchHit, SessionInfo, StateInfo,
+                    TensorDistance, Token, Usage)
 
 __all__ = [
     "Aborted", "AlreadyExists", "AnabranchError", "Append", "AsyncClient", "AsyncDelegation",
-    "AsyncGeneration", "AsyncSession", "BranchDelta", "BranchError", "BranchResult", "Cancelled",
-    "CheckpointPolicy", "Client", "Commit", "Computed", "DataLoss", "DeadlineExceeded", "Delegated",
-    "Delegation", "Delta", "Diff", "Distance", "Edit", "FailedPrecondition", "Generation", "Graph", "InvalidArgument",
-    "KeptBranch", "Log", "LogEntry", "Merge", "Message", "NotFound", "Recoded", "RefInfo", "Reply",
-    "ResourceExhausted", "Rewind", "Score", "Search", "SearchHit", "Session", "SessionInfo",
-    "StateInfo", "StateStats", "TensorDistance", "TensorStats", "Token", "Unavailable", "Usage",
+    "AsyncGeneration", "AsyncSession", "AuxChange", "Auxiliary", "BranchDelta", "BranchError",
+    "BranchResult", "Cancelled", "CheckpointPolicy", "Client", "Commit", "Computed", "DataLoss",
+    "DeadlineExceeded", "Delegated", "Delegation", "Delta", "Diff", "Distance", "Edit",
+    "FailedPrecondition", "Generation", "Graph", "InvalidArgument", "KeptBranch", "Log",
+    "LogEntry", "Merge", "Message", "NotFound", "Recoded", "RefInfo", "Reply", "ResourceExhausted",
+    "Rewind", "Score", "Search", "SearchHit", "Session", "SessionInfo", "StateInfo",
+    "StateStats", "TensorDistance", "TensorStats", "Token", "Unavailable", "Usage",
 ]

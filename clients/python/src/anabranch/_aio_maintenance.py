@@ -57,7 +57,7 @@ class AsyncMaintenance:
                         on_progress(chunk.chunk.offset + len(chunk.chunk.data), file.size)
             await call.done_writing()
             result = None
-            async for progress in call:
+            while (progress := await call.read()) is not grpc.aio.EOF:
                 if progress.HasField("result"):
                     result = progress.result
         except grpc.RpcError as error:

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .types import Graph, Recoded, StateStats, TensorStats
-from .types import (Append, CheckpointPolicy, Commit, Computed, Delta, Diff, Distance, Log, LogEntry,
-                    Merge, Message, RefInfo, Reply, Rewind, Score, SessionInfo, StateInfo,
+from .types import (Append, AuxChange, Auxiliary, CheckpointPolicy, Commit, Computed, Delta, Diff,
+                    Distance, Log, LogEntry, Merge, Message, RefInfo, Reply, Rewind, Score,
+                    SessionInfo, StateInfo,
                     TensorDistance, Token, Usage)
 from .v1 import resources_pb2 as resources
 from .v1 import sessions_pb2 as sessions
@@ -15,6 +16,9 @@ from .v1 import states_pb2 as states
 
 # Text; one message or several; or token ids.
 ContentLike = str | Message | Sequence[Message] | Sequence[int]
+
+# Auxiliary states: their ids or refs, maybe with weights.
+AuxLike = Sequence[str] | Mapping[str, float]
 
 # A piece of an append is kept well below the message limit of 4 MiB.
 MAX_TEXT_BYTES = 3 << 20
@@ -62,12 +66,12 @@ def append_requests(session_id: str, value: ContentLike, request_id: str,
 
 def create_session_request(session_id: str, state: str, ref_name: str, history: ContentLike | None,
                            ref: str, labels: Mapping[str, str],
-                           checkpoints: CheckpointPolicy | None = None
+                           checkpoints: CheckpointPolicy | None = None, aux: AuxLike = ()
                            ) -> sessions.CreateSessionRequest:
     if sum((bool(state), bool(ref_name), history is not None)) > 1:
         raise ValueError("give at most one of state, from_ref and history")
     request = sessions.CreateSessionRequest(session_id=session_id, ref=ref, labels=dict(labels),
-                                            request_id=new_request_id())
+                                            request_id=new_request_id(), aux=auxiliaries(aux))
     if checkpoints is not None:
         request.checkpoints.CopyFrom(policy(checkpoints))
     if state:
@@ -77,6 +81,25 @@ def create_session_request(session_id: str, state: str, ref_name: str, history: 
     elif history is not None:
         request.history.CopyFrom(content(history))
     return request
+
+
+def auxiliaries(aux: AuxLike) -> list[resources.Auxiliary]:
+    if isinstance(aux, str):
+        raise ValueError(f"aux must be several names, such as [{aux!r}]")
+    weights = aux if isinstance(aux, Mapping) else {}
+    if any(weight <= 0 for weight in weights.values()):
+        raise ValueError("weights must be above 0")
+    return [resources.Auxiliary(id=each, weight=weights.get(each, 1.0)) for each in aux]
+
+
+def aux_request(session_id: str, aux: AuxLike | None, add: AuxLike, drop: Sequence[str],
+                expected_token_count: int) -> sessions.SetAuxRequest:
+    if aux is not None and (add or drop):
+        raise ValueError("give either aux, which is the whole set, or add and drop")
+    return sessions.SetAuxRequest(
+        session_id=session_id, replace=aux is not None, drop=drop,
+        add=auxiliaries(add if aux is None else aux),
+        expected_token_count=expected_token_count, request_id=new_request_id())
 
 
 def policy(value: CheckpointPolicy) -> resources.CheckpointPolicy:
@@ -191,6 +214,7 @@ def session_info(m: resources.Session) -> SessionInfo:
     fields["checkpoints"] = CheckpointPolicy(
         not c.skip_turn_ends, c.every, "none" if c.thinning == resources.THINNING_NONE
         else "logarithmic", c.thin_turn_ends, c.max_states, c.max_bytes, codec(c.codec))
+    fields["aux"] = tuple(Auxiliary(a.id, a.weight, a.state_id) for a in m.aux)
     return SessionInfo(**fields)
 
 
@@ -231,6 +255,11 @@ def score(m: sessions.ScoreResponse) -> Score:
 def commit(m: sessions.CommitResponse) -> Commit:
     return Commit(state_info(m.state), ref_info(m.ref) if m.HasField("ref") else None,
                   session_info(m.session), usage(m.usage))
+
+
+def aux_change(m: sessions.SetAuxResponse) -> AuxChange:
+    return AuxChange(session_info(m.session), state_info(m.state) if m.HasField("state") else None,
+                     usage(m.usage))
 
 
 def rewind(m: sessions.RewindResponse) -> Rewind:

@@ -15,8 +15,8 @@ from ._aio_maintenance import AsyncMaintenance
 from .errors import AlreadyExists, NotFound, from_rpc_error
 from .types import BranchDelta, BranchResult, Delegated
 from .types import CheckpointPolicy, Edit, Graph, Log, Recoded, StateStats
-from .types import (Append, Commit, Computed, Delta, Diff, Merge, Message, RefInfo, Reply, Rewind,
-                    Score, Search, SessionInfo, StateInfo, Usage)
+from .types import (Append, AuxChange, Commit, Computed, Delta, Diff, Merge, Message, RefInfo,
+                    Reply, Rewind, Score, Search, SessionInfo, StateInfo, Usage)
 from .v1 import admin_pb2, search_pb2, sessions_pb2, states_pb2
 
 
@@ -149,6 +149,12 @@ class AsyncSession:
     def delegate(self, branches: Sequence[d.BranchLike], **options: Any) -> AsyncDelegation:
         return self._client.delegate(branches, session=self.id, **options)
 
+    async def set_aux(self, aux: p.AuxLike | None = None, *, add: p.AuxLike = (),
+                      drop: Sequence[str] = (), expected_token_count: int = 0) -> AuxChange:
+        request = p.aux_request(self.id, aux, add, drop, expected_token_count)
+        return p.aux_change(await self._client._unary("Sessions", "SetAux", request,
+                                                      sessions_pb2.SetAuxResponse))
+
     async def rewind(self, token_count: int, *, expected_token_count: int = 0,
                      dry_run: bool = False) -> Rewind:
         request = sessions_pb2.RewindRequest(session_id=self.id, token_count=token_count,
@@ -189,10 +195,10 @@ class AsyncClient(AsyncMaintenance):
     async def create_session(self, session_id: str = "", *, state: str = "", from_ref: str = "",
                              history: p.ContentLike | None = None, ref: str = "",
                              labels: Mapping[str, str] | None = None,
-                       checkpoints: CheckpointPolicy | None = None
-                             ) -> tuple[AsyncSession, Usage]:
+                             checkpoints: CheckpointPolicy | None = None,
+                             aux: p.AuxLike = ()) -> tuple[AsyncSession, Usage]:
         request = p.create_session_request(session_id, state, from_ref, history, ref, labels or {},
-                                           checkpoints)
+                                           checkpoints, aux)
         response = await self._unary("Sessions", "CreateSession", request,
                                      sessions_pb2.CreateSessionResponse)
         return AsyncSession(self, response.session.id), p.usage(response.usage)

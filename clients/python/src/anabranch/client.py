@@ -14,8 +14,8 @@ from ._maintenance import Maintenance
 from .errors import AlreadyExists, NotFound, from_rpc_error
 from .types import BranchDelta, BranchResult, Delegated
 from .types import CheckpointPolicy, Edit, Graph, Log, Recoded, StateStats
-from .types import (Append, Commit, Computed, Delta, Diff, Merge, Message, RefInfo, Reply, Rewind,
-                    Score, Search, SessionInfo, StateInfo, Usage)
+from .types import (Append, AuxChange, Commit, Computed, Delta, Diff, Merge, Message, RefInfo,
+                    Reply, Rewind, Score, Search, SessionInfo, StateInfo, Usage)
 from .v1 import admin_pb2, search_pb2, sessions_pb2, states_pb2
 
 
@@ -163,6 +163,15 @@ class Session:
         """Client.delegate from here."""
         return self._client.delegate(branches, session=self.id, **options)
 
+    def set_aux(self, aux: p.AuxLike | None = None, *, add: p.AuxLike = (),
+                drop: Sequence[str] = (), expected_token_count: int = 0) -> AuxChange:
+        """Changes which auxiliary states are merged into the session's core, without reading: `aux`
+        is the whole new set, or `add` and `drop` change the one there is. What the session has
+        read itself stays."""
+        request = p.aux_request(self.id, aux, add, drop, expected_token_count)
+        return p.aux_change(self._client._unary("Sessions", "SetAux", request,
+                                                sessions_pb2.SetAuxResponse))
+
     def rewind(self, token_count: int, *, expected_token_count: int = 0,
                dry_run: bool = False) -> Rewind:
         """Back to where the session had `token_count` tokens. `dry_run` only tells the cost."""
@@ -207,9 +216,10 @@ class Client(Maintenance):
     def create_session(self, session_id: str = "", *, state: str = "", from_ref: str = "",
                        history: p.ContentLike | None = None, ref: str = "",
                        labels: Mapping[str, str] | None = None,
-                       checkpoints: CheckpointPolicy | None = None) -> tuple[Session, Usage]:
+                       checkpoints: CheckpointPolicy | None = None,
+                       aux: p.AuxLike = ()) -> tuple[Session, Usage]:
         request = p.create_session_request(session_id, state, from_ref, history, ref, labels or {},
-                                           checkpoints)
+                                           checkpoints, aux)
         response = self._unary("Sessions", "CreateSession", request,
                                sessions_pb2.CreateSessionResponse)
         return Session(self, response.session.id), p.usage(response.usage)

@@ -41,6 +41,18 @@ class SessionInfo:
     loaded: bool = False
     busy: bool = False
     checkpoints: "CheckpointPolicy | None" = None
+    core_state_id: str = ""  # what it was opened with; "": nothing
+    aux: "tuple[Auxiliary, ...]" = ()  # merged into the core
+    base_state_id: str = ""  # the two together; what the session has read itself comes after
+    base_token_count: int = 0
+
+
+@dataclass(frozen=True)
+class Auxiliary:
+    """A state that is merged into a session's core. `id` as it was given, `state_id` what it named."""
+    id: str
+    weight: float
+    state_id: str
 
 
 @dataclass(frozen=True)
@@ -146,6 +158,14 @@ class Commit:
 
 
 @dataclass(frozen=True)
+class AuxChange:
+    """`state` is the session's new head; None: the session is empty."""
+    session: SessionInfo
+    state: StateInfo | None
+    usage: Usage
+
+
+@dataclass(frozen=True)
 class Rewind:
     """`session` goes on from `base_state_id` ("": the beginning); its next use replays tokens."""
     session: SessionInfo
@@ -217,14 +237,19 @@ class Log:
     first_token_count: int
 
     def base_of(self, position: int) -> LogEntry | None:
-        """The entry that a rewind to `position` goes on from; None: the beginning."""
-        return next((e for e in self.entries if e.state.token_count <= position), None)
-
-    def replay_to(self, position: int) -> int:
-        """Tokens that a rewind to `position` replays."""
+        """The entry that a rewind to `position` goes on from; None: the beginning. ValueError for a
+        position that no rewind reaches."""
         if not self.first_token_count <= position <= self.token_count:
             raise ValueError(f"{position} is not between {self.first_token_count} and "
                              f"{self.token_count}")
+        base = next((e for e in self.entries if e.state.token_count <= position), None)
+        if base and base.next_token_count <= position < self.token_count:
+            raise ValueError(f"{position} lies inside a computed state: the nearest position before "
+                             f"it is {base.next_token_count - 1}")
+        return base
+
+    def replay_to(self, position: int) -> int:
+        """Tokens that a rewind to `position` replays."""
         base = self.base_of(position)
         return position - (base.state.token_count if base else 0)
 
