@@ -15,7 +15,6 @@
 //     Show(delta.text());
 //   });
 //   if (!done.ok()) { use done.status(), anabranch::ErrorReason(done.status()) }
-//
 // Messages are those of proto/anabranch/v1, whose comments are the manual.
 //
 // Thread-safe. Every call has a deadline. Calls that change something get a random request_id
