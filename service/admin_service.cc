@@ -1,6 +1,7 @@
 #include "service/admin_service.h"
 
 #include "service/backup_reactor.h"
+#include "service/garbage_reactor.h"
 #include "service/proto_conversion.h"
 #include "service/scrubber.h"
 #include "service/unary_call.h"
@@ -47,20 +48,66 @@ void Fill(const StoreStats& stats, const std::string& directory, v1::LibraryStat
   status->set_read_only_reason(stats.read_only_reason);
 }
 
+google::protobuf::Duration ToProto(absl::Duration duration) {
+  google::protobuf::Duration result;
+  result.set_seconds(absl::ToInt64Seconds(duration));
+  result.set_nanos(
+      static_cast<int32_t>(absl::ToInt64Nanoseconds(duration - absl::Seconds(result.seconds()))));
+  return result;
+}
+
+void Fill(const TenantUse& use, const Quotas& quotas, v1::TenantUse* status) {
+  status->set_states(use.states);
+  status->set_archived_states(use.archived);
+  status->set_sessions(use.sessions);
+  status->set_refs(use.refs);
+  status->set_bytes(use.bytes);
+  status->set_max_states(quotas.states);
+  status->set_max_sessions(quotas.sessions);
+  status->set_max_bytes(quotas.bytes);
+}
+
+void Fill(const ServiceContext& service, v1::RetentionStatus* status) {
+  const JanitorTotals totals = service.janitor->totals();
+  const EvictionBudget& budget = service.janitor->options().budget;
+  if (service.default_expiry != absl::InfiniteDuration()) {
+    *status->mutable_default_expiry() = ToProto(service.default_expiry);
+  }
+  status->set_max_bytes(budget.high_bytes);
+  status->set_low_water_bytes(budget.low_bytes);
+  status->set_library_bytes(service.store->stats().state_bytes);
+  status->set_expired_states(totals.swept.expired);
+  status->set_expired_archived_states(totals.swept.expired_archived);
+  status->set_evicted_states(totals.swept.evicted);
+  status->set_deleted_states(totals.swept.deleted);
+  status->set_freed_bytes(totals.swept.freed_bytes);
+  status->set_budget_unreachable(totals.swept.budget_unreachable);
+  if (totals.last_collection.has_value()) {
+    *status->mutable_last_garbage_collection() = anabranch::ToProto(*totals.last_collection);
+  }
+}
+
 }  // namespace
+
+grpc::ServerWriteReactor<v1::GarbageProgress>* AdminService::CollectGarbage(
+    grpc::CallbackServerContext* context, const v1::CollectGarbageRequest* request) {
+  return new GarbageReactor(service_, context, request);
+}
 
 grpc::ServerUnaryReactor* AdminService::GetStatus(grpc::CallbackServerContext* context,
                                                   const v1::GetStatusRequest* /*request*/,
                                                   v1::ServerStatus* response) {
   const MethodTraits method = {"GetStatus", service_->limits.quick_deadline};
-  return RunBlocking(service_, context, method, response, [this, response](const Call& /*call*/) {
+  return RunBlocking(service_, context, method, response, [this, response](const Call& call) {
     response->set_version(kVersion);
-    *response->mutable_start_time() = ToProto(service_->start_time);
+    *response->mutable_start_time() = anabranch::ToProto(service_->start_time);
     Fill(*service_->model, response->mutable_model());
     Fill(service_->engine->stats(), response->mutable_engine());
     Fill(service_->store->stats(), service_->library_directory, response->mutable_library());
     const v1::ScrubStatus scrub = service_->scrubber->status();
     if (scrub.has_start_time()) *response->mutable_last_scrub() = scrub;
+    Fill(service_->store->GetUse(call.tenant), service_->quotas, response->mutable_tenant_use());
+    Fill(*service_, response->mutable_retention());
     response->set_draining(service_->calls->draining());
     response->set_state_codec(ToProto(service_->storing.codec));
     response->set_max_context_tokens(service_->limits.max_context_tokens);

@@ -21,6 +21,9 @@ class AdminService final : public v1::Admin::CallbackService {
                                         v1::ListBackupsResponse* response) override;
   grpc::ServerWriteReactor<v1::VerifyProgress>* Verify(grpc::CallbackServerContext* context,
                                                        const v1::VerifyRequest* request) override;
+  // Gives the disk back what nothing needs.
+  grpc::ServerWriteReactor<v1::GarbageProgress>* CollectGarbage(
+      grpc::CallbackServerContext* context, const v1::CollectGarbageRequest* request) override;
 
  private:
   ServiceContext* const service_;  // outlives this

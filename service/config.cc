@@ -1,5 +1,7 @@
 #include "service/config.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "runtime/state_codec.h"
 #include "service/host_port.h"
@@ -35,6 +37,31 @@ absl::Status CheckReencoding(const ReencodingOptions& options) {
   return InRange("reencode-rate", options.max_bytes_per_second, 1 << 16, int64_t{1} << 40);
 }
 
+constexpr int64_t kMost = int64_t{1} << 60;
+
+absl::Status CheckRetention(const ServerConfig& config) {
+  const EvictionBudget& budget = config.retention.budget;
+  ANABRANCH_RETURN_IF_ERROR(InRange("quota-states", config.quotas.states, 0, kMost));
+  ANABRANCH_RETURN_IF_ERROR(InRange("quota-sessions", config.quotas.sessions, 0, kMost));
+  ANABRANCH_RETURN_IF_ERROR(InRange("quota-bytes", config.quotas.bytes, 0, kMost));
+  ANABRANCH_RETURN_IF_ERROR(InRange("library-bytes", budget.high_bytes, 0, kMost));
+  ANABRANCH_RETURN_IF_ERROR(
+      InRange("library-low-bytes", budget.low_bytes, 0, std::max<int64_t>(budget.high_bytes, 0)));
+  if (!(budget.alpha >= 0 && budget.alpha <= 100)) {
+    return absl::InvalidArgumentError("--evict-alpha must be 0 to 100");
+  }
+  if (config.retention.sweep_every < absl::Milliseconds(10)) {
+    return absl::InvalidArgumentError("--sweep-every must be at least 10ms");
+  }
+  if (config.retention.collect_every < absl::ZeroDuration()) {
+    return absl::InvalidArgumentError("--gc-every must not be negative");
+  }
+  if (config.default_expiry <= absl::ZeroDuration()) {
+    return absl::InvalidArgumentError("--default-expiry must be more than nothing, or never");
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<kernels::DType> ParseDType(const std::string& name) {
@@ -64,6 +91,7 @@ absl::Status ServerConfig::Validate() const {
     return absl::InvalidArgumentError(absl::StrCat("--state-codec: ", codec.status().message()));
   }
   ANABRANCH_RETURN_IF_ERROR(CheckReencoding(reencoding));
+  ANABRANCH_RETURN_IF_ERROR(CheckRetention(*this));
   return InRange("drain-timeout", absl::ToInt64Seconds(drain_timeout), 0, 3600);
 }
 

@@ -7,6 +7,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "kernels/launch.h"
+#include "service/janitor.h"
 #include "service/limits.h"
 #include "service/reencoding_options.h"
 
@@ -32,6 +33,9 @@ struct ServerConfig {
   int64_t scrub_bytes_per_second = 8 << 20;          // how fast it reads; 0: no limit
   std::string state_codec = "exact";                 // of sessions that choose none
   ReencodingOptions reencoding;
+  Quotas quotas;  // of each tenant
+  absl::Duration default_expiry = absl::InfiniteDuration();
+  JanitorOptions retention;
   bool accept_data_loss = false;  // serve a library that lacks acknowledged commits
 
   // INVALID_ARGUMENT names the first flag that is out of range.

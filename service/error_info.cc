@@ -2,6 +2,8 @@
 
 #include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "statestore/retention.h"
 
 namespace anabranch {
 namespace {
@@ -56,6 +58,13 @@ absl::Status WithReason(absl::Status status, absl::string_view reason) {
 }
 
 absl::Status WriteError(const absl::Status& status) {
+  if (const auto quota = status.GetPayload(kQuotaPayload)) {
+    const std::vector<std::string> parts = absl::StrSplit(std::string(*quota), ' ');
+    if (parts.size() == 3) {
+      return ErrorWithReason(status.code(), "QUOTA_EXCEEDED", status.message(),
+                             {{"quota", parts[0]}, {"used", parts[1]}, {"limit", parts[2]}});
+    }
+  }
   if (absl::IsUnavailable(status)) return WithReason(status, "LIBRARY_READ_ONLY");
   if (absl::IsResourceExhausted(status)) return WithReason(status, "LIBRARY_FULL");
   return status;

@@ -32,8 +32,9 @@ google::rpc::ErrorInfo ErrorInfoOf(const absl::Status& status);
 // Adds a reason to a status that has none; OK and statuses with a reason pass unchanged.
 absl::Status WithReason(absl::Status status, absl::string_view reason);
 
-// A status of a library write with its reason: LIBRARY_READ_ONLY (UNAVAILABLE) or LIBRARY_FULL
-// (RESOURCE_EXHAUSTED) when the disk is the cause.
+// A status of a library write with its reason: LIBRARY_READ_ONLY (UNAVAILABLE), QUOTA_EXCEEDED
+// (RESOURCE_EXHAUSTED; metadata "quota", "used", "limit"), or LIBRARY_FULL when the disk is the
+// cause.
 absl::Status WriteError(const absl::Status& status);
 
 }  // namespace anabranch

@@ -2,12 +2,15 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <exception>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/strings/str_join.h"
 #include "runtime/chat_formats.h"
 #include "service/check_commands.h"
 #include "service/library_commands.h"
+#include "service/long_duration.h"
 #include "service/serve_command.h"
 #include "service/version.h"
 
@@ -74,6 +77,59 @@ void AddCodecs(CLI::App& serve, ServerConfig& config) {
       ->default_str("16MiB");
 }
 
+// "30d", "12h", "90s", or "never".
+std::string ReadDuration(const std::string& text, absl::Duration& duration) {
+  const std::optional<absl::Duration> parsed = ParseLongDuration(text);
+  if (!parsed.has_value()) return "'" + text + "' is not a time like 30d, 12h, 15m or never";
+  duration = *parsed;
+  return "";
+}
+
+CLI::Option* AddLongDuration(CLI::App& app, const std::string& name, absl::Duration& duration,
+                             const std::string& help, const std::string& standard) {
+  const auto read = [&duration](const std::vector<std::string>& words) {
+    const std::string problem = ReadDuration(words.front(), duration);
+    if (!problem.empty()) throw CLI::ValidationError(problem);
+    return true;
+  };
+  return app.add_option(name, read, help)->type_name("TIME")->default_str(standard);
+}
+
+CLI::Option* AddBytes(CLI::App& app, const std::string& name, int64_t& bytes,
+                      const std::string& help) {
+  return app.add_option(name, bytes, help)->transform(CLI::AsSizeValue(/*kb_is_1000=*/false));
+}
+
+void AddRetention(CLI::App& serve, ServeOptions& options) {
+  ServerConfig& config = options.config;
+  JanitorOptions& retention = config.retention;
+  serve.add_option("--quota-states", config.quotas.states, "States a tenant may have; 0: no limit")
+      ->capture_default_str();
+  serve
+      .add_option("--quota-sessions", config.quotas.sessions,
+                  "Sessions a tenant may have; 0: no limit")
+      ->capture_default_str();
+  AddBytes(serve, "--quota-bytes", config.quotas.bytes,
+           "Bytes the states of a tenant may take, e.g. 10GiB; 0: no limit");
+  AddLongDuration(serve, "--default-expiry", config.default_expiry,
+                  "States stored without an expiry time get this long, e.g. 30d", "never");
+  AddBytes(serve, "--library-bytes", retention.budget.high_bytes,
+           "When the states of all tenants take more, archive the least valuable: only their "
+           "tokens stay; 0: no budget");
+  AddBytes(serve, "--library-low-bytes", retention.budget.low_bytes,
+           "Archive down to this; by default nine tenths of --library-bytes");
+  serve
+      .add_option("--evict-alpha", retention.budget.alpha,
+                  "How much tokens saved per byte count beside recency when choosing")
+      ->capture_default_str();
+  AddLongDuration(serve, "--sweep-every", retention.sweep_every,
+                  "How often to look for expired states", "1m");
+  AddLongDuration(serve, "--gc-every", retention.collect_every,
+                  "How often to give the disk back what deleted states took; 0: only when asked to "
+                  "(anabranch admin gc)",
+                  "24h");
+}
+
 void AddServe(CLI::App& app, ServeOptions& options, Durations& durations) {
   CLI::App* serve = app.add_subcommand("serve", "Serve a model and a library over gRPC");
   ServerConfig& config = options.config;
@@ -126,6 +182,7 @@ void AddServe(CLI::App& app, ServeOptions& options, Durations& durations) {
       ->default_str("64MiB");
   AddMaintenance(serve, config, durations.scrub_hours);
   AddCodecs(*serve, config);
+  AddRetention(*serve, options);
   serve->add_flag("--accept-data-loss", config.accept_data_loss,
                   "Serve a library that lacks acknowledged commits; what is there is the truth");
   serve->add_option("--log-level", options.log_level, "debug, info, warning, error or off")
@@ -203,6 +260,8 @@ int Main(int argc, char** argv) {
   CLI11_PARSE(app, argc, argv);
   serve.config.drain_timeout = absl::Seconds(durations.drain_seconds);
   serve.config.scrub_every = absl::Hours(durations.scrub_hours);
+  EvictionBudget& budget = serve.config.retention.budget;
+  if (budget.low_bytes == 0) budget.low_bytes = budget.high_bytes / 10 * 9;
   if (app.got_subcommand("serve")) return RunServe(serve);
   if (app.got_subcommand("library")) return RunLibraryCommand(library);
   if (app.got_subcommand("check-tokenizer")) return RunCheckTokenizerCommand(check.directory);

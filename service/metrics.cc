@@ -38,11 +38,34 @@ void RenderStore(const StoreStats& store, std::string* out) {
   Value("library_states", "gauge", "States in the library.", store.states, out);
   Value("library_refs", "gauge", "Refs in the library.", store.refs, out);
   Value("library_sessions", "gauge", "Sessions in the library.", store.sessions, out);
+  Value("library_archived_states", "gauge", "States without content.", store.archived, out);
+  Value("library_state_bytes", "gauge", "Payloads, blocks, headers and tokens of states.",
+        store.state_bytes, out);
   Value("library_disk_bytes", "gauge", "Size of the library on disk.", store.disk_bytes, out);
   Value("library_commit_sequence", "counter", "Commits since the library was made.",
         store.commit_seq, out);
   Value("library_read_only", "gauge", "1 while the library refuses writes.",
         store.read_only ? 1 : 0, out);
+}
+
+void RenderJanitor(const JanitorTotals& janitor, std::string* out) {
+  const SweepReport& swept = janitor.swept;
+  Value("expired_states_total", "counter", "States deleted because their time had come.",
+        swept.expired, out);
+  Value("expired_archived_states_total", "counter",
+        "Expired states that others need the tokens of: archived.", swept.expired_archived, out);
+  Value("evicted_states_total", "counter", "States archived for the byte budget.", swept.evicted,
+        out);
+  Value("deleted_archived_states_total", "counter", "Archived states deleted for the budget.",
+        swept.deleted, out);
+  Value("retention_freed_bytes_total", "counter", "Bytes that expiry and eviction freed.",
+        swept.freed_bytes, out);
+  Value("budget_unreachable", "gauge", "1 while nothing more may be archived for the budget.",
+        swept.budget_unreachable ? 1 : 0, out);
+  Value("garbage_collections_total", "counter", "Garbage collections.", janitor.collections, out);
+  if (!janitor.last_collection.has_value()) return;
+  Value("garbage_dead_bytes", "gauge", "Dead bytes on disk after the last garbage collection.",
+        janitor.last_collection->dead_bytes_after, out);
 }
 
 }  // namespace
@@ -92,8 +115,8 @@ void Metrics::RenderHistogram(absl::string_view name, absl::string_view labels,
   absl::StrAppend(out, "anabranch_", name, "_count{", labels, "} ", total, "\n");
 }
 
-std::string Metrics::Render(const EngineStats& engine, const StoreStats& store, int running_calls,
-                            bool draining) const {
+std::string Metrics::Render(const EngineStats& engine, const StoreStats& store,
+                            const JanitorTotals& janitor, int running_calls, bool draining) const {
   std::string out;
   absl::MutexLock lock(&mutex_);
   Header("calls_total", "counter", "Finished calls by method and code.", &out);
@@ -126,6 +149,7 @@ std::string Metrics::Render(const EngineStats& engine, const StoreStats& store, 
         reencoding_freed_bytes_, &out);
   RenderEngine(engine, &out);
   RenderStore(store, &out);
+  RenderJanitor(janitor, &out);
   return out;
 }
 

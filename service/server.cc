@@ -16,6 +16,7 @@
 #include "service/health_monitor.h"
 #include "service/host_port.h"
 #include "service/import_staging.h"
+#include "service/janitor.h"
 #include "service/logging.h"
 #include "service/metrics_server.h"
 #include "service/reencoder.h"
@@ -82,6 +83,7 @@ class ServerImpl final : public Server {
   std::unique_ptr<StateStore> store_;
   std::unique_ptr<SearchIndex> search_index_;
   std::unique_ptr<SearchIndexer> search_indexer_;
+  std::unique_ptr<Janitor> janitor_;
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<WorkerPool> pool_;
   StateHeat heat_;
@@ -113,6 +115,8 @@ absl::Status ServerImpl::LoadParts() {
   store.directory = config_.data;
   store.reserved_disk_bytes = config_.reserved_disk_bytes;
   store.accept_data_loss = config_.accept_data_loss;
+  store.quotas = config_.quotas;
+  store.default_expiry = config_.default_expiry;
   ANABRANCH_ASSIGN_OR_RETURN(store_, OpenStateStore(store));
   ANABRANCH_ASSIGN_OR_RETURN(model_, ServedModel::Load(config_.model, load, config_.chat_format));
   LogEvent(LogLevel::kInfo, "model_loaded",
@@ -122,6 +126,7 @@ absl::Status ServerImpl::LoadParts() {
   ANABRANCH_ASSIGN_OR_RETURN(search_index_, SearchIndex::Open(config_.data + "/search"));
   search_indexer_ =
       std::make_unique<SearchIndexer>(store_.get(), model_.get(), search_index_.get());
+  janitor_ = std::make_unique<Janitor>(store_.get(), config_.retention);
   EngineOptions engine;
   engine.slots.num_slots = config_.slots;
   engine.slots.num_kv_pages = config_.kv_pages;
@@ -150,9 +155,12 @@ absl::Status ServerImpl::LoadParts() {
   context_.search_index = search_index_.get();
   context_.search_indexer = search_indexer_.get();
   context_.pool = pool_.get();
+  context_.janitor = janitor_.get();
   context_.calls = &calls_;
   context_.metrics = &metrics_;
   context_.limits = config_.limits;
+  context_.quotas = config_.quotas;
+  context_.default_expiry = config_.default_expiry;
   context_.checkpoint_every = config_.checkpoint_every;
   context_.library_directory = config_.data;
   context_.start_time = absl::Now();
@@ -196,15 +204,15 @@ absl::Status ServerImpl::Serve() {
 
 absl::Status ServerImpl::StartMetrics() {
   if (config_.metrics == "off") return absl::OkStatus();
-  ANABRANCH_ASSIGN_OR_RETURN(http_, MetricsServer::Start(
-                                        config_.metrics,
-                                        [this] {
-                                          return metrics_.Render(engine_->stats(), store_->stats(),
-                                                                 calls_.running(),
-                                                                 calls_.draining()) +
-                                                 scrubber_->RenderMetrics();
-                                        },
-                                        [this] { return health_->healthy(); }));
+  ANABRANCH_ASSIGN_OR_RETURN(
+      http_, MetricsServer::Start(
+                 config_.metrics,
+                 [this] {
+                   return metrics_.Render(engine_->stats(), store_->stats(), janitor_->totals(),
+                                          calls_.running(), calls_.draining()) +
+                          scrubber_->RenderMetrics();
+                 },
+                 [this] { return health_->healthy(); }));
   return absl::OkStatus();
 }
 

@@ -12,6 +12,7 @@
 #include "runtime/engine.h"
 #include "service/answer_book.h"
 #include "service/call_tracker.h"
+#include "service/janitor.h"
 #include "service/limits.h"
 #include "service/search_indexer.h"
 #include "service/served_model.h"
@@ -37,6 +38,7 @@ struct ServiceContext {
   SearchIndex* search_index = nullptr;
   SearchIndexer* search_indexer = nullptr;
   WorkerPool* pool = nullptr;
+  Janitor* janitor = nullptr;
   CallTracker* calls = nullptr;
   Metrics* metrics = nullptr;
   ImportStaging* imports = nullptr;
@@ -44,6 +46,8 @@ struct ServiceContext {
   std::atomic<bool>* backup_running = nullptr;
   // What the server was told.
   Limits limits;
+  Quotas quotas;  // of each tenant
+  absl::Duration default_expiry = absl::InfiniteDuration();
   int64_t checkpoint_every = 2048;
   StateStoring storing;
   std::string library_directory;

@@ -92,15 +92,14 @@ absl::Status Prepare(UpdateState& operation) {
   return ValidateStateId("id", operation.id);
 }
 
-absl::Status Prepare(DeleteState& operation) {
+// Operations that do nothing but name a state.
+template <typename OnState>
+absl::Status Prepare(OnState& operation) {
   ANABRANCH_RETURN_IF_ERROR(ValidateTenant(operation.tenant));
   return ValidateStateId("id", operation.id);
 }
 
-absl::Status Prepare(ThinState& operation) {
-  ANABRANCH_RETURN_IF_ERROR(ValidateTenant(operation.tenant));
-  return ValidateStateId("id", operation.id);
-}
+absl::Status Prepare(DropStaleKey& /*operation*/) { return absl::OkStatus(); }
 
 absl::Status Prepare(RecodeState& operation) { return Prepare(operation.put); }
 

@@ -21,7 +21,9 @@ struct ApplyContext {
   Overlay& changes;  // reads see the operations before
   const PrefixHasher& hasher;
   absl::Time now;
-  uint64_t next_etag;  // unique in the library for ever
+  uint64_t next_etag;                                        // unique in the library for ever
+  absl::Duration default_expiry = absl::InfiniteDuration();  // of states that come without a time
+  MutationEffect effect = {};
 
   uint64_t NewEtag() { return next_etag++; }
 };
@@ -54,14 +56,22 @@ absl::Status ReplaceContent(StoredState state, PutState& sent, ApplyContext& con
 absl::Status PutBlobs(const PutState& sent, ApplyContext& context);
 // Removes what a state keeps of its blobs, and blobs that nothing needs any more.
 absl::Status DropBlobs(const StateRecord& record, ApplyContext& context);
+// Gives up payload and blobs of a state that is whole and can be read again.
+absl::Status ArchiveContent(StoredState state, ApplyContext& context);
+// Deletes a state that nothing needs, and thinned ones that were kept for it alone.
+absl::Status DropState(const StoredState& state, ApplyContext& context);
 
-// One per operation, in apply_state.cc, apply_thinning.cc and apply_session.cc.
+// One per operation, in apply_state.cc, apply_thinning.cc, apply_retention.cc and apply_session.cc.
 absl::Status Apply(PutState& operation, ApplyContext& context);  // takes the payload
 absl::Status Apply(const UpdateState& operation, ApplyContext& context);
 absl::Status Apply(const DeleteState& operation, ApplyContext& context);
 absl::Status Apply(const ThinState& operation, ApplyContext& context);  // in apply_thinning.cc
 absl::Status Apply(RecodeState& operation, ApplyContext& context);      // in apply_recoding.cc
 absl::Status Apply(const ArchiveState& operation, ApplyContext& context);
+absl::Status Apply(const ExpireState& operation, ApplyContext& context);
+absl::Status Apply(const EvictState& operation, ApplyContext& context);
+absl::Status Apply(const DeleteArchived& operation, ApplyContext& context);
+absl::Status Apply(const DropStaleKey& operation, ApplyContext& context);
 absl::Status Apply(const SetRef& operation, ApplyContext& context);
 absl::Status Apply(const DeleteRef& operation, ApplyContext& context);
 absl::Status Apply(const PutSession& operation, ApplyContext& context);

@@ -6,6 +6,7 @@
 #include "statestore/apply_mutation.h"
 #include "statestore/base/status_macros.h"
 #include "statestore/library_reads.h"
+#include "statestore/tenant_use.h"
 
 namespace anabranch {
 namespace {
@@ -39,19 +40,23 @@ absl::Status PutBlobs(const PutState& sent, ApplyContext& context) {
   for (size_t i = 0; i < record.blob_hashes.size(); ++i) {
     const std::string& hash = record.blob_hashes[i];
     const std::string key = NamedKey(record.tenant, hash);
+    uint64_t bytes = sent.blobs[i].size();
     if (!sent.blobs[i].empty()) {
       if (!ReadBlob(context.changes, record.tenant, hash).ok()) {
         context.changes.Put(Family::kBlobs, key, EncodeBlob(key, sent.blobs[i]));
       }
     } else {
-      ANABRANCH_ASSIGN_OR_RETURN(const std::string user,
-                                 AnyUser(context.changes, record.tenant, Edge::kBlob, hash));
-      if (user.empty()) {
+      const absl::StatusOr<int64_t> stored = BlobBytes(context.changes, record.tenant, hash);
+      if (absl::IsNotFound(stored.status())) {
         return absl::NotFoundError(absl::StrCat("state ", record.id, " needs the blob ", hash,
                                                 ", which is not stored and was not sent"));
       }
+      ANABRANCH_RETURN_IF_ERROR(stored.status());
+      bytes = static_cast<uint64_t>(*stored);
     }
-    context.changes.Put(Family::kEdges, EdgeKey(record.tenant, Edge::kBlob, hash, record.id), "");
+    // With its size, so that nobody has to read a blob to know it.
+    const std::string edge = EdgeKey(record.tenant, Edge::kBlob, hash, record.id);
+    context.changes.Put(Family::kEdges, edge, EncodeNumber(edge, bytes));
   }
   return absl::OkStatus();
 }
@@ -95,13 +100,18 @@ absl::Status Apply(RecodeState& operation, ApplyContext& context) {
 absl::Status Apply(const ArchiveState& operation, ApplyContext& context) {
   ANABRANCH_ASSIGN_OR_RETURN(StoredState state,
                              ReadState(context.changes, operation.tenant, operation.id));
-  StateRecord& record = state.record;
+  const StateRecord& record = state.record;
   ANABRANCH_RETURN_IF_ERROR(CheckEtag(record, operation.etag));
   if (record.operation != StateOperation::kAppend) {
     return absl::FailedPreconditionError(absl::StrCat(
         "state ", record.id, " was computed and no tokens lead to it: it cannot be archived"));
   }
   if (!IsWhole(record)) return absl::OkStatus();
+  return ArchiveContent(std::move(state), context);
+}
+
+absl::Status ArchiveContent(StoredState state, ApplyContext& context) {
+  StateRecord& record = state.record;
   // As the prefix of a history it would save nothing. The header stays: it says what the content
   // must be when it is read again.
   std::string entry = PrefixEntryOf(state, context);

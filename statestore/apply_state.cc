@@ -6,6 +6,7 @@
 #include "statestore/base/status_macros.h"
 #include "statestore/branch_points.h"
 #include "statestore/library_reads.h"
+#include "statestore/tenant_use.h"
 
 namespace anabranch {
 namespace {
@@ -100,6 +101,16 @@ absl::Status DropThinnedParents(const StateRecord& record, ApplyContext& context
   return absl::OkStatus();
 }
 
+// An entry that was moved already, because the state was needed, is dropped when its time comes.
+void MoveExpiry(StateRecord& record, absl::Time expires, ApplyContext& context) {
+  const auto key = [&] {
+    return ExpiryKey(absl::ToUnixNanos(record.expires), record.tenant, record.id);
+  };
+  if (record.expires != absl::InfiniteFuture()) context.changes.Delete(Family::kTimeline, key());
+  record.expires = expires;
+  if (record.expires != absl::InfiniteFuture()) context.changes.Put(Family::kTimeline, key(), "");
+}
+
 absl::Status CheckUnneeded(const DeleteState& operation, const ApplyContext& context) {
   struct Need {
     Edge edge;
@@ -124,6 +135,10 @@ void ForEachIndexKey(const StoredState& state, const PrefixHasher& hasher,
   const StateRecord& record = state.record;
   visit(Family::kTimeline,
         TimelineKey(record.tenant, absl::ToUnixNanos(record.created), record.id));
+  if (record.expires != absl::InfiniteFuture()) {
+    visit(Family::kTimeline,
+          ExpiryKey(absl::ToUnixNanos(record.expires), record.tenant, record.id));
+  }
   for (const std::string& parent : record.parents) {
     visit(Family::kEdges, EdgeKey(record.tenant, Edge::kChild, parent, record.id));
   }
@@ -160,6 +175,9 @@ absl::Status Apply(PutState& operation, ApplyContext& context) {
   ANABRANCH_ASSIGN_OR_RETURN(state.prefix_hash, CheckParents(record, context));
   ANABRANCH_RETURN_IF_ERROR(PutBlobs(operation, context));
   if (state.record.created == absl::UnixEpoch()) state.record.created = context.now;
+  if (!stored.ok() && state.record.expires == absl::InfiniteFuture()) {
+    state.record.expires = context.now + context.default_expiry;
+  }
   state.record.etag = context.NewEtag();
   const std::string key = NamedKey(record.tenant, record.id);
   context.changes.Put(Family::kStates, key, EncodeState(key, state));
@@ -181,7 +199,7 @@ absl::Status Apply(const UpdateState& operation, ApplyContext& context) {
                                            ", not ", *operation.etag));
   }
   if (operation.labels.has_value()) record.labels = *operation.labels;
-  if (operation.expires.has_value()) record.expires = *operation.expires;
+  if (operation.expires.has_value()) MoveExpiry(record, *operation.expires, context);
   if (operation.pinned.has_value()) record.pinned = *operation.pinned;
   record.etag = context.NewEtag();
   const std::string key = NamedKey(operation.tenant, operation.id);
@@ -193,7 +211,11 @@ absl::Status Apply(const DeleteState& operation, ApplyContext& context) {
   ANABRANCH_ASSIGN_OR_RETURN(const StoredState state,
                              ReadState(context.changes, operation.tenant, operation.id));
   ANABRANCH_RETURN_IF_ERROR(CheckUnneeded(operation, context));
-  const std::string key = NamedKey(operation.tenant, operation.id);
+  return DropState(state, context);
+}
+
+absl::Status DropState(const StoredState& state, ApplyContext& context) {
+  const std::string key = NamedKey(state.record.tenant, state.record.id);
   context.changes.Delete(Family::kStates, key);
   context.changes.Delete(Family::kPayloads, key);
   ForEachIndexKey(state, context.hasher, [&](Family family, std::string index_key) {

@@ -22,14 +22,15 @@
 #include "statestore/high_water_mark.h"
 #include "statestore/prefix_index.h"
 #include "statestore/state_store.h"
+#include "statestore/tenant_use.h"
 
 namespace anabranch {
 
 class CommitWriter {
  public:
-  // `commit_seq` is the library's. The database and the hasher must outlive the writer.
+  // `commit_seq` and `use` are the library's. The database and the hasher must outlive the writer.
   CommitWriter(Database& database, std::unique_ptr<HighWaterMark> mark, const PrefixHasher& hasher,
-               uint64_t commit_seq, const StoreOptions& options);
+               uint64_t commit_seq, UseByTenant use, const StoreOptions& options);
   // Writes and answers what is queued.
   ~CommitWriter();
 
@@ -40,6 +41,9 @@ class CommitWriter {
   void SetObserver(ChangeObserver observer) ABSL_LOCKS_EXCLUDED(observer_mutex_);
 
   uint64_t commit_seq() const ABSL_LOCKS_EXCLUDED(mutex_);
+  // What a tenant holds, and all together.
+  TenantUse use(const std::string& tenant) const ABSL_LOCKS_EXCLUDED(mutex_);
+  TenantUse total_use() const ABSL_LOCKS_EXCLUDED(mutex_);
   // Empty unless the writer refuses everything.
   std::string read_only_reason() const ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -59,9 +63,12 @@ class CommitWriter {
   void WriteGroup(std::vector<Pending>& group);
   absl::Status MakeWritable();
   void RefuseWhatHasNoRoom(std::vector<Pending>& group) const;
-  void ApplyGroup(std::vector<Pending>& group, Overlay& changes);
+  // What is taken of the group goes into `changes`, and into `use`, which was the use before.
+  void ApplyGroup(std::vector<Pending>& group, Overlay& changes, UseByTenant& use);
+  absl::Status ApplyOne(Mutation& mutation, Overlay& changes, UseByTenant& use,
+                        uint64_t& next_etag);
   void DropAnswersIfDue(Overlay& changes);
-  absl::Status MakeDurable(Overlay& changes);
+  absl::Status MakeDurable(Overlay& changes, UseByTenant use);
   void Announce(const Overlay& changes) ABSL_LOCKS_EXCLUDED(observer_mutex_);
   absl::Status Classify(const absl::Status& failure);
 
@@ -79,6 +86,7 @@ class CommitWriter {
   uint64_t queued_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   uint64_t commit_seq_ ABSL_GUARDED_BY(mutex_);
+  UseByTenant use_ ABSL_GUARDED_BY(mutex_);  // changed by the writer thread alone
   std::string read_only_reason_ ABSL_GUARDED_BY(mutex_);
 
   absl::Mutex observer_mutex_;

@@ -16,6 +16,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
+#include "statestore/base/crash_point.h"
 #include "statestore/base/status_macros.h"
 #include "statestore/rocks_options.h"
 #include "statestore/rocks_status.h"
@@ -206,6 +207,7 @@ absl::Status Database::MakeWritable() {
                                OpenRocks(directory_, options_, Mode::kInspect));
     closing_ = current()->closed;
     Replace(std::move(readable));
+    ReachCrashPoint(CrashPoint::kFullDiskReadOnly);
   }
   if (!closing_->WaitForNotificationWithTimeout(kReadsEndWithin)) {
     return absl::ResourceExhaustedError(
@@ -215,6 +217,7 @@ absl::Status Database::MakeWritable() {
                              OpenRocks(directory_, options_, Mode::kOpen));
   closing_ = nullptr;
   Replace(std::move(writable));
+  ReachCrashPoint(CrashPoint::kFullDiskReopened);
   return absl::OkStatus();
 }
 

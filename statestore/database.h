@@ -87,6 +87,18 @@ class Database {
   // RocksDB's estimate of the live keys of a family.
   int64_t EstimateKeys(Family family) const;
 
+  // Space (database_space.cc); any thread, one at a time. CANCELLED if keep_going says so.
+  struct ValueFiles {
+    uint64_t bytes = 0, dead_bytes = 0;  // of payloads and blobs; dead as far as compactions know
+  };
+  ValueFiles value_files() const;
+  // Writes what is in memory into tables.
+  absl::Status Flush();
+  // Drops what was deleted or replaced from the tables of a family.
+  absl::Status Compact(Family family, const KeepGoing& keep_going);
+  // Moves what is alive out of the oldest files of values, so that these go.
+  absl::Status RewriteOldestValues(const KeepGoing& keep_going);
+
  private:
   friend class Snapshot;
   Database(std::string directory, const StoreOptions& options);

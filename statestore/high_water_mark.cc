@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "absl/strings/str_cat.h"
+#include "statestore/base/crash_point.h"
 #include "statestore/base/status_macros.h"
 #include "statestore/byte_coding.h"
 #include "statestore/rocks_status.h"
@@ -76,6 +77,9 @@ int Newest(const Slots& slots) {
 }
 
 absl::Status SyncDirectoryOf(rocksdb::Env& env, const std::string& path) {
+#ifdef ANABRANCH_BROKEN_NO_DIRECTORY_SYNC  // tests/crash/mutation_check.py shows that tests notice
+  return absl::OkStatus();
+#endif
   const std::string parent = path.substr(0, path.rfind('/'));
   std::unique_ptr<rocksdb::Directory> directory;
   ANABRANCH_RETURN_IF_ERROR(FromRocks(env.NewDirectory(parent, &directory), parent));
@@ -103,8 +107,12 @@ absl::Status HighWaterMark::Create(rocksdb::Env& env, const std::string& path,
   ANABRANCH_RETURN_IF_ERROR(FromRocks(file->Append(bytes), temporary));
   ANABRANCH_RETURN_IF_ERROR(FromRocks(file->Fsync(), temporary));
   ANABRANCH_RETURN_IF_ERROR(FromRocks(file->Close(), temporary));
+  ReachCrashPoint(CrashPoint::kMarkFileWritten);
   ANABRANCH_RETURN_IF_ERROR(FromRocks(env.RenameFile(temporary, path), path));
-  return SyncDirectoryOf(env, path);
+  ReachCrashPoint(CrashPoint::kMarkFileRenamed);
+  ANABRANCH_RETURN_IF_ERROR(SyncDirectoryOf(env, path));
+  ReachCrashPoint(CrashPoint::kMarkFileDurable);
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::unique_ptr<HighWaterMark>> HighWaterMark::Open(rocksdb::Env& env,
@@ -129,7 +137,10 @@ absl::Status HighWaterMark::Advance(uint64_t commit_seq, bool sync) {
   ANABRANCH_RETURN_IF_ERROR(
       FromRocks(file_->Write(next_slot_ * kSlotDistance, slot), "high-water mark"));
   next_slot_ = 1 - next_slot_;
-  return sync ? FromRocks(file_->Sync(), "high-water mark") : absl::OkStatus();
+  ReachCrashPoint(CrashPoint::kMarkWritten);
+  if (sync) ANABRANCH_RETURN_IF_ERROR(FromRocks(file_->Sync(), "high-water mark"));
+  ReachCrashPoint(CrashPoint::kMarkSynced);
+  return absl::OkStatus();
 }
 
 }  // namespace anabranch

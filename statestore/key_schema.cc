@@ -12,6 +12,7 @@ namespace {
 
 constexpr absl::string_view kEnd("\0", 1);
 constexpr absl::string_view kTimes("\0T", 2);
+constexpr absl::string_view kExpiries("\0E", 2);
 constexpr size_t kHashBytes = 16;
 
 // Signed numbers as unsigned ones in the same order.
@@ -100,6 +101,25 @@ absl::StatusOr<TimelineEntry> ParseTimelineKey(absl::string_view tenant, absl::s
   const absl::string_view rest = NameOfNamedKey(tenant, key);
   if (rest.size() <= 8) return BadKey("timeline", key);
   return TimelineEntry{FromOrdered(FromBigEndian64(rest.substr(0, 8))), rest.substr(8)};
+}
+
+std::string ExpiryPrefix() { return std::string(kExpiries); }
+
+std::string ExpiryKey(int64_t unix_nanos, absl::string_view tenant, absl::string_view state) {
+  return absl::StrCat(kExpiries, BigEndian64(Ordered(unix_nanos)), tenant, kEnd, state);
+}
+
+absl::StatusOr<ExpiryEntry> ParseExpiryKey(absl::string_view key) {
+  if (!absl::StartsWith(key, kExpiries) || key.size() < kExpiries.size() + 8) {
+    return BadKey("timeline", key);
+  }
+  const absl::string_view name = key.substr(kExpiries.size() + 8);
+  const size_t end = name.find('\0');
+  if (end == absl::string_view::npos || end == 0 || end + 1 == name.size()) {
+    return BadKey("timeline", key);
+  }
+  return ExpiryEntry{FromOrdered(FromBigEndian64(key.substr(kExpiries.size(), 8))),
+                     name.substr(0, end), name.substr(end + 1)};
 }
 
 std::string PrefixScopeKey(absl::string_view tenant, absl::string_view scope) {

@@ -37,6 +37,8 @@ inline constexpr absl::string_view kFormatVersionKey = "format_version";
 inline constexpr absl::string_view kCommitSeqKey = "commit_seq";
 inline constexpr absl::string_view kLibraryIdKey = "library_id";
 inline constexpr absl::string_view kHashKeyKey = "hash_key";
+// Says that the library has books of its use and an index of expiry times.
+inline constexpr absl::string_view kRetentionKey = "retention";
 
 // All keys of a tenant in any family but kMeta.
 std::string TenantPrefix(absl::string_view tenant);
@@ -75,6 +77,16 @@ struct TimelineEntry {
   absl::string_view state;
 };
 absl::StatusOr<TimelineEntry> ParseTimelineKey(absl::string_view tenant, absl::string_view key);
+
+// kTimeline: states by when to look whether they have expired, over all tenants. The keys start
+// with a zero byte, which no tenant does.
+std::string ExpiryKey(int64_t unix_nanos, absl::string_view tenant, absl::string_view state);
+std::string ExpiryPrefix();
+struct ExpiryEntry {
+  int64_t unix_nanos;
+  absl::string_view tenant, state;
+};
+absl::StatusOr<ExpiryEntry> ParseExpiryKey(absl::string_view key);
 
 // kPrefixes: the longest first. `scope` (16 bytes) stands for model and profile, `hash` (16 bytes)
 // for the tokens.

@@ -2,11 +2,13 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/types/variant.h"
+#include "statestore/key_schema.h"
 #include "statestore/records.h"
 
 namespace anabranch {
@@ -54,6 +56,26 @@ struct ArchiveState {
   std::string tenant, id;
   std::optional<uint64_t> etag;
 };
+// Deletes or archives a state that has expired, as retention.h says, or looks at it again later.
+// Does nothing if it does not exist, has not expired or is pinned.
+struct ExpireState {
+  std::string tenant, id;
+  absl::Time entry;            // when the index of expiry times says to look
+  absl::Time now, look_again;  // if it is needed
+};
+// Archives a state whose content nothing needs (retention.h), or else does nothing.
+struct EvictState {
+  std::string tenant, id;
+};
+// Deletes a state that is archived and that nothing needs, or else does nothing.
+struct DeleteArchived {
+  std::string tenant, id;
+};
+// Deletes an edge or index entry that leads nowhere (garbage.h), or else does nothing.
+struct DropStaleKey {
+  Family family;
+  std::string key;
+};
 // NOT_FOUND if the state does not exist; FAILED_PRECONDITION if it is thinned; ABORTED if expected
 // differs.
 struct SetRef {
@@ -92,10 +114,21 @@ struct PutAnswer {
 };
 
 using Operation =
-    absl::variant<PutState, UpdateState, DeleteState, ThinState, RecodeState, ArchiveState, SetRef,
-                  DeleteRef, PutSession, DeleteSession, AppendLog, TrimLog, PutAnswer>;
+    absl::variant<PutState, UpdateState, DeleteState, ThinState, RecodeState, ArchiveState,
+                  ExpireState, EvictState, DeleteArchived, DropStaleKey, SetRef, DeleteRef,
+                  PutSession, DeleteSession, AppendLog, TrimLog, PutAnswer>;
+
+// What operations that decide for themselves did.
+struct MutationEffect {
+  int64_t deleted = 0, archived = 0;  // states
+  int64_t stale_keys = 0, orphaned_blobs = 0;
+  int64_t bytes = 0;  // as TenantUse counts them: less than 0 if some were freed
+};
+
 struct Mutation {
   std::vector<Operation> operations;
+  // Filled before the commit is answered; meaningful if that was OK. May be null.
+  std::shared_ptr<MutationEffect> effect = nullptr;
 };
 
 }  // namespace anabranch

@@ -24,6 +24,7 @@ enum class Kind : uint8_t {
   kBlob = 7,
   kNumber = 8,
   kBytes = 9,
+  kUse = 10,
 };
 constexpr uint8_t kVersion = 1;
 constexpr size_t kHeaderBytes = 2, kChecksumBytes = 8;
@@ -411,6 +412,29 @@ absl::StatusOr<std::string> DecodeBlob(absl::string_view key, std::string value)
   value.resize(value.size() - kChecksumBytes);
   value.erase(0, kHeaderBytes);
   return value;
+}
+
+std::string EncodeUse(absl::string_view key, const TenantUse& use) {
+  ByteWriter writer = Begin(Kind::kUse);
+  writer.Signed(use.states);
+  writer.Signed(use.archived);
+  writer.Signed(use.sessions);
+  writer.Signed(use.refs);
+  writer.Signed(use.bytes);
+  return Seal(key, std::move(writer));
+}
+
+absl::StatusOr<TenantUse> DecodeUse(absl::string_view key, absl::string_view value) {
+  ANABRANCH_ASSIGN_OR_RETURN(absl::string_view body, Unseal(key, Kind::kUse, value));
+  ByteReader reader(body);
+  TenantUse use;
+  use.states = reader.Signed();
+  use.archived = reader.Signed();
+  use.sessions = reader.Signed();
+  use.refs = reader.Signed();
+  use.bytes = reader.Signed();
+  if (!reader.AtEnd()) return Malformed("use");
+  return use;
 }
 
 std::string EncodeNumber(absl::string_view key, uint64_t number) {

@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "statestore/retention.h"
 #include "statestore/state_store.h"
 
 namespace anabranch {
@@ -60,7 +61,9 @@ absl::StatusOr<StoredAnswer> DecodeAnswer(absl::string_view key, absl::string_vi
 std::string EncodeBlob(absl::string_view key, absl::string_view blob);
 absl::StatusOr<std::string> DecodeBlob(absl::string_view key, std::string value);
 
-// Values of the family meta: numbers and byte strings.
+// Values of the family meta: what a tenant holds, numbers and byte strings.
+std::string EncodeUse(absl::string_view key, const TenantUse& use);
+absl::StatusOr<TenantUse> DecodeUse(absl::string_view key, absl::string_view value);
 std::string EncodeNumber(absl::string_view key, uint64_t number);
 absl::StatusOr<uint64_t> DecodeNumber(absl::string_view key, absl::string_view value);
 std::string EncodeBytes(absl::string_view key, absl::string_view bytes);

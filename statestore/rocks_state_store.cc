@@ -1,29 +1,17 @@
 #include "statestore/rocks_state_store.h"
 
-#include <filesystem>
-#include <system_error>
-
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
 #include "statestore/base/status_macros.h"
 #include "statestore/branch_points.h"
+#include "statestore/eviction.h"
+#include "statestore/expiry_sweep.h"
+#include "statestore/garbage.h"
 #include "statestore/library_reads.h"
 #include "statestore/names.h"
 
 namespace anabranch {
 namespace {
-
-uint64_t BytesUnder(const std::string& directory) {
-  uint64_t bytes = 0;
-  std::error_code error;
-  std::filesystem::recursive_directory_iterator file(directory, error), end;
-  for (; !error && file != end; file.increment(error)) {
-    std::error_code gone;  // files come and go meanwhile
-    const uint64_t size = file->is_regular_file(gone) ? file->file_size(gone) : 0;
-    if (!gone) bytes += size;
-  }
-  return bytes;
-}
 
 // Tokens of the state from its last to its first, span by span. A computed state's span is all it
 // has read.
@@ -65,13 +53,13 @@ absl::Status StateStore::CommitAndWait(Mutation mutation) {
 RocksStateStore::RocksStateStore(const StoreOptions& options, std::unique_ptr<LibraryLock> lock,
                                  std::unique_ptr<Database> database,
                                  std::unique_ptr<HighWaterMark> mark, const std::string& hash_key,
-                                 uint64_t commit_seq)
+                                 uint64_t commit_seq, UseByTenant use)
     : options_(options),
       lock_(std::move(lock)),
       database_(std::move(database)),
       hasher_(hash_key),
       page_tokens_(hash_key),
-      writer_(*database_, std::move(mark), hasher_, commit_seq, options) {}
+      writer_(*database_, std::move(mark), hasher_, commit_seq, std::move(use), options) {}
 
 void RocksStateStore::Commit(Mutation mutation, CommitDone done) {
   writer_.Enqueue(std::move(mutation), std::move(done));
@@ -91,6 +79,7 @@ absl::StatusOr<std::string> RocksStateStore::GetPayload(const std::string& tenan
   ANABRANCH_RETURN_IF_ERROR(ValidateStateId("id", id));
   const Snapshot snapshot(*database_);
   ANABRANCH_ASSIGN_OR_RETURN(const StoredState state, ReadState(snapshot, tenant, id));
+  recent_uses_.Note(NamedKey(tenant, id), absl::Now());
   return ReadPayload(snapshot, state.record);
 }
 
@@ -233,13 +222,27 @@ absl::StatusOr<ScrubStep> RocksStateStore::Scrub(const std::string& from, uint64
   return ScrubNext(*database_, hasher_, from, max_bytes);
 }
 
+absl::StatusOr<SweepReport> RocksStateStore::Sweep(const SweepOptions& options) {
+  SweepReport report;
+  ANABRANCH_RETURN_IF_ERROR(ExpireDue(*database_, *this, options, report));
+  ANABRANCH_RETURN_IF_ERROR(Evict(*database_, *this, recent_uses_, options, report));
+  return report;
+}
+
+absl::StatusOr<GarbageReport> RocksStateStore::CollectGarbage(const GarbageOptions& options) {
+  return anabranch::CollectGarbage(*database_, *this, options_.directory, options);
+}
+
 StoreStats RocksStateStore::stats() const {
   StoreStats stats;
   stats.commit_seq = writer_.commit_seq();
-  stats.states = database_->EstimateKeys(Family::kStates);
-  stats.refs = database_->EstimateKeys(Family::kRefs);
-  stats.sessions = database_->EstimateKeys(Family::kSessions);
-  stats.disk_bytes = BytesUnder(options_.directory);
+  const TenantUse use = writer_.total_use();
+  stats.states = use.states;
+  stats.archived = use.archived;
+  stats.refs = use.refs;
+  stats.sessions = use.sessions;
+  stats.state_bytes = use.bytes;
+  stats.disk_bytes = disk_bytes_.Get(options_.directory);
   stats.read_only_reason = writer_.read_only_reason();
   stats.read_only = !stats.read_only_reason.empty();
   return stats;

@@ -6,9 +6,11 @@
 
 #include "statestore/commit_writer.h"
 #include "statestore/database.h"
+#include "statestore/disk_use.h"
 #include "statestore/library_lock.h"
 #include "statestore/page_token.h"
 #include "statestore/prefix_index.h"
+#include "statestore/recent_uses.h"
 #include "statestore/state_store.h"
 
 namespace anabranch {
@@ -22,7 +24,7 @@ class RocksStateStore : public StateStore {
   // recovered, already compared with the mark.
   RocksStateStore(const StoreOptions& options, std::unique_ptr<LibraryLock> lock,
                   std::unique_ptr<Database> database, std::unique_ptr<HighWaterMark> mark,
-                  const std::string& hash_key, uint64_t commit_seq);
+                  const std::string& hash_key, uint64_t commit_seq, UseByTenant use);
 
   // Goes to the queue of the writer thread.
   void Commit(Mutation mutation, CommitDone done) override;
@@ -70,6 +72,10 @@ class RocksStateStore : public StateStore {
   // Beside commits: what it copies is of one commit, and the database stays open meanwhile.
   absl::StatusOr<BackupInfo> Backup(const BackupRequest& request) override;
   absl::StatusOr<ScrubStep> Scrub(const std::string& from, uint64_t max_bytes) override;
+  TenantUse GetUse(const std::string& tenant) const override { return writer_.use(tenant); }
+  // In small commits and from short snapshots: expiry_sweep.h, eviction.h, garbage.h.
+  absl::StatusOr<SweepReport> Sweep(const SweepOptions& options) override;
+  absl::StatusOr<GarbageReport> CollectGarbage(const GarbageOptions& options) override;
   StoreStats stats() const override;
 
  private:
@@ -78,6 +84,8 @@ class RocksStateStore : public StateStore {
   const std::unique_ptr<Database> database_;
   const PrefixHasher hasher_;
   const PageTokens page_tokens_;
+  RecentUses recent_uses_;
+  DiskUse disk_bytes_;
   CommitWriter writer_;  // last: stops before what it uses goes
 };
 

@@ -170,6 +170,8 @@ class Scrubber {
     ForEachIndexKey(state, hasher_, [&](Family family, const std::string& key) {
       // States of older versions have no entry by their span.
       if (family == Family::kEdges && absl::StartsWith(key, spans)) return;
+      // When to look whether it has expired moves on while something needs it.
+      if (absl::StartsWith(key, ExpiryPrefix())) return;
       const auto entry = snapshot_.Get(family, key);
       if (entry.ok() && entry->has_value()) return;
       Damaged(state.record.tenant, "index", state.record.id,
@@ -182,6 +184,8 @@ class Scrubber {
   // States that the pass over the records could not see.
   void CheckTimeline(absl::string_view key) {
     ++step_.records_checked;
+    // A state that went leaves its entry to the sweep that comes to it.
+    if (absl::StartsWith(key, ExpiryPrefix())) return;
     const auto [tenant, rest] = SplitTenant(key);
     const absl::StatusOr<TimelineEntry> entry = ParseTimelineKey(tenant, key);
     if (!entry.ok()) return Damaged(tenant, "index", "timeline", entry.status());

@@ -24,11 +24,9 @@
 #include "statestore/backup.h"
 #include "statestore/mutation.h"
 #include "statestore/records.h"
+#include "statestore/retention.h"
 #include "statestore/scrub.h"
-
-namespace rocksdb {
-class Env;
-}
+#include "statestore/store_options.h"
 
 namespace anabranch {
 
@@ -75,8 +73,9 @@ struct StateUsers {
 
 struct StoreStats {
   uint64_t commit_seq = 0;
-  int64_t states = 0, refs = 0, sessions = 0;  // of all tenants; estimates
-  uint64_t disk_bytes = 0;
+  // Of all tenants. Archived states are states too; state_bytes as TenantUse counts them.
+  int64_t states = 0, archived = 0, refs = 0, sessions = 0, state_bytes = 0;
+  uint64_t disk_bytes = 0;  // of a few seconds ago
   bool read_only = false;
   std::string read_only_reason;
 };
@@ -162,32 +161,19 @@ class StateStore {
   virtual absl::StatusOr<std::string> GetAnswer(const std::string& tenant,
                                                 const std::string& request_id) = 0;
 
+  virtual TenantUse GetUse(const std::string& tenant) const = 0;
+  // Lets go of what has expired and of what is beyond the budget (retention.h). Blocks, reads from
+  // snapshots and writes in commits of a few states each. One at a time.
+  virtual absl::StatusOr<SweepReport> Sweep(const SweepOptions& options) = 0;
+  // Removes what leads nowhere and rewrites files that hold mostly what is gone. Blocks; one at a
+  // time. CANCELLED if keep_going said so: what was done stays done.
+  virtual absl::StatusOr<GarbageReport> CollectGarbage(const GarbageOptions& options) = 0;
   // Copies the library as it is at some commit from now on (backup.h), while commits go on.
   virtual absl::StatusOr<BackupInfo> Backup(const BackupRequest& request) = 0;
   // One step of reading all that the library holds (scrub.h).
   virtual absl::StatusOr<ScrubStep> Scrub(const std::string& from, uint64_t max_bytes) = 0;
 
   virtual StoreStats stats() const = 0;
-};
-
-struct StoreOptions {
-  std::string directory;
-  bool create_if_missing = true;
-  uint64_t block_cache_bytes = 256u << 20;
-  // How long the writer waits for more mutations to share a sync. Zero: never waits.
-  absl::Duration group_commit_window = absl::ZeroDuration();
-  // Sync the commit high-water mark with every commit group (DURABILITY.md). Off leaves a window.
-  bool sync_high_water = true;
-  // Commit answers RESOURCE_EXHAUSTED while more than this waits to be written.
-  uint64_t max_queued_bytes = 512u << 20;
-  // Commits that add states or tokens are refused (RESOURCE_EXHAUSTED) when the disk has less left:
-  // what remains is for deleting, and for the library's own work.
-  uint64_t reserved_disk_bytes = 64u << 20;
-  // Open a library although acknowledged commits are missing or cannot be shown to be there. What
-  // was recovered becomes the new truth. For an operator who has no better copy.
-  bool accept_data_loss = false;
-  // For tests: the file system to use. Null: the default one.
-  rocksdb::Env* env = nullptr;
 };
 
 // Opens the RocksDB engine. Errors: FAILED_PRECONDITION (another process has the library open, or

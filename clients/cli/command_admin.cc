@@ -155,8 +155,10 @@ void AddRate(CLI::App* command, int64_t& rate) {
 }  // namespace
 
 void AddAdminCommands(CLI::App& app, Cli& cli) {
-  CLI::App* admin = app.add_subcommand("admin", "Keep a library safe: back up, verify, repair");
+  CLI::App* admin =
+      app.add_subcommand("admin", "Keep a library safe and small: back up, verify, repair, gc");
   admin->require_subcommand(1);
+  AddGarbageCommand(*admin, cli);
 
   auto backup = std::make_shared<BackupFlags>();
   CLI::App* back_up =

@@ -1,4 +1,5 @@
-// `anabranch state ls|show|log|recode|archive|rm`.
+// `anabranch state ls|show|log|recode|archive|rm`; command_state_update.cc has expiry, pins and
+// labels.
 #include <memory>
 #include <ostream>
 
@@ -128,7 +129,9 @@ absl::Status Remove(Cli& cli, const std::vector<std::string>& ids) {
 
 void AddStateCommands(CLI::App& app, Cli& cli) {
   CLI::App* group =
-      app.add_subcommand("state", "What was read, immutable: ls, show, log, recode, archive, rm");
+      app.add_subcommand("state",
+                         "What was read, immutable: ls, show, log, expire, pin, label, rm; "
+                         "recode, archive");
   group->require_subcommand(1);
   auto id = std::make_shared<std::string>();
   auto limit = std::make_shared<int64_t>(0);
@@ -178,6 +181,7 @@ void AddStateCommands(CLI::App& app, Cli& cli) {
 
   CLI::App* remove = group->add_subcommand("rm", "Delete states that nothing needs any more");
   remove->add_option("STATE", *ids, "States")->required();
+  AddStateUpdateCommands(*group, cli);
   remove->callback([&cli, ids] { cli.command = [ids](Cli& c) { return Remove(c, *ids); }; });
 }
 

@@ -28,6 +28,48 @@ std::string LastScrub(const v1::ServerStatus& status) {
                       " damaged, ", HumanCount(scrub.repaired()), " repaired");
 }
 
+// "12 of 100", or without a limit "12".
+std::string Of(const std::string& used, int64_t limit, const std::string& limit_text) {
+  return limit == 0 ? used : absl::StrCat(used, " of ", limit_text);
+}
+
+std::string UseLine(const v1::TenantUse& use) {
+  return absl::StrCat(
+      Of(HumanCount(use.states()), use.max_states(), HumanCount(use.max_states())), " states (",
+      HumanCount(use.archived_states()), " archived), ",
+      Of(HumanCount(use.sessions()), use.max_sessions(), HumanCount(use.max_sessions())),
+      " sessions, ", HumanCount(use.refs()), " refs, ",
+      Of(HumanBytes(use.bytes()), use.max_bytes(), HumanBytes(use.max_bytes())));
+}
+
+std::string RetentionLine(const v1::RetentionStatus& retention) {
+  const int64_t days = retention.default_expiry().seconds() / 86400;
+  return absl::StrCat(
+      "states expire ",
+      !retention.has_default_expiry() ? "when told to"
+      : days >= 2                     ? absl::StrCat("after ", days, " days")
+                  : absl::StrCat("after ", retention.default_expiry().seconds(), " s"),
+      "; ", HumanCount(retention.expired_states() + retention.deleted_states()), " deleted, ",
+      HumanCount(retention.expired_archived_states() + retention.evicted_states()), " archived, ",
+      HumanBytes(retention.freed_bytes()), " freed since the start");
+}
+
+std::string BudgetLine(const v1::RetentionStatus& retention) {
+  const std::string bytes = HumanBytes(retention.library_bytes());
+  if (retention.max_bytes() == 0) return absl::StrCat(bytes, ", no budget");
+  return absl::StrCat(bytes, " of ", HumanBytes(retention.max_bytes()),
+                      retention.budget_unreachable()
+                          ? " UNREACHABLE: what is left is pinned, labelled, named or in use"
+                          : "");
+}
+
+std::string GarbageLine(const v1::RetentionStatus& retention) {
+  if (!retention.has_last_garbage_collection()) return "not collected since the start";
+  const v1::GarbageReport& last = retention.last_garbage_collection();
+  return absl::StrCat("collected ", AgeOf(last.end_time()), ", ",
+                      HumanBytes(last.dead_bytes_after()), " dead on disk");
+}
+
 absl::Status ShowStatus(Cli& cli) {
   ANABRANCH_ASSIGN_OR_RETURN(v1::ServerStatus status, cli.client().GetStatus());
   if (cli.options.json) {
@@ -61,7 +103,11 @@ absl::Status ShowStatus(Cli& cli) {
        {"library", absl::StrCat(library.directory(), LibraryState(library))},
        {"holds", absl::StrCat(HumanCount(library.states()), " states, ", HumanCount(library.refs()),
                               " refs, ", HumanCount(library.sessions()), " sessions, ",
-                              HumanBytes(library.disk_bytes()))},
+                              HumanBytes(library.disk_bytes()), " on disk")},
+       {"yours", UseLine(status.tenant_use())},
+       {"retention", RetentionLine(status.retention())},
+       {"budget", BudgetLine(status.retention())},
+       {"garbage", GarbageLine(status.retention())},
        {"verified", LastScrub(status)}},
       cli.streams.out);
   return absl::OkStatus();

@@ -27,4 +27,8 @@ void AddAdminCommands(CLI::App& app, Cli& cli);      // command_admin.cc
 void AddStatusCommand(CLI::App& app, Cli& cli);      // command_status.cc
 void AddCompletionCommand(CLI::App& app, Cli& cli);  // command_completion.cc
 
+// Parts of the groups `admin` and `state`.
+void AddGarbageCommand(CLI::App& admin, Cli& cli);       // command_gc.cc
+void AddStateUpdateCommands(CLI::App& state, Cli& cli);  // command_state_update.cc
+
 }  // namespace anabranch::cli

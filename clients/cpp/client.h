@@ -6,9 +6,7 @@
 //   create.set_session_id("notes");
 //   auto session = client.CreateSession(create);            // absl::StatusOr<...>
 //
-//   anabranch::v1::AppendRequest append;
-//   append.set_session_id("notes");
-//   append.mutable_content()->set_text("The river forks at Mill Bridge.");
+//   anabranch::v1::AppendRequest append;  // and its session_id and content
 //   auto read = client.Append(append, [](const anabranch::v1::AppendProgress& p) { ... });
 //
 //   anabranch::v1::GenerateRequest generate;
@@ -17,7 +15,6 @@
 //     Show(delta.text());
 //   });
 //   if (!done.ok()) { use done.status(), anabranch::ErrorReason(done.status()) }
-//
 // Messages are those of proto/anabranch/v1, whose comments are the manual.
 //
 // Thread-safe. Every call has a deadline. Calls that change something get a random request_id
@@ -189,6 +186,10 @@ class Client {
   absl::StatusOr<v1::ScrubStatus> Verify(const v1::VerifyRequest& request,
                                          const VerifyCallback& on_progress = nullptr,
                                          Cancellation* cancel = nullptr);
+  // Gives the disk back what deleted states took. Cancelling keeps what was done.
+  absl::StatusOr<v1::GarbageReport> CollectGarbage(const v1::CollectGarbageRequest& request,
+                                                   const GarbageCallback& on_progress = nullptr,
+                                                   Cancellation* cancel = nullptr);
 
  private:
   struct Stubs;

@@ -1,4 +1,4 @@
-// The streaming calls of Client: Append, Generate and Delegate.
+// The streaming calls of Client: Append, Generate, Delegate and CollectGarbage.
 #include <algorithm>
 #include <memory>
 #include <optional>
@@ -99,6 +99,21 @@ absl::StatusOr<v1::DelegateResponse> DelegateOnce(v1::Sessions::Stub& stub,
   return all;
 }
 
+absl::StatusOr<v1::GarbageReport> CollectOnce(v1::Admin::Stub& stub, grpc::ClientContext& context,
+                                              const v1::CollectGarbageRequest& request,
+                                              const GarbageCallback& on_progress) {
+  std::unique_ptr<grpc::ClientReader<v1::GarbageProgress>> stream =
+      stub.CollectGarbage(&context, request);
+  v1::GarbageProgress progress;
+  while (stream->Read(&progress)) {
+    if (on_progress) on_progress(progress);
+  }
+  absl::Status status = FromGrpcStatus(stream->Finish());
+  if (!status.ok()) return status;
+  if (progress.phase() != "done") return EndedEarly("CollectGarbage");
+  return std::move(*progress.mutable_report());
+}
+
 }  // namespace
 
 absl::StatusOr<v1::AppendDone> Client::Append(v1::AppendRequest request,
@@ -158,6 +173,20 @@ absl::StatusOr<v1::DelegateResponse> Client::Delegate(v1::DelegateRequest reques
         return DelegateOnce(*stubs_->sessions, context, request, watched);
       },
       [&] { return !started; });
+}
+
+absl::StatusOr<v1::GarbageReport> Client::CollectGarbage(const v1::CollectGarbageRequest& request,
+                                                         const GarbageCallback& on_progress,
+                                                         Cancellation* cancel) {
+  CallLimits limits = ModelLimits(options_, cancel);
+  // A large library takes as long as it takes.
+  if (options_.model_timeout == ClientOptions().model_timeout) {
+    limits.deadline = absl::Now() + kMaintenanceTimeout;
+  }
+  return CallWithRepeats<absl::StatusOr<v1::GarbageReport>>(
+      limits, [&](grpc::ClientContext& context) {
+        return CollectOnce(*stubs_->admin, context, request, on_progress);
+      });
 }
 
 }  // namespace anabranch

@@ -10,6 +10,7 @@
 #include "absl/time/time.h"
 #include "anabranch/v1/bundles.pb.h"
 #include "anabranch/v1/maintenance.pb.h"
+#include "anabranch/v1/retention.pb.h"
 
 namespace anabranch {
 
@@ -24,5 +25,7 @@ using BackupCallback = std::function<void(const v1::BackupProgress&)>;
 using VerifyCallback = std::function<void(const v1::VerifyProgress&)>;
 // Deadline of calls that read or copy a whole library.
 inline constexpr absl::Duration kMaintenanceTimeout = absl::Hours(240);
+// Called for each message of a garbage collection, from CollectGarbage's thread.
+using GarbageCallback = std::function<void(const v1::GarbageProgress&)>;
 
 }  // namespace anabranch

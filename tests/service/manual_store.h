@@ -97,6 +97,13 @@ class ManualStore final : public StateStore {
   absl::StatusOr<ScrubStep> Scrub(const std::string&, uint64_t) override {
     return absl::UnimplementedError("");
   }
+  TenantUse GetUse(const std::string&) const override { return {}; }
+  absl::StatusOr<SweepReport> Sweep(const SweepOptions&) override {
+    return absl::UnimplementedError("");
+  }
+  absl::StatusOr<GarbageReport> CollectGarbage(const GarbageOptions&) override {
+    return absl::UnimplementedError("");
+  }
   StoreStats stats() const override {
     absl::MutexLock lock(&mutex);
     return current;

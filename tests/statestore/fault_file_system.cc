@@ -123,6 +123,17 @@ void FaultFileSystem::FailChange(int64_t n) {
   failed_ = false;
 }
 
+void FaultFileSystem::FailSync(int64_t n) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  syncs_until_failure_ = n;
+  failed_ = false;
+}
+
+void FaultFileSystem::CrashAtChange(int64_t n) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  changes_until_crash_ = n;
+}
+
 bool FaultFileSystem::failed() const {
   std::lock_guard<std::mutex> lock(mutex_);
   return failed_;
@@ -163,7 +174,12 @@ int64_t FaultFileSystem::syncs() const {
 
 IOStatus FaultFileSystem::Before(Change change) {
   std::lock_guard<std::mutex> lock(mutex_);
+  if (changes_until_crash_ > 0 && --changes_until_crash_ == 0) crashed_ = true;
   if (crashed_) return IOStatus::IOError("power is gone");
+  if (change == Change::kSync && syncs_until_failure_ > 0 && --syncs_until_failure_ == 0) {
+    failed_ = true;
+    return IOStatus::IOError("injected failure");
+  }
   if (changes_until_failure_ > 0 && --changes_until_failure_ == 0) {
     failed_ = true;
     return IOStatus::IOError("injected failure");
@@ -294,6 +310,25 @@ void FaultFileSystem::UndoEntry(const Entry& entry) {
   }
 }
 
+void FaultFileSystem::TearEnd(const std::string& path, const File& file, std::mt19937_64& random) {
+  constexpr uint64_t kSector = 512;
+  if (random() % 2 == 0) {
+    const uint64_t unsynced = file.size - file.durable_size;
+    std::filesystem::resize_file(path, file.durable_size + random() % (unsynced + 1));
+    return;
+  }
+  std::fstream stream(path, std::ios::binary | std::ios::in | std::ios::out);
+  for (uint64_t start = file.durable_size; start < file.size;) {
+    const uint64_t end = std::min(file.size, (start / kSector + 1) * kSector);
+    if (random() % 2 == 0) {
+      const std::string zeros(end - start, '\0');
+      stream.seekp(static_cast<std::streamoff>(start));
+      stream.write(zeros.data(), static_cast<std::streamsize>(zeros.size()));
+    }
+    start = end;
+  }
+}
+
 void FaultFileSystem::LosePower(uint64_t seed, bool keep_nothing) {
   std::lock_guard<std::mutex> lock(mutex_);
   std::mt19937_64 random(seed);
@@ -301,9 +336,11 @@ void FaultFileSystem::LosePower(uint64_t seed, bool keep_nothing) {
   for (const auto& [path, file] : files_) {
     if (!std::filesystem::exists(path)) continue;
     if (file.size > file.durable_size) {
-      const uint64_t unsynced = file.size - file.durable_size;
-      const uint64_t kept = lost() ? 0 : random() % (unsynced + 1);
-      std::filesystem::resize_file(path, file.durable_size + kept);
+      if (lost()) {
+        std::filesystem::resize_file(path, file.durable_size);
+      } else {
+        TearEnd(path, file, random);
+      }
     }
     for (auto write = file.overwrites.rbegin(); write != file.overwrites.rend(); ++write) {
       if (!lost()) continue;

@@ -28,6 +28,10 @@ class FaultFileSystem : public rocksdb::FileSystemWrapper {
   // append may leave half of its bytes; after a failed sync, the bytes it was for never get
   // durable.
   void FailChange(int64_t n);
+  // The n-th sync from now fails in the same way; nothing else does.
+  void FailSync(int64_t n);
+  // The machine is gone at the n-th change from now.
+  void CrashAtChange(int64_t n);
   bool failed() const;
   // Every change that needs space fails, and appends leave half of their bytes.
   // `free_bytes`: what the file system claims to have left nevertheless, as with a quota.
@@ -37,7 +41,8 @@ class FaultFileSystem : public rocksdb::FileSystemWrapper {
   // From now on every change fails: the machine is gone.
   void Crash();
   // After Crash, with all files closed: each thing that was not durable is lost, kept or torn by a
-  // coin. `keep_nothing`: all of it is lost.
+  // coin. Of torn bytes at a file's end a part is kept, or a coin decides for each sector, and
+  // those that were not written read as zeros. `keep_nothing`: all of it is lost.
   void LosePower(uint64_t seed, bool keep_nothing);
   // Ignores syncs: they report success and make nothing durable. To show that tests notice.
   void IgnoreSyncs(bool ignore);
@@ -90,11 +95,14 @@ class FaultFileSystem : public rocksdb::FileSystemWrapper {
   };
 
   void UndoEntry(const Entry& entry);
+  // Loses a part of what was appended since the last sync.
+  static void TearEnd(const std::string& path, const File& file, std::mt19937_64& random);
 
   mutable std::mutex mutex_;
   std::map<std::string, File> files_;
   std::vector<Entry> entries_;
-  int64_t changes_until_failure_ = -1, syncs_ = 0;
+  int64_t changes_until_failure_ = -1, syncs_until_failure_ = -1, changes_until_crash_ = -1;
+  int64_t syncs_ = 0;
   uint64_t free_bytes_ = kPlenty;
   bool failed_ = false, full_ = false, crashed_ = false, ignore_syncs_ = false;
 };

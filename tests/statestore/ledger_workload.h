@@ -83,6 +83,7 @@ class LedgerWriter {
     record.operation_params = step == 0 ? name_ : "";
     record.span_tokens = {TokenOf(step)};
     record.token_count = step + 1;
+    record.labels = {{"kept", "by the ledger"}};  // whatever else lets go of states
     record.id = StateId(record);
     return record;
   }

@@ -127,6 +127,30 @@ TEST(PowerLossTest, NothingAcknowledgedIsLostAtAnyMoment) {
   EXPECT_GT(acknowledged, 20 * seeds) << "too few commits to mean anything";
 }
 
+// The power goes again while the library is recovered, up to five times in a row.
+TEST(PowerLossTest, NothingIsLostWhenThePowerGoesDuringRecovery) {
+  const int seeds = FromEnvironment("ANABRANCH_NESTED_CRASH_SEEDS", 10);
+  int interrupted = 0;
+  for (int seed = 1; seed <= seeds; ++seed) {
+    SCOPED_TRACE(seed);
+    TemporaryDirectory directory;
+    FaultyLibrary library(directory.path() + "/library");
+    std::mt19937_64 random(seed);
+    ASSERT_EQ(library.Open(), absl::OkStatus());
+    library.Write(static_cast<int>(5 + random() % 20));
+    ASSERT_GT(library.acknowledged(), 0);
+    library.LosePower(random(), seed % 2 == 0);
+    for (int nested = 0; nested < 5; ++nested) {
+      library.system().CrashAtChange(static_cast<int64_t>(1 + random() % 30));
+      interrupted += !library.Open().ok();
+      library.LosePower(random(), random() % 2 == 0);
+    }
+    ASSERT_EQ(library.Open(), absl::OkStatus());
+    ASSERT_NO_FATAL_FAILURE(library.ExpectNothingLost());
+  }
+  EXPECT_GT(interrupted, seeds) << "too few crashes in recovery to mean anything";
+}
+
 // The same test must see a store that does not sync.
 TEST(PowerLossTest, IgnoredSyncsAreNoticed) {
   TemporaryDirectory directory;
@@ -187,8 +211,29 @@ TEST(FailingDiskTest, FailureAtAnyChangeLosesNothingAndStopsWriting) {
   EXPECT_EQ(failures, refused);
 }
 
+TEST(FailingDiskTest, AFailedSyncIsFinalWhereverItHappens) {
+  for (int n = 1; n <= FromEnvironment("ANABRANCH_SYNC_FAULT_POSITIONS", 30); ++n) {
+    SCOPED_TRACE(n);
+    TemporaryDirectory directory;
+    FaultyLibrary library(directory.path() + "/library");
+    ASSERT_EQ(library.Open(), absl::OkStatus());
+    library.system().FailSync(n);
+    library.Write(400);
+    ASSERT_TRUE(library.system().failed());
+    EXPECT_TRUE(library.store().stats().read_only);
+    LedgerWriter late(99);
+    EXPECT_THAT(library.store().CommitAndWait(late.Next()),
+                FailsWith(absl::StatusCode::kUnavailable, "injected failure"));
+    library.LosePower(n, n % 2 == 0);
+    ASSERT_EQ(library.Open(), absl::OkStatus());
+    ASSERT_NO_FATAL_FAILURE(library.ExpectNothingLost());
+  }
+}
+
 TEST(FullDiskTest, CommitsAreRefusedThenAcceptedAgainOnceThereIsSpace) {
-  for (int seed = 0; seed < 8; ++seed) {
+  // Three times full a library.
+  const int cycles = FromEnvironment("ANABRANCH_FULL_DISK_CYCLES", 24);
+  for (int seed = 0; seed * 3 < cycles; ++seed) {
     SCOPED_TRACE(seed);
     TemporaryDirectory directory;
     FaultyLibrary library(directory.path() + "/library");

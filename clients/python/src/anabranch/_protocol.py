@@ -1,6 +1,7 @@
 """Requests from arguments, dataclasses from responses. Shared by the sync and asyncio clients."""
 from __future__ import annotations
 
+import datetime
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -226,6 +227,37 @@ def state_info(m: resources.State) -> StateInfo:
     for name in ("create_time", "expire_time"):
         fields[name] = getattr(m, name).ToDatetime() if m.HasField(name) else None
     return StateInfo(**fields)
+
+
+class _Keep:
+    """Stands for an argument that was not given, where None says something."""
+
+    def __repr__(self) -> str:
+        return "KEEP"
+
+
+KEEP = _Keep()
+Expiry = datetime.datetime | datetime.timedelta | None | _Keep
+
+
+def update_state_request(state_id: str, expire: Expiry, pinned: bool | None,
+                         labels: Mapping[str, str] | None, etag: str) -> states.UpdateStateRequest:
+    request = states.UpdateStateRequest(id=state_id, etag=etag, request_id=new_request_id())
+    if not isinstance(expire, _Keep):
+        request.update_mask.paths.append("expire_time")
+        if isinstance(expire, datetime.timedelta):
+            expire = datetime.datetime.now(datetime.timezone.utc) + expire
+        if expire is not None:
+            request.expire_time.FromDatetime(expire)
+    if pinned is not None:
+        request.update_mask.paths.append("pinned")
+        request.pinned = pinned
+    if labels is not None:
+        request.update_mask.paths.append("labels")
+        request.labels.update(labels)
+    if not request.update_mask.paths:
+        raise ValueError("give at least one of expire, pinned and labels")
+    return request
 
 
 def ref_info(m: resources.Ref) -> RefInfo:

@@ -17,7 +17,7 @@ from .types import BranchDelta, BranchResult, Delegated
 from .types import CheckpointPolicy, Edit, Graph, Log, Recoded, StateStats
 from .types import (Append, AuxChange, Commit, Computed, Delta, Diff, Merge, Message, RefInfo,
                     Reply, Rewind, Score, Search, SessionInfo, StateInfo, Usage)
-from .v1 import admin_pb2, search_pb2, sessions_pb2, states_pb2
+from .v1 import admin_pb2, retention_pb2, search_pb2, sessions_pb2, states_pb2
 
 
 class AsyncGeneration:
@@ -271,6 +271,12 @@ class AsyncClient(AsyncMaintenance):
         return p.state_stats(await self._unary("States", "GetStateStats", request,
                                          states_pb2.StateStats))
 
+    async def update_state(self, state_id: str, *, expire: p.Expiry = p.KEEP,
+                           pinned: bool | None = None, labels: Mapping[str, str] | None = None,
+                           etag: str = "") -> StateInfo:
+        request = p.update_state_request(state_id, expire, pinned, labels, etag)
+        return p.state_info(await self._unary("States", "UpdateState", request, p.resources.State))
+
     async def delete_state(self, state_id: str) -> None:
         request = states_pb2.DeleteStateRequest(id=state_id, request_id=p.new_request_id())
         await self._unary("States", "DeleteState", request, states_pb2.DeleteStateResponse)
@@ -341,6 +347,23 @@ class AsyncClient(AsyncMaintenance):
     async def status(self) -> admin_pb2.ServerStatus:
         return await self._unary("Admin", "GetStatus", admin_pb2.GetStatusRequest(),
                                  admin_pb2.ServerStatus)
+
+    async def collect_garbage(self, *, dry_run: bool = False, full: bool = False,
+                              on_progress: Callable[[retention_pb2.GarbageProgress], None] | None
+                              = None) -> retention_pb2.GarbageReport:
+        request = retention_pb2.CollectGarbageRequest(dry_run=dry_run, full=full)
+        call = self._channel.unary_stream(
+            p.method("Admin", "CollectGarbage"),
+            request_serializer=retention_pb2.CollectGarbageRequest.SerializeToString,
+            response_deserializer=retention_pb2.GarbageProgress.FromString)
+        progress = retention_pb2.GarbageProgress()
+        try:
+            async for progress in call(request):
+                if on_progress is not None:
+                    on_progress(progress)
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, self.addr) from None
+        return progress.report
 
     async def _unary(self, service: str, name: str, request: Any, response_type: Any) -> Any:
         call = self._channel.unary_unary(p.method(service, name),

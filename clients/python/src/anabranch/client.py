@@ -16,7 +16,7 @@ from .types import BranchDelta, BranchResult, Delegated
 from .types import CheckpointPolicy, Edit, Graph, Log, Recoded, StateStats
 from .types import (Append, AuxChange, Commit, Computed, Delta, Diff, Merge, Message, RefInfo,
                     Reply, Rewind, Score, Search, SessionInfo, StateInfo, Usage)
-from .v1 import admin_pb2, search_pb2, sessions_pb2, states_pb2
+from .v1 import admin_pb2, retention_pb2, search_pb2, sessions_pb2, states_pb2
 
 
 class Generation(Iterator[Delta]):
@@ -297,6 +297,13 @@ class Client(Maintenance):
         return p.state_stats(self._unary("States", "GetStateStats", request,
                                          states_pb2.StateStats))
 
+    def update_state(self, state_id: str, *, expire: p.Expiry = p.KEEP, pinned: bool | None = None,
+                     labels: Mapping[str, str] | None = None, etag: str = "") -> StateInfo:
+        """Changes what may change of a state, by id. `expire`: a datetime, a timedelta from now, or
+        None for never; `labels` replaces all of them. `etag`: Aborted if the state has another."""
+        request = p.update_state_request(state_id, expire, pinned, labels, etag)
+        return p.state_info(self._unary("States", "UpdateState", request, p.resources.State))
+
     def delete_state(self, state_id: str) -> None:
         request = states_pb2.DeleteStateRequest(id=state_id, request_id=p.new_request_id())
         self._unary("States", "DeleteState", request, states_pb2.DeleteStateResponse)
@@ -380,6 +387,25 @@ class Client(Maintenance):
 
     def status(self) -> admin_pb2.ServerStatus:
         return self._unary("Admin", "GetStatus", admin_pb2.GetStatusRequest(), admin_pb2.ServerStatus)
+
+    def collect_garbage(self, *, dry_run: bool = False, full: bool = False,
+                        on_progress: Callable[[retention_pb2.GarbageProgress], None] | None = None
+                        ) -> retention_pb2.GarbageReport:
+        """Gives the disk back what deleted states took, while the server serves. Takes as long as
+        it takes; `timeout` does not hold for it."""
+        request = retention_pb2.CollectGarbageRequest(dry_run=dry_run, full=full)
+        call = self._channel.unary_stream(
+            p.method("Admin", "CollectGarbage"),
+            request_serializer=retention_pb2.CollectGarbageRequest.SerializeToString,
+            response_deserializer=retention_pb2.GarbageProgress.FromString)
+        progress = retention_pb2.GarbageProgress()
+        try:
+            for progress in call(request):
+                if on_progress is not None:
+                    on_progress(progress)
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, self.addr) from None
+        return progress.report
 
     # Transport.
 

@@ -1,0 +1,68 @@
+// Named moments at which a crash is interesting. Tests set a hook that ends the process, or takes
+// the power away, at one of them; without a hook a point costs one relaxed load. So what is tested
+// is the release build. kCrashPointNames is the list that tests go through.
+//
+//   ReachCrashPoint(CrashPoint::kBatchWritten);
+#pragma once
+
+#include <atomic>
+
+namespace anabranch {
+
+enum class CrashPoint {
+  // Opening, in order.
+  kOpenInspected,
+  kOpenRecovered,
+  kOpenMetaWritten,
+  kMarkFileWritten,  // under its temporary name
+  kMarkFileRenamed,  // the directory is not synced yet
+  kMarkFileDurable,
+  // A commit group, in order.
+  kGroupTaken,
+  kGroupApplied,
+  kBatchWritten,
+  kMarkWritten,
+  kMarkSynced,
+  kGroupAnnounced,
+  kGroupHalfAnswered,
+  // Changes that a group's batch will hold.
+  kStateThinned,
+  kStateExpired,
+  kStateArchived,
+  kArchiveDeleted,
+  // Between the small commits of what runs in the background.
+  kSweepStep,
+  kEvictionRanked,
+  kEvictionStep,
+  // Garbage collection.
+  kGarbageFound,
+  kGarbageDropped,
+  kGarbageFlushed,
+  kGarbageCompacted,
+  kGarbageRewritten,
+  // A full disk.
+  kFullDiskReadOnly,
+  kFullDiskReopened,
+  kCount,
+};
+
+inline constexpr const char* kCrashPointNames[] = {
+    "open_inspected",      "open_recovered",      "open_meta_written", "mark_file_written",
+    "mark_file_renamed",   "mark_file_durable",   "group_taken",       "group_applied",
+    "batch_written",       "mark_written",        "mark_synced",       "group_announced",
+    "group_half_answered", "state_thinned",       "state_expired",     "state_archived",
+    "archive_deleted",     "sweep_step",          "eviction_ranked",   "eviction_step",
+    "garbage_found",       "garbage_dropped",     "garbage_flushed",   "garbage_compacted",
+    "garbage_rewritten",   "full_disk_read_only", "full_disk_reopened"};
+static_assert(sizeof(kCrashPointNames) / sizeof(*kCrashPointNames) ==
+              static_cast<int>(CrashPoint::kCount));
+
+// Runs on the thread that reached the point.
+using CrashHook = void (*)(CrashPoint);
+inline std::atomic<CrashHook> crash_hook{nullptr};
+
+inline void ReachCrashPoint(CrashPoint point) {
+  if (const CrashHook hook = crash_hook.load(std::memory_order_relaxed)) hook(point);
+}
+
+}  // namespace anabranch

@@ -1,0 +1,39 @@
+// How a library is opened, and what holds while it is.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "absl/time/time.h"
+#include "statestore/retention.h"
+
+namespace rocksdb {
+class Env;
+}
+
+namespace anabranch {
+
+struct StoreOptions {
+  std::string directory;
+  bool create_if_missing = true;
+  uint64_t block_cache_bytes = 256u << 20;
+  // How long the writer waits for more mutations to share a sync. Zero: never waits.
+  absl::Duration group_commit_window = absl::ZeroDuration();
+  // Sync the commit high-water mark with every commit group (DURABILITY.md). Off leaves a window.
+  bool sync_high_water = true;
+  // Commit answers RESOURCE_EXHAUSTED while more than this waits to be written.
+  uint64_t max_queued_bytes = 512u << 20;
+  // Commits that add states or tokens are refused (RESOURCE_EXHAUSTED) when the disk has less left:
+  // what remains is for deleting, and for the library's own work.
+  uint64_t reserved_disk_bytes = 64u << 20;
+  Quotas quotas;
+  // After how long a state expires that is stored without a time.
+  absl::Duration default_expiry = absl::InfiniteDuration();
+  // Open a library although acknowledged commits are missing or cannot be shown to be there. What
+  // was recovered becomes the new truth. For an operator who has no better copy.
+  bool accept_data_loss = false;
+  // For tests: the file system to use. Null: the default one.
+  rocksdb::Env* env = nullptr;
+};
+
+}  // namespace anabranch

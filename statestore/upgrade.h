@@ -1,0 +1,13 @@
+// What libraries of earlier builds lack.
+#pragma once
+
+#include "absl/status/status.h"
+#include "statestore/database.h"
+
+namespace anabranch {
+
+// Makes the books of use (tenant_use.h) and the index of expiry times, which a library that was
+// written before there were any gets once, by a look at all of it. Interrupted, it starts again.
+absl::Status AddRetention(Database& database);
+
+}  // namespace anabranch

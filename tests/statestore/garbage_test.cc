@@ -1,0 +1,170 @@
+// Garbage collection: disk space comes back, entries that lead nowhere go, everything else stays.
+#include <rocksdb/db.h>
+
+#include <atomic>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "statestore/disk_use.h"
+#include "statestore/key_schema.h"
+#include "tests/statestore/library_fixture.h"
+
+namespace anabranch {
+namespace {
+
+class GarbageTest : public LibraryTest {
+ protected:
+  GarbageReport Collect(GarbageOptions options = {}) {
+    const absl::StatusOr<GarbageReport> report = store_->CollectGarbage(options);
+    EXPECT_TRUE(report.ok()) << report.status();
+    return report.value_or(GarbageReport());
+  }
+  // States of 50,000 bytes that do not compress.
+  void PutMany(int count) {
+    for (int i = 0; i < count; ++i) {
+      states_.push_back(MakeState({i}));
+      ASSERT_EQ(Commit(Put(states_.back(), PayloadOf(i))), absl::OkStatus());
+    }
+  }
+  static std::string PayloadOf(int i) {
+    std::string payload = absl::StrCat("payload ", i, ":");
+    while (payload.size() < 50000) payload += absl::StrCat(payload.size() * 7919 % 10007, ",");
+    return payload;
+  }
+  void DeleteEverySecond() {
+    for (size_t i = 0; i < states_.size(); i += 2) {
+      ASSERT_EQ(Commit(DeleteState{kTenant, states_[i].id}), absl::OkStatus());
+    }
+  }
+  void ExpectTheOthersWhole() {
+    for (size_t i = 1; i < states_.size(); i += 2) {
+      EXPECT_EQ(*store_->GetPayload(kTenant, states_[i].id), PayloadOf(static_cast<int>(i)));
+    }
+  }
+  // Adds a key under the library's feet.
+  void Plant(Family family, const std::string& key, const std::string& value) {
+    Close();
+    std::vector<rocksdb::ColumnFamilyDescriptor> families;
+    for (int i = 0; i < kFamilies; ++i) {
+      families.emplace_back(FamilyName(static_cast<Family>(i)), rocksdb::ColumnFamilyOptions());
+    }
+    std::vector<rocksdb::ColumnFamilyHandle*> handles;
+    rocksdb::DB* db = nullptr;
+    const std::string path = options_.directory + "/rocksdb";
+    ASSERT_TRUE(rocksdb::DB::Open({}, path, families, &handles, &db).ok());
+    ASSERT_TRUE(db->Put({}, handles[static_cast<int>(family)], key, value).ok());
+    for (auto* each : handles) ASSERT_TRUE(db->DestroyColumnFamilyHandle(each).ok());
+    delete db;
+    Reopen();
+  }
+
+  std::vector<StateRecord> states_;
+};
+
+TEST_F(GarbageTest, DeletedStatesGiveTheirDiskSpaceBack) {
+  PutMany(200);
+  Collect();  // all in files
+  const auto full = static_cast<int64_t>(BytesUnder(options_.directory + "/rocksdb"));
+  DeleteEverySecond();
+  const GarbageReport report = Collect();
+  const auto half = static_cast<int64_t>(BytesUnder(options_.directory + "/rocksdb"));
+  EXPECT_GE(report.dead_bytes_before, 100 * 50000 * 9 / 10);
+  EXPECT_LE(report.dead_bytes_after, 100 * 50000 / 3);
+  EXPECT_LT(half, full - 100 * 50000 * 2 / 3);
+  EXPECT_EQ(report.stale_keys, 0);
+  ExpectTheOthersWhole();
+  Reopen();
+  ExpectTheOthersWhole();
+}
+
+TEST_F(GarbageTest, ADryRunSaysWhatThereIsAndChangesNothing) {
+  PutMany(20);
+  Collect();
+  DeleteEverySecond();
+  Plant(Family::kEdges, EdgeKey(kTenant, Edge::kChild, states_[1].id, states_[0].id), "");
+  const auto before = BytesUnder(options_.directory + "/rocksdb");
+  const GarbageReport report = Collect({.dry_run = true});
+  EXPECT_TRUE(report.dry_run);
+  EXPECT_EQ(report.stale_keys, 1);
+  EXPECT_GT(report.dead_bytes_before, 9 * 50000);
+  EXPECT_EQ(BytesUnder(options_.directory + "/rocksdb"), before);
+  EXPECT_EQ(Collect({.dry_run = true}).stale_keys, 1);
+}
+
+TEST_F(GarbageTest, EntriesThatLeadNowhereGoAndWithThemTheirBlobs) {
+  const StateRecord state = MakeState({1});
+  const std::string gone = MakeState({2}).id;
+  PutState put = Put(state);
+  put.record.blob_hashes = {"mine"};
+  put.blobs = {"blob"};
+  ASSERT_EQ(Commit(put, SetRef{kTenant, "main", state.id, {}}, NewSession("chat", &state),
+                   AppendLog{kTenant, "chat", 1, {5, 6}}),
+            absl::OkStatus());
+  EXPECT_EQ(Collect().stale_keys, 0);
+  const std::string orphan = EdgeKey(kTenant, Edge::kBlob, "orphan", gone);
+  Plant(Family::kEdges, EdgeKey(kTenant, Edge::kChild, state.id, gone), "");
+  Plant(Family::kEdges, EdgeKey(kTenant, Edge::kRef, state.id, "none"), "");
+  Plant(Family::kEdges, EdgeKey(kTenant, Edge::kBlob, "mine", gone), "");
+  Plant(Family::kEdges, orphan, "");
+  Plant(Family::kBlobs, NamedKey(kTenant, "orphan"), "bytes");
+  Plant(Family::kTimeline, TimelineKey(kTenant, 5, gone), "");
+  Plant(Family::kLog, LogChunkKey(kTenant, "nobody", 0), "");
+  const GarbageReport report = Collect();
+  EXPECT_EQ(report.stale_keys, 6);
+  EXPECT_EQ(report.orphaned_blobs, 1);
+  EXPECT_FALSE(store_->GetBlob(kTenant, "orphan").ok());
+  EXPECT_EQ(*store_->GetBlob(kTenant, "mine"), "blob");
+  EXPECT_EQ(store_->GetLog(kTenant, "chat")->tokens.size(), 2u);
+  EXPECT_EQ(Collect().stale_keys, 0);
+  // Nothing holds the state any more but what is real.
+  EXPECT_EQ(Commit(DeleteRef{kTenant, "main"}, DeleteSession{kTenant, "chat"},
+                   DeleteState{kTenant, state.id}),
+            absl::OkStatus());
+}
+
+TEST_F(GarbageTest, ReadersAndWritersGoOnMeanwhileAndLoseNothing) {
+  PutMany(100);
+  DeleteEverySecond();
+  std::atomic<bool> stop{false};
+  std::atomic<int> reads{0}, writes{0}, failures{0};
+  std::thread reader([&] {
+    for (size_t i = 1; !stop; i = (i + 2) % 100) {
+      failures += !store_->GetPayload(kTenant, states_[i].id).ok();
+      ++reads;
+    }
+  });
+  std::thread writer([&] {
+    for (int i = 1000; !stop; ++i) {
+      const StateRecord state = MakeState({i});
+      failures += !Commit(Put(state, PayloadOf(i))).ok();
+      failures += !Commit(DeleteState{kTenant, state.id}).ok();
+      ++writes;
+    }
+  });
+  while (reads < 5 || writes < 2) std::this_thread::yield();
+  EXPECT_EQ(Collect({.full = true}).stale_keys, 0);
+  stop = true;
+  reader.join();
+  writer.join();
+  EXPECT_EQ(failures, 0);
+  ExpectTheOthersWhole();
+}
+
+TEST_F(GarbageTest, ItCanBeStoppedAtAnyStep) {
+  PutMany(20);
+  DeleteEverySecond();
+  int steps = 0;
+  Collect({.keep_going = [&] { return ++steps > 0; }});
+  ASSERT_GT(steps, 5);
+  for (int last = 1; last < 6; ++last) {
+    GarbageOptions options;
+    int step = 0;
+    options.keep_going = [&] { return ++step < last; };
+    EXPECT_THAT(store_->CollectGarbage(options).status(),
+                FailsWith(absl::StatusCode::kCancelled, "stopped"));
+    ExpectTheOthersWhole();
+  }
+}
+
+}  // namespace
+}  // namespace anabranch
