@@ -16,9 +16,12 @@
 
 namespace anabranch::kernels {
 
+// Queues or does the work, and returns what can be said about the parameters by then.
 template <typename Params>
 using Kernel = absl::Status (*)(const Params&, const Launch&);
 
+// Each is described where its parameters are. Pointers of the parameters lie where the set runs;
+// the counts are always the host's. A set is complete: no entry is null.
 struct KernelSet {
   Kernel<EmbedParams> embed;
   Kernel<GemmParams> gemm;

@@ -42,8 +42,8 @@ absl::Status AttentionMixer::Load(const std::string& prefix, WeightReader& weigh
   ANABRANCH_ASSIGN_OR_RETURN(
       qkv_proj_,
       weights.ReadLinear({prefix + "q_proj", prefix + "k_proj", prefix + "v_proj"}, spec_.bias));
-  ANABRANCH_RETURN_IF_ERROR(
-      qkv_proj_.ScaleSections({{q_width(), 1}, {kv_width(), spec_.key_scale}, {kv_width(), 1}}, weights));
+  ANABRANCH_RETURN_IF_ERROR(qkv_proj_.ScaleSections(
+      {{q_width(), 1}, {kv_width(), spec_.key_scale}, {kv_width(), 1}}, weights));
   ANABRANCH_ASSIGN_OR_RETURN(out_proj_, weights.ReadLinear({prefix + "o_proj"}, spec_.bias));
   if (spec_.adapter.rank == 0) return absl::OkStatus();
   for (char projection : {'q', 'k', 'v'}) {
@@ -68,8 +68,7 @@ void AttentionMixer::DeclareState(int32_t layer, StateLayout& layout) {
 
 absl::Status AttentionMixer::Project(const StepContext& step, ConstActs x, Acts qkv) const {
   const int64_t width = qkv_proj_.in_features();
-  ANABRANCH_RETURN_IF_ERROR(
-      qkv_proj_.Run(step.rows.num_rows(), x, width, qkv, qkv_width(), step));
+  ANABRANCH_RETURN_IF_ERROR(qkv_proj_.Run(step.rows.num_rows(), x, width, qkv, qkv_width(), step));
   for (const Adapter& adapter : adapters_) {
     ANABRANCH_RETURN_IF_ERROR(adapter.Run(step, x, width, qkv, qkv_width()));
     qkv = qkv + (&adapter == &adapters_.front() ? q_width() : kv_width());

@@ -93,7 +93,8 @@ class CudaDevice final : public Device {
   // wait for a step. Sequences that are copied are not in a step: the engine sees to that.
   const cudaStream_t copies_;
   std::unique_ptr<CudaStaging> staging_;  // used while copying_ is held
-  absl::Mutex copying_;  // one copy at a time: they share a link, and end sooner one after the other
+  absl::Mutex
+      copying_;  // one copy at a time: they share a link, and end sooner one after the other
   absl::flat_hash_map<int64_t, Recorded> recorded_;  // by key
 };
 

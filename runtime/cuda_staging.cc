@@ -45,8 +45,8 @@ std::vector<CudaStaging::Load> CudaStaging::Split(absl::Span<const CopyPart> par
         room = kBytes;
       }
       const size_t bytes = std::min({part.bytes - at, room, kBlock});
-      loads.back().push_back({static_cast<const char*>(part.from) + at,
-                              static_cast<char*>(part.to) + at, bytes});
+      loads.back().push_back(
+          {static_cast<const char*>(part.from) + at, static_cast<char*>(part.to) + at, bytes});
       at += bytes;
       room -= bytes;
     }

@@ -1,6 +1,6 @@
-// Copies between ordinary host memory and a CUDA device at the speed of the link: through two pinned
-// buffers, one of which is filled (or emptied) by several threads while the other is in flight. The
-// driver's own path for memory that is not pinned reaches a third of that.
+// Copies between ordinary host memory and a CUDA device at the speed of the link: through two
+// pinned buffers, one of which is filled (or emptied) by several threads while the other is in
+// flight. The driver's own path for memory that is not pinned reaches a third of that.
 //
 // Not thread-safe.
 #pragma once

@@ -405,8 +405,8 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(std::shared_ptr<Model> mo
                                                        const EngineOptions& options) {
   if (model == nullptr) return absl::InvalidArgumentError("the engine needs a model");
   ANABRANCH_RETURN_IF_ERROR(ValidateOptions(options, model->description().vocab));
-  ANABRANCH_ASSIGN_OR_RETURN(auto pool, SlotPool::Create(model->state_layout(), options.slots,
-                                                          model->device()));
+  ANABRANCH_ASSIGN_OR_RETURN(
+      auto pool, SlotPool::Create(model->state_layout(), options.slots, model->device()));
   return std::make_unique<EngineImpl>(std::move(model), options, std::move(pool));
 }
 

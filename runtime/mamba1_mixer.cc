@@ -37,7 +37,7 @@ class Mamba1Mixer : public Mixer {
   Buffer conv_weight_, conv_bias_, dt_bias_, skip_;
   Buffer section_norms_[3];  // of delta, B and C, if weighted
   Decay decay_;
-  size_t entry_ = 0;         // of the window; the recurrent tensor and T follow
+  size_t entry_ = 0;  // of the window; the recurrent tensor and T follow
 };
 
 // The scan adds the bias of dt in float32, just before softplus.
@@ -91,8 +91,7 @@ void Mamba1Mixer::DeclareState(int32_t layer, StateLayout& layout) {
   layout.entries.back().num_rates = spec_.inner * spec_.state_dim;
 }
 
-absl::Status Mamba1Mixer::Convolve(const StepContext& step, ConstActs projected,
-                                   Acts u) const {
+absl::Status Mamba1Mixer::Convolve(const StepContext& step, ConstActs projected, Acts u) const {
   kernels::CausalConv1dParams params;
   params.rows = step.rows;
   params.channels = spec_.inner;
@@ -127,8 +126,7 @@ absl::Status Mamba1Mixer::NormaliseSections(const StepContext& step, Acts values
 }
 
 absl::Status Mamba1Mixer::Scan(const StepContext& step, int64_t head, ConstActs u,
-                               ConstActs projected, ConstActs values, ConstActs dt,
-                               Acts y) const {
+                               ConstActs projected, ConstActs values, ConstActs dt, Acts y) const {
   const int64_t first = head * head_channels();  // channel
   kernels::SelectiveScanParams params;
   params.rows = step.rows;
@@ -170,8 +168,7 @@ absl::Status Mamba1Mixer::Run(const StepContext& step, ConstActs x, Acts y, bool
     ANABRANCH_RETURN_IF_ERROR(
         x_proj_[head].Run(rows, u + head * channels, inner, values, sections(), step));
     ANABRANCH_RETURN_IF_ERROR(NormaliseSections(step, values));
-    ANABRANCH_RETURN_IF_ERROR(
-        dt_proj_[head].Run(rows, values, sections(), dt, channels, step));
+    ANABRANCH_RETURN_IF_ERROR(dt_proj_[head].Run(rows, values, sections(), dt, channels, step));
     ANABRANCH_RETURN_IF_ERROR(Scan(step, head, u, projected, values, dt, scanned));
   }
   return out_proj_.Run(rows, scanned, inner, y, hidden, step, add);

@@ -19,8 +19,7 @@ class Mamba2Mixer : public Mixer {
 
  private:
   absl::Status Convolve(const StepContext& step, ConstActs projected, Acts xbc) const;
-  absl::Status Scan(const StepContext& step, ConstActs xbc, ConstActs projected,
-                    Acts y) const;
+  absl::Status Scan(const StepContext& step, ConstActs xbc, ConstActs projected, Acts y) const;
   absl::Status Gate(const StepContext& step, ConstActs projected, Acts y) const;
   int64_t conv_channels() const { return spec_.inner + 2 * spec_.groups * spec_.state_dim; }
   int64_t projected_width() const { return spec_.inner + conv_channels() + spec_.heads; }
@@ -42,7 +41,8 @@ absl::Status Mamba2Mixer::Load(const std::string& prefix, WeightReader& weights)
                                                     {spec_.inner, scale[1]},
                                                     {shared, scale[2]},
                                                     {shared, scale[3]},
-                                                    {spec_.heads, scale[4]}}, weights));
+                                                    {spec_.heads, scale[4]}},
+                                                   weights));
   ANABRANCH_ASSIGN_OR_RETURN(out_proj_, weights.ReadLinear({prefix + "out_proj"}, spec_.out_bias));
   ANABRANCH_ASSIGN_OR_RETURN(conv_weight_, weights.ReadConvolution(prefix + "conv1d.weight"));
   if (spec_.conv_bias) {
@@ -71,8 +71,7 @@ void Mamba2Mixer::DeclareState(int32_t layer, StateLayout& layout) {
   layout.entries.back().num_rates = spec_.heads;
 }
 
-absl::Status Mamba2Mixer::Convolve(const StepContext& step, ConstActs projected,
-                                   Acts xbc) const {
+absl::Status Mamba2Mixer::Convolve(const StepContext& step, ConstActs projected, Acts xbc) const {
   kernels::CausalConv1dParams params;
   params.rows = step.rows;
   params.channels = conv_channels();
@@ -137,8 +136,7 @@ absl::Status Mamba2Mixer::Run(const StepContext& step, ConstActs x, Acts y, bool
   ANABRANCH_ASSIGN_OR_RETURN(Acts projected, step.workspace->Take(rows * projected_width()));
   ANABRANCH_ASSIGN_OR_RETURN(Acts xbc, step.workspace->Take(rows * conv_channels()));
   ANABRANCH_ASSIGN_OR_RETURN(Acts scanned, step.workspace->Take(rows * spec_.inner));
-  ANABRANCH_RETURN_IF_ERROR(
-      in_proj_.Run(rows, x, hidden, projected, projected_width(), step));
+  ANABRANCH_RETURN_IF_ERROR(in_proj_.Run(rows, x, hidden, projected, projected_width(), step));
   ANABRANCH_RETURN_IF_ERROR(
       RoundForWindow(step, dtype_, conv_channels(), projected + spec_.inner, projected_width()));
   ANABRANCH_RETURN_IF_ERROR(Convolve(step, projected, xbc));

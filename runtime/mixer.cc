@@ -29,8 +29,8 @@ StateEntry WindowEntry(int32_t layer, int32_t conv_width, int64_t channels, kern
           bf16 ? StateDType::kBFloat16 : StateDType::kFloat32};
 }
 
-absl::Status RoundForWindow(const StepContext& step, kernels::DType dtype, int64_t channels,
-                            Acts x, int64_t x_stride) {
+absl::Status RoundForWindow(const StepContext& step, kernels::DType dtype, int64_t channels, Acts x,
+                            int64_t x_stride) {
   if (dtype != kernels::DType::kBFloat16 || x.dtype == dtype) return absl::OkStatus();
   kernels::ScaleParams params;
   params.rows = step.rows.num_rows();

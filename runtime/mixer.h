@@ -64,8 +64,8 @@ MixerOr MakeMixer(const LinearSpec& spec, const std::string& prefix, WeightReade
 // Windows: float32 in slots, stored in the compute dtype. RoundForWindow makes that lossless: it
 // rounds what a convolution reads, x [rows of the step, channels], in place, unless x is bfloat16.
 StateEntry WindowEntry(int32_t layer, int32_t conv_width, int64_t channels, kernels::DType dtype);
-absl::Status RoundForWindow(const StepContext& step, kernels::DType dtype, int64_t channels,
-                            Acts x, int64_t x_stride);
+absl::Status RoundForWindow(const StepContext& step, kernels::DType dtype, int64_t channels, Acts x,
+                            int64_t x_stride);
 // A = -exp(A_log), in float32: for the host, which merges states, and where the kernels run.
 struct Decay {
   Buffer host, placed;

@@ -44,8 +44,8 @@ absl::Status CheckPages(const StepBatch& batch) {
 }
 
 // y = scale * x, dense [rows, width]; y may be x.
-absl::Status Multiply(const StepContext& step, int64_t rows, int64_t width, ConstActs x, float scale,
-                      Acts y) {
+absl::Status Multiply(const StepContext& step, int64_t rows, int64_t width, ConstActs x,
+                      float scale, Acts y) {
   kernels::ScaleParams params;
   params.rows = rows;
   params.width = params.x_stride = params.y_stride = width;
@@ -231,8 +231,7 @@ absl::Status ForwardPass::RunSteps(const StepContext& step, float* sums, float* 
     ANABRANCH_RETURN_IF_ERROR(Norm(step, rows, hidden, in, weights.norm, normed));
     if (AddsDirectly(weights)) {
       const size_t mark = step.workspace->mark();
-      ANABRANCH_RETURN_IF_ERROR(
-          weights.branches.front().mixer->Run(step, normed, x, /*add=*/true));
+      ANABRANCH_RETURN_IF_ERROR(weights.branches.front().mixer->Run(step, normed, x, /*add=*/true));
       step.workspace->Rewind(mark);
     } else {
       ANABRANCH_RETURN_IF_ERROR(RunBranches(step, weights.branches, normed, mixed));
@@ -254,8 +253,7 @@ absl::Status ForwardPass::Head(const StepContext& step, int64_t count, const flo
   ANABRANCH_RETURN_IF_ERROR(
       CopyRows(step, count, hidden, x, inputs_.logit_rows(), gathered, hidden));
   ANABRANCH_RETURN_IF_ERROR(Norm(step, count, hidden, gathered, weights_.final_norm, normed));
-  ANABRANCH_RETURN_IF_ERROR(
-      weights_.head.Run(count, normed, hidden, logits, model_.vocab, step));
+  ANABRANCH_RETURN_IF_ERROR(weights_.head.Run(count, normed, hidden, logits, model_.vocab, step));
   if (model_.logits_scale == 1) return absl::OkStatus();
   return Multiply(step, count, model_.vocab, logits, model_.logits_scale, logits);
 }
@@ -269,8 +267,8 @@ absl::Status ForwardPass::CopySums(CopyDirection direction, absl::Span<float* co
     ANABRANCH_ASSIGN_OR_RETURN(sums_, device_->AllocateHost(bytes));
   }
   const bool back = direction == CopyDirection::kToHost;
-  const CopyPart part = back ? CopyPart{placed, sums_.data(), bytes}
-                             : CopyPart{sums_.data(), placed, bytes};
+  const CopyPart part =
+      back ? CopyPart{placed, sums_.data(), bytes} : CopyPart{sums_.data(), placed, bytes};
   if (back) ANABRANCH_RETURN_IF_ERROR(device_->Copy(direction, {part}));
   for (size_t seq = 0; seq < sums.size(); ++seq) {
     float* const packed = sums_.floats() + seq * hidden;

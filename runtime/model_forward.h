@@ -5,8 +5,8 @@
 #include <utility>
 #include <vector>
 
-#include "runtime/mixer.h"
 #include "runtime/device.h"
+#include "runtime/mixer.h"
 #include "runtime/model.h"
 #include "runtime/step_inputs.h"
 #include "runtime/weights.h"
@@ -78,7 +78,7 @@ class ForwardPass {
   const std::shared_ptr<Device> device_;
   StepInputs inputs_;
   Workspace workspace_;
-  Buffer sums_;  // inner sums on their way, [seqs, hidden]
+  Buffer sums_;                         // inner sums on their way, [seqs, hidden]
   const void* state_memory_ = nullptr;  // of the last step
 };
 

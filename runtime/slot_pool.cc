@@ -217,8 +217,8 @@ class SlotPoolImpl final : public SlotPool {
     for (size_t e = 0; e < layout_.entries.size(); ++e) {
       if (layout_.entries[e].paged() != paged) continue;
       const absl::Span<uint8_t> bytes = Bytes(e, to);
-      parts.push_back({Bytes(e, from).data(), bytes.data(),
-                       bytes.size() / denominator * numerator});
+      parts.push_back(
+          {Bytes(e, from).data(), bytes.data(), bytes.size() / denominator * numerator});
     }
     return device_->Copy(CopyDirection::kWithin, parts);
   }
@@ -252,7 +252,7 @@ class SlotPoolImpl final : public SlotPool {
   const bool poison_;
   const std::shared_ptr<Device> device_;
   const std::vector<Memory> memory_;  // by entry
-  StateArrays arrays_;               // constant after construction
+  StateArrays arrays_;                // constant after construction
 
   // Guards the counts only. Payload is written without it: by its only holder, or before the item
   // is handed out.

@@ -65,8 +65,8 @@ class SlotPool {
   virtual const StateLayout& layout() const = 0;
   virtual Usage usage() const = 0;
 
-  // Where one entry of one sequence lies in the device's memory, for capture and restore: entry e of
-  // slot, or of page p of the sequence. Device::Copy reads and writes it.
+  // Where one entry of one sequence lies in the device's memory, for capture and restore: entry e
+  // of slot, or of page p of the sequence. Device::Copy reads and writes it.
   virtual absl::Span<uint8_t> SlotBytes(const SlotRef& ref, int entry) = 0;
   virtual absl::Span<uint8_t> PageBytes(const SlotRef& ref, int entry, int page_index) = 0;
 };

@@ -240,8 +240,8 @@ absl::StatusOr<std::vector<float>> LoadLastLogits(const StateImage& image) {
 
 absl::Status LoadState(SlotPool& pool, const StateImage& image, const SlotRef& ref) {
   // The plan has places to write to for captures; here they are only read.
-  SlotCopy copy = PlanSlotCopy(pool, ref, image.header.segments,
-                               const_cast<char*>(image.payload.data()));
+  SlotCopy copy =
+      PlanSlotCopy(pool, ref, image.header.segments, const_cast<char*>(image.payload.data()));
   auto segment = image.header.segments.begin();
   auto wide = copy.wide.begin();
   for (const StateEntry& entry : pool.layout().entries) {
@@ -253,11 +253,11 @@ absl::Status LoadState(SlotPool& pool, const StateImage& image, const SlotRef& r
   }
   for (CopyPart& part : copy.parts) part = {part.to, const_cast<void*>(part.from), part.bytes};
   for (size_t b = 0; b < image.kv_blocks.size(); ++b) {
-    ForBlockParts(pool, ref, b, image.header.kv_blocks[b].tokens,
-                  [&](absl::Span<uint8_t> part, uint64_t offset) {
-                    copy.parts.push_back(
-                        {image.kv_blocks[b].data() + offset, part.data(), part.size()});
-                  });
+    ForBlockParts(
+        pool, ref, b, image.header.kv_blocks[b].tokens,
+        [&](absl::Span<uint8_t> part, uint64_t offset) {
+          copy.parts.push_back({image.kv_blocks[b].data() + offset, part.data(), part.size()});
+        });
   }
   return pool.device().Copy(CopyDirection::kToDevice, copy.parts);
 }

@@ -1,6 +1,6 @@
-// The small arrays of a batch (tokens, row starts, slots, pages) where the kernels read them. On the
-// CPU that is the batch itself; for other devices they are packed and copied in one piece, always to
-// the same place for a batch of the same counts, so that a recorded step can be replayed.
+// The small arrays of a batch (tokens, row starts, slots, pages) where the kernels read them. On
+// the CPU that is the batch itself; for other devices they are packed and copied in one piece,
+// always to the same place for a batch of the same counts, so that a recorded step can be replayed.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
-// Memory and threads. On the CPU both come from LibTorch, behind types without its headers; a Buffer
-// may hold memory of any device.
+// Memory and threads. On the CPU both come from LibTorch, behind types without its headers; a
+// Buffer may hold memory of any device.
 #pragma once
 
 #include <cstddef>
@@ -34,8 +34,8 @@ class Buffer {
   size_t size_ = 0;
 };
 
-// Memory of one step on a device. Blocks stay valid until Rewind() or Reset(); after the first steps
-// everything comes from one block and nothing is allocated, and the same steps get the same
+// Memory of one step on a device. Blocks stay valid until Rewind() or Reset(); after the first
+// steps everything comes from one block and nothing is allocated, and the same steps get the same
 // addresses.
 class Workspace {
  public:

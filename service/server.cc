@@ -104,6 +104,21 @@ class ServerImpl final : public Server {
   bool drained_ = false;
 };
 
+EngineOptions EngineOptionsFor(const ServerConfig& config, const ServedModel& model) {
+  EngineOptions engine;
+  engine.slots.num_slots = config.slots;
+  engine.slots.num_kv_pages = config.kv_pages;
+  engine.max_context_tokens = config.limits.max_context_tokens;
+  engine.valid_vocab = model.valid_vocab();
+  if (!model.model()->device()->in_host_memory()) {
+    // A GPU needs thousands of rows to be busy.
+    engine.max_prefill_rows = 8192;
+    engine.max_prefill_rows_decoding = 2048;
+    engine.max_decode_rows = 256;
+  }
+  return engine;
+}
+
 absl::Status ServerImpl::LoadParts() {
   LoadOptions load;
   ANABRANCH_ASSIGN_OR_RETURN(load.dtype, ParseDType(config_.dtype));
@@ -127,18 +142,8 @@ absl::Status ServerImpl::LoadParts() {
   search_indexer_ =
       std::make_unique<SearchIndexer>(store_.get(), model_.get(), search_index_.get());
   janitor_ = std::make_unique<Janitor>(store_.get(), config_.retention);
-  EngineOptions engine;
-  engine.slots.num_slots = config_.slots;
-  engine.slots.num_kv_pages = config_.kv_pages;
-  engine.max_context_tokens = config_.limits.max_context_tokens;
-  engine.valid_vocab = model_->valid_vocab();
-  if (!model_->model()->device()->in_host_memory()) {
-    // A GPU needs thousands of rows to be busy, and reads them in the time of one CPU row.
-    engine.max_prefill_rows = 8192;
-    engine.max_prefill_rows_decoding = 2048;
-    engine.max_decode_rows = 256;
-  }
-  ANABRANCH_ASSIGN_OR_RETURN(engine_, Engine::Create(model_->model(), engine));
+  ANABRANCH_ASSIGN_OR_RETURN(engine_,
+                             Engine::Create(model_->model(), EngineOptionsFor(config_, *model_)));
   pool_ = std::make_unique<WorkerPool>(kWorkerThreads, kMaxQueuedCalls);
   context_.storing.layout = &model_->model()->state_layout();
   ANABRANCH_ASSIGN_OR_RETURN(context_.storing.codec, ParseStateCodec(config_.state_codec));

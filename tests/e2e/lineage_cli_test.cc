@@ -78,13 +78,10 @@ TEST_F(LineageCliTest, AuxiliaryStatesGoIntoASessionAndOut) {
   EXPECT_THAT(out_, HasSubstr("skill/marks/known (0.5)"));
   ASSERT_TRUE(client_->AppendTokens("x", SomeTokens(10, 4)).has_done);
   ASSERT_EQ(Run({"session", "aux", "x"}), 0) << err_;
-  EXPECT_THAT(out_, HasSubstr("base tokens  140
-"));
-  EXPECT_THAT(out_, HasSubstr("own tokens   10
-"));
+  EXPECT_THAT(out_, HasSubstr("base tokens  140\n"));
+  EXPECT_THAT(out_, HasSubstr("own tokens   10\n"));
   ASSERT_EQ(Run({"session", "aux", "x", "--drop", "skill/marks/known"}), 0) << err_;
-  EXPECT_THAT(out_, HasSubstr("base tokens  100
-"));
+  EXPECT_THAT(out_, HasSubstr("base tokens  100\n"));
   EXPECT_THAT(err_, HasSubstr("reused 110"));
   ASSERT_EQ(Run({"log", "x"}), 0) << err_;
   EXPECT_THAT(out_, HasSubstr("swap"));

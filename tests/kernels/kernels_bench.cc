@@ -106,7 +106,7 @@ void PrintPerToken(const char* what, int64_t tokens, double seconds) {
 
 void BenchScans(int32_t tokens, const Launch& launch) {
   const int32_t row_start[] = {0, tokens}, slot[] = {0};
-  const PackedRows rows{1, row_start, slot};
+  const PackedRows rows{1, tokens, tokens, row_start, slot};
   {
     const Buffer x(tokens * 768, 0.1f), b(tokens * 64, 0.1f), c(tokens * 64), dt(tokens * 12),
         a(12, 0.2f), d(12), bias(12), state(12 * 64 * 64), y(tokens * 768);
@@ -167,8 +167,8 @@ void BenchRows(int32_t tokens, const Launch& launch) {
   const int64_t position[] = {1024};
   const Buffer kv(pages * 256 * 256 * 2), q(tokens * 1024, 0.1f);
   AttentionParams a;
-  a.rows = {1, read_start, slot}, a.position = position, a.heads = 8, a.kv_heads = 4,
-  a.head_dim = 64;
+  a.rows = {1, read_start[1], read_start[1], read_start, slot}, a.position = position, a.heads = 8,
+  a.kv_heads = 4, a.head_dim = 64;
   a.scale = 0.125f, a.q = q.p, a.k = q.p, a.v = q.p, a.q_stride = a.k_stride = a.v_stride = 512;
   a.kv.keys = kv.p, a.kv.values = kv.p + pages * 256 * 256, a.kv.page_stride = 256 * 256;
   a.kv.pages = page.data(), a.kv.page_start = page_start, a.y = y.p, a.y_stride = 512;

@@ -103,7 +103,7 @@ TEST(RopeTest, RefusesNonsense) {
   const int64_t position[] = {0};
   Floats x(64);
   RopeParams good;
-  good.rows = {1, row_start, slot}, good.position = position;
+  good.rows = {1, 1, 1, row_start, slot}, good.position = position;
   good.heads = 2, good.head_dim = 32, good.rotary_dim = 32, good.x = x.data(), good.x_stride = 64;
   EXPECT_TRUE(Rope(good, {}).ok());
   const auto refused = [&](auto change) {

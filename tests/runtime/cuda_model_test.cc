@@ -130,7 +130,8 @@ TEST_F(CudaModel, ARandomModelGivesWhatItGivesOnTheCpu) {
       difference += std::pow(double{found[i]} - expected[i], 2);
       size += std::pow(double{expected[i]}, 2);
     }
-    // Products in tf32 would differ by 3e-4. bfloat16: activations of 8 bits here, of 24 on the CPU.
+    // Products in tf32 would differ by 3e-4. bfloat16: activations of 8 bits here, of 24 on the
+    // CPU.
     const double limit = dtype == kernels::DType::kFloat32 ? 5e-5 : 3e-2;
     EXPECT_LT(std::sqrt(difference / size), limit) << DTypeName(dtype);
   }

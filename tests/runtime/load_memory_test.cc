@@ -172,8 +172,8 @@ TEST(PackRowsTest, GivesWhatPackingTheWholeMatrixGives) {
   int64_t bytes = 0;
   const StoredRows parts[] = {{"w", &tensor, 0, 1, 17}, {"w", &tensor, 17, 1, kRows - 17}};
   ASSERT_TRUE(PackRows(
-                  parts, kColumns, kernels::DType::kFloat32, [&](int64_t more) { bytes += more; },
-                  packed.data())
+                  parts, kColumns, kernels::DType::kFloat32, MatrixLayout::kPanels,
+                  [&](int64_t more) { bytes += more; }, packed.data())
                   .ok());
   EXPECT_EQ(packed, expected);
   EXPECT_EQ(bytes, kRows * kColumns * 4);

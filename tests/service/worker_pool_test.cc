@@ -70,7 +70,7 @@ TEST(MetricsTest, HistogramsAreCumulative) {
   for (int ms : {1, 3, 3, 400000}) {
     metrics.RecordCall("Append", absl::StatusCode::kOk, absl::Milliseconds(ms), v1::Usage());
   }
-  const std::string text = metrics.Render(EngineStats(), StoreStats(), 0, false);
+  const std::string text = metrics.Render(EngineStats(), StoreStats(), JanitorTotals(), 0, false);
   for (const char* expected : {"anabranch_call_seconds_bucket{method=\"Append\",le=\"0.001\"} 1\n",
                                "anabranch_call_seconds_bucket{method=\"Append\",le=\"0.005\"} 3\n",
                                "anabranch_call_seconds_bucket{method=\"Append\",le=\"300\"} 3\n",

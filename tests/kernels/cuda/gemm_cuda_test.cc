@@ -72,8 +72,8 @@ void ExpectRight(const Product& c, const Launch& launch) {
       if (c.bias) add(in.bias[j]);
       if (c.accumulate) add(in.y[i * (c.n + c.pad) + j]);
       want.push_back(static_cast<float>(sum));
-      // A bias is rounded to the output's dtype in places, and so are the product without it and the
-      // result.
+      // A bias is rounded to the output's dtype in places, and so are the product without it and
+      // the result.
       const double bias =
           c.bias ? UnitOf(c.y) * (std::abs(in.bias[j]) + std::abs(sum - in.bias[j])) : 0;
       tolerance.push_back(size * static_cast<double>(c.k + 4) * kUnit + bias +
