@@ -40,8 +40,8 @@ def made_up(seed, count, facts, held, talk=0):
             told.append({"question": question if question[-1] in "?." else question + "?",
                          "answer": slot.answer(value), "value": value})
             if rng.random() < .5:
-                talk = rng.choice(TALK)
-                turns += [["user", talk[0]], ["assistant", talk[1]]]
+                said, answered = rng.choice(TALK)
+                turns += [["user", said], ["assistant", answered]]
         for _ in range(talk):
             at = 2 * rng.randrange(len(turns) // 2 + 1)
             turns[at:at] = [list(pair) for pair in zip(("user", "assistant"), rng.choice(TALK))]

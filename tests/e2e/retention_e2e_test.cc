@@ -95,14 +95,14 @@ TEST_F(RetentionE2eTest, ExpiryIsSetShownAndTakenBackOnTheCommandLine) {
   Read("note", 50, 1);
   ASSERT_EQ(Run({"state", "expire", "note", "30d"}), 0) << err_;
   ASSERT_EQ(Run({"state", "show", "note"}), 0) << err_;
-  EXPECT_THAT(out_, testing::ContainsRegex("expires +in (29|30) d"));
+  EXPECT_THAT(out_, testing::AnyOf(HasSubstr("in 29 d"), HasSubstr("in 30 d")));
   ASSERT_EQ(Run({"state", "pin", "note"}), 0) << err_;
-  EXPECT_THAT(out_, testing::ContainsRegex("pinned +yes"));
+  EXPECT_THAT(out_, HasSubstr("pinned   yes"));
   ASSERT_EQ(Run({"state", "label", "note", "topic=boats", "year=2030"}), 0) << err_;
   ASSERT_EQ(Run({"state", "label", "note", "year="}), 0) << err_;
-  EXPECT_THAT(out_, testing::ContainsRegex("labels +topic=boats\n"));
+  EXPECT_THAT(out_, HasSubstr("labels   topic=boats\n"));
   ASSERT_EQ(Run({"state", "expire", "note", "never"}), 0) << err_;
-  EXPECT_THAT(out_, testing::ContainsRegex("expires +never"));
+  EXPECT_THAT(out_, HasSubstr("expires  never"));
   EXPECT_EQ(Run({"state", "expire", "note", "soon"}), 2);
   EXPECT_THAT(err_, HasSubstr("'soon' is no time"));
 }
