@@ -87,8 +87,11 @@ TEST_F(GarbageTest, ADryRunSaysWhatThereIsAndChangesNothing) {
   EXPECT_TRUE(report.dry_run);
   EXPECT_EQ(report.stale_keys, 1);
   EXPECT_GT(report.dead_bytes_before, 9 * 50000);
-  EXPECT_EQ(BytesUnder(options_.directory + "/rocksdb"), before);
-  EXPECT_EQ(Collect({.dry_run = true}).stale_keys, 1);
+  // Not equal: RocksDB writes a log of its own.
+  EXPECT_GE(BytesUnder(options_.directory + "/rocksdb"), before);
+  const GarbageReport again = Collect({.dry_run = true});
+  EXPECT_EQ(again.stale_keys, 1);
+  EXPECT_EQ(again.dead_bytes_before, report.dead_bytes_before);
 }
 
 TEST_F(GarbageTest, EntriesThatLeadNowhereGoAndWithThemTheirBlobs) {
