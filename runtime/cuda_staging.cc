@@ -13,6 +13,17 @@ using kernels::CudaStatus;
 
 constexpr size_t kBlock = size_t{512} << 10;  // what one thread copies at a time
 
+// Where the pieces lie in a pinned buffer.
+std::vector<size_t> Offsets(absl::Span<const CopyPart> load) {
+  std::vector<size_t> offsets;
+  size_t offset = 0;
+  for (const CopyPart& piece : load) {
+    offsets.push_back(offset);
+    offset += piece.bytes;
+  }
+  return offsets;
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<CudaStaging>> CudaStaging::Create(cudaStream_t stream) {
@@ -59,12 +70,7 @@ absl::Status CudaStaging::Wait(int side) {
 }
 
 void CudaStaging::Gather(const Load& load, char* pinned) const {
-  std::vector<size_t> offsets;
-  size_t offset = 0;
-  for (const CopyPart& piece : load) {
-    offsets.push_back(offset);
-    offset += piece.bytes;
-  }
+  const std::vector<size_t> offsets = Offsets(load);
   parallel_.For(static_cast<int64_t>(load.size()), 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       std::memcpy(pinned + offsets[i], load[i].from, load[i].bytes);
@@ -73,12 +79,7 @@ void CudaStaging::Gather(const Load& load, char* pinned) const {
 }
 
 void CudaStaging::Scatter(const Load& load, const char* pinned) const {
-  std::vector<size_t> offsets;
-  size_t offset = 0;
-  for (const CopyPart& piece : load) {
-    offsets.push_back(offset);
-    offset += piece.bytes;
-  }
+  const std::vector<size_t> offsets = Offsets(load);
   parallel_.For(static_cast<int64_t>(load.size()), 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       std::memcpy(load[i].to, pinned + offsets[i], load[i].bytes);

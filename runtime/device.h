@@ -53,7 +53,8 @@ class Device {
   virtual absl::StatusOr<Buffer> Allocate(size_t bytes) = 0;
   // Host memory that the device copies from and to at full speed.
   virtual absl::StatusOr<Buffer> AllocateHost(size_t bytes) = 0;
-  // After all work queued so far on any stream of the model; done when it returns.
+  // Done when it returns. Not ordered with queued kernels: Wait() comes before a copy of what they
+  // write, and nobody copies what a running step uses.
   virtual absl::Status Copy(CopyDirection direction, absl::Span<const CopyPart> parts) = 0;
   virtual absl::Status Fill(absl::Span<const absl::Span<uint8_t>> blocks, int byte) = 0;
 
