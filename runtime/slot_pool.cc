@@ -247,6 +247,7 @@ class SlotPoolImpl final : public SlotPool {
   }
 
   absl::StatusOr<Taken> Take(const SlotRef& ref, size_t first_page, size_t num_pages);
+  absl::Status Write(const Taken& taken, const SlotRef& ref, size_t first_page) const;
 
   const StateLayout layout_;
   const bool poison_;
@@ -288,23 +289,34 @@ absl::Status SlotPoolImpl::PrepareWrite(SlotRef& ref, int64_t new_tokens) {
   const size_t first_page = ref.position / kKvPageTokens;
   const size_t num_pages = kv ? PagesFor(ref.position + new_tokens) : 0;
   ANABRANCH_ASSIGN_OR_RETURN(const Taken taken, Take(ref, first_page, num_pages));
+  const absl::Status written = Write(taken, ref, first_page);
   // The old ones are dropped only after the copy: until then nobody else may write them in place.
-  absl::Status status;
+  // If it fails, `ref` keeps them: nothing may go on from an item that was not fully written.
   if (taken.slot >= 0) {
-    status = CopySlot(ref.slot, taken.slot);
-    DropSlot(std::exchange(ref.slot, taken.slot));
+    DropSlot(written.ok() ? std::exchange(ref.slot, taken.slot) : taken.slot);
   }
+  for (const auto& [index, page] : taken.pages) {
+    if (!written.ok()) {
+      DropPage(page);
+    } else if (index >= ref.pages.size()) {
+      ref.pages.push_back(page);
+    } else {
+      DropPage(std::exchange(ref.pages[index], page));
+    }
+  }
+  return written;
+}
+
+// Fills what was taken: copies of what is shared, zeros in new pages.
+absl::Status SlotPoolImpl::Write(const Taken& taken, const SlotRef& ref, size_t first_page) const {
+  if (taken.slot >= 0) ANABRANCH_RETURN_IF_ERROR(CopySlot(ref.slot, taken.slot));
   const int64_t partly = ref.position % kKvPageTokens;
   for (const auto& [index, page] : taken.pages) {
-    if (status.ok()) status = FillPage(page, 0);
-    if (index >= ref.pages.size()) {
-      ref.pages.push_back(page);
-      continue;
-    }
-    if (index == first_page && status.ok()) status = CopyPage(ref.pages[index], page, partly);
-    DropPage(std::exchange(ref.pages[index], page));
+    ANABRANCH_RETURN_IF_ERROR(FillPage(page, 0));
+    if (index != first_page || index >= ref.pages.size()) continue;
+    ANABRANCH_RETURN_IF_ERROR(CopyPage(ref.pages[index], page, partly));
   }
-  return status;
+  return absl::OkStatus();
 }
 
 }  // namespace
