@@ -20,6 +20,7 @@ const KernelSet& CpuKernels() {
       .scale = Scale,
       .copy_rows = CopyRows,
       .sum_directions = SumDirections,
+      .sample = nullptr,
   };
   return kSet;
 }

@@ -11,6 +11,7 @@
 #include "kernels/gemm.h"
 #include "kernels/moe.h"
 #include "kernels/norm.h"
+#include "kernels/sample.h"
 #include "kernels/selective_scan.h"
 #include "kernels/ssd_scan.h"
 
@@ -21,7 +22,8 @@ template <typename Params>
 using Kernel = absl::Status (*)(const Params&, const Launch&);
 
 // Each is described where its parameters are. Pointers of the parameters lie where the set runs;
-// the counts are always the host's. A set is complete: no entry is null.
+// the counts are always the host's. A set is complete: no entry is null,
+// but for `sample` where the logits are in host memory.
 struct KernelSet {
   Kernel<EmbedParams> embed;
   Kernel<GemmParams> gemm;
@@ -39,6 +41,7 @@ struct KernelSet {
   Kernel<ScaleParams> scale;
   Kernel<CopyRowsParams> copy_rows;
   Kernel<SumDirectionsParams> sum_directions;
+  Kernel<SampleParams> sample;
 };
 
 // All activations float32, all arrays in host memory.

@@ -77,6 +77,12 @@ class CudaDevice final : public Device {
   absl::StatusOr<Buffer> AllocateHost(size_t bytes) override;
   absl::Status Copy(CopyDirection direction, absl::Span<const CopyPart> parts) override;
   absl::Status Fill(absl::Span<const absl::Span<uint8_t>> blocks, int byte) override;
+  absl::Status Queue(CopyDirection direction, const CopyPart& part) override {
+    ANABRANCH_RETURN_IF_ERROR(context_->Use());
+    return CudaStatus(
+        cudaMemcpyAsync(part.to, part.from, part.bytes, KindOf(direction), context_->stream()),
+        "copy");
+  }
 
   absl::Status Replay(int64_t key, absl::FunctionRef<absl::Status()> work) override;
   void ForgetReplays() override;

@@ -32,6 +32,9 @@ class CpuDevice final : public Device {
     for (const CopyPart& part : parts) std::memcpy(part.to, part.from, part.bytes);
     return absl::OkStatus();
   }
+  absl::Status Queue(CopyDirection direction, const CopyPart& part) override {
+    return Copy(direction, {part});
+  }
   absl::Status Fill(absl::Span<const absl::Span<uint8_t>> blocks, int byte) override {
     for (const absl::Span<uint8_t>& block : blocks) std::memset(block.data(), byte, block.size());
     return absl::OkStatus();

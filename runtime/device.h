@@ -2,7 +2,7 @@
 // loading of weights are written against this and are the same on every device.
 //
 // Thread rule: allocation, copies and fills may be called from any thread and are done when they
-// return. launch(), Replay() and Wait() belong to the one thread that runs the model.
+// return. launch(), Queue(), Replay() and Wait() belong to the one thread that runs the model.
 #pragma once
 
 #include <cstddef>
@@ -57,6 +57,9 @@ class Device {
   // write, and nobody copies what a running step uses.
   virtual absl::Status Copy(CopyDirection direction, absl::Span<const CopyPart> parts) = 0;
   virtual absl::Status Fill(absl::Span<const absl::Span<uint8_t>> blocks, int byte) = 0;
+  // A copy in its place among the queued kernels, done when Wait() returns. The host's side is of
+  // AllocateHost and left alone until then.
+  virtual absl::Status Queue(CopyDirection direction, const CopyPart& part) = 0;
 
   // Runs `work`, which only queues kernels. From its second run with the same key on, a device that
   // can records it once and replays the record, so all addresses must be the same for the same key.

@@ -10,11 +10,10 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
-#include "runtime/float_convert.h"
 #include "runtime/sequence.h"
+#include "runtime/step_outputs.h"
 #include "runtime/step_planner.h"
 #include "runtime/step_rows.h"
-#include "runtime/tensor_memory.h"
 #include "runtime/work.h"
 #include "statestore/base/status_macros.h"
 
@@ -53,6 +52,7 @@ class EngineImpl final : public Engine {
         planner_({options.max_decode_rows, options.max_prefill_rows,
                   options.max_prefill_rows_decoding, options.max_score_rows}),
         rows_(pool_->layout().has_kv()),
+        outputs_(model_, limits_.valid_vocab),
         thread_([this] { Run(); }) {}
 
   ~EngineImpl() override {
@@ -138,9 +138,11 @@ class EngineImpl final : public Engine {
   void EndUnwanted();
   void Step();
   std::vector<Work*> PackRows();
-  absl::Status MakeRoomForLogits();
+  absl::Status AddRows(Work& work, int64_t rows);
+  void KeepLogitsOfOthers(const std::vector<Work*>& works);
+  absl::Status KeepLogits(Sequence& sequence);
   absl::Status Forward(const std::vector<Work*>& works);
-  void Deliver(Work& work, size_t index);
+  absl::Status Deliver(Work& work, size_t index);
   void Begin(Work& work);
   void End(Work& work, const absl::Status& status);
   void EndBroken(Work& work, const absl::Status& status);
@@ -155,8 +157,7 @@ class EngineImpl final : public Engine {
   StepPlanner planner_;
   std::vector<std::unique_ptr<Work>> active_;  // ascending id
   StepRows rows_;
-  Buffer logits_memory_;  // that the device copies to quickly; grows
-  absl::Span<float> logits_;
+  StepOutputs outputs_;  // of the last step
 
   mutable absl::Mutex mutex_;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
@@ -290,11 +291,8 @@ void EngineImpl::Step() {
   if (works.empty()) return;
   const absl::Status status = Forward(works);
   for (size_t i = 0; i < works.size(); ++i) {
-    if (status.ok()) {
-      Deliver(*works[i], i);
-    } else {
-      EndBroken(*works[i], status);
-    }
+    const absl::Status delivered = status.ok() ? Deliver(*works[i], i) : status;
+    if (!delivered.ok()) EndBroken(*works[i], delivered);
   }
 }
 
@@ -313,32 +311,57 @@ std::vector<Work*> EngineImpl::PackRows() {
   for (const StepShare& share : planner_.Plan(candidates)) {
     Work& work = *candidate_works[share.index];
     Begin(work);
-    const absl::Status room = pool_->PrepareWrite(work.sequence().ref, share.rows);
-    if (!room.ok()) {
-      End(work, room);
-      continue;
+    const absl::Status added = AddRows(work, share.rows);
+    if (added.ok()) {
+      works.push_back(&work);
+    } else {
+      End(work, added);
     }
-    Sequence& sequence = work.sequence();
-    rows_.Add(sequence.ref, work.NextTokens(share.rows), work.scores(),
-              sequence.inner_sum.empty() ? nullptr : sequence.inner_sum.data());
-    works.push_back(&work);
   }
+  KeepLogitsOfOthers(works);
   return works;
 }
 
-absl::Status EngineImpl::MakeRoomForLogits() {
-  const size_t values = rows_.num_logit_rows() * vocab_, bytes = values * sizeof(float);
-  if (bytes > logits_memory_.size()) {
-    ANABRANCH_ASSIGN_OR_RETURN(logits_memory_, model_->device()->AllocateHost(bytes));
+// Nothing is added if it fails.
+absl::Status EngineImpl::AddRows(Work& work, int64_t rows) {
+  Sequence& sequence = work.sequence();
+  ANABRANCH_RETURN_IF_ERROR(pool_->PrepareWrite(sequence.ref, rows));
+  const int64_t position = sequence.ref.position;
+  const std::optional<kernels::RowSampling> rule = work.RuleFor(position);
+  if (rule.has_value() && !work.drawn()) {
+    ANABRANCH_ASSIGN_OR_RETURN(std::optional<SampledToken> drawn,
+                               outputs_.DrawFrom(LogitsOf(sequence), *rule));
+    work.SetDrawn(std::move(drawn));
   }
-  logits_ = absl::MakeSpan(logits_memory_.floats(), values);
+  rows_.Add(sequence.ref, work.NextTokens(rows), work.scores(),
+            work.RuleFor(position + rows).value_or(kernels::RowSampling()),
+            sequence.inner_sum.empty() ? nullptr : sequence.inner_sum.data());
+  return absl::OkStatus();
+}
+
+// Before a step takes the place of the last one's logits: of those that are not in it.
+void EngineImpl::KeepLogitsOfOthers(const std::vector<Work*>& works) {
+  for (auto& work : active_) {
+    if (work->ended || work->sequence().logits_row < 0) continue;
+    if (std::find(works.begin(), works.end(), work.get()) != works.end()) continue;
+    const absl::Status kept = KeepLogits(work->sequence());
+    if (!kept.ok()) EndBroken(*work, kept);
+  }
+}
+
+// Brings what the last step left on the device to where it outlives the next one.
+absl::Status EngineImpl::KeepLogits(Sequence& sequence) {
+  if (sequence.logits_row < 0) return absl::OkStatus();
+  ANABRANCH_ASSIGN_OR_RETURN(const absl::Span<const float> logits,
+                             outputs_.Logits({sequence.logits_row, 1}));
+  sequence.last_logits = std::make_shared<const std::vector<float>>(logits.begin(), logits.end());
+  sequence.logits_row = -1;
   return absl::OkStatus();
 }
 
 absl::Status EngineImpl::Forward(const std::vector<Work*>& works) {
-  ANABRANCH_RETURN_IF_ERROR(MakeRoomForLogits());
   const absl::Time start = absl::Now();
-  absl::Status status = model_->Forward(rows_.batch(), pool_->arrays(), logits_);
+  absl::Status status = outputs_.Run(rows_, pool_->arrays());
   const absl::Duration busy = absl::Now() - start;
   for (Work* work : works) work->stats.compute_time += busy;
   absl::MutexLock lock(&mutex_);
@@ -352,27 +375,37 @@ absl::Status EngineImpl::Forward(const std::vector<Work*>& works) {
   return status;
 }
 
-// The rows of one work are in its state: move the sequence on and tell the caller.
-void EngineImpl::Deliver(Work& work, size_t index) {
+// The rows of one work are in its state: move the sequence on and tell the caller. An error: the
+// sequence is broken.
+absl::Status EngineImpl::Deliver(Work& work, size_t index) {
   const absl::Span<const int32_t> tokens = rows_.tokens(index);
-  const absl::Span<const float> logits = rows_.logits(index, logits_, vocab_);
+  const StepRows::Range rows = rows_.logit_rows(index);
   Sequence& sequence = work.sequence();
-  if (!AllFinite(logits.data(), static_cast<int64_t>(logits.size()))) {
-    EndBroken(work, absl::InternalError(absl::StrCat(
-                        "the model's logits are not finite after reading tokens ",
-                        sequence.ref.position, " to ", sequence.ref.position + tokens.size() - 1)));
-    return;
+  if (!outputs_.Finite(rows)) {
+    return absl::InternalError(
+        absl::StrCat("the model's logits are not finite after reading tokens ",
+                     sequence.ref.position, " to ", sequence.ref.position + tokens.size() - 1));
   }
   sequence.tokens.insert(sequence.tokens.end(), tokens.begin(), tokens.end());
   sequence.ref.position += tokens.size();
-  const absl::Span<const float> last = logits.last(vocab_);
-  sequence.last_logits = std::make_shared<const std::vector<float>>(last.begin(), last.end());
+  sequence.last_logits.reset();
+  sequence.logits_row = rows.last();
+  if (work.RuleFor(sequence.ref.position).has_value()) work.SetDrawn(outputs_.Drawn(rows.last()));
+  if (work.scores() || (work.decodes() && !work.drawn())) {
+    ANABRANCH_RETURN_IF_ERROR(KeepLogits(sequence));
+  }
+  absl::Span<const float> logits;
+  if (work.scores()) {
+    ANABRANCH_ASSIGN_OR_RETURN(logits, outputs_.Logits(rows));
+  }
   work.Advanced(tokens, logits);
   if (work.complete()) {
     End(work, absl::OkStatus());
   } else if (work.AtCheckpoint()) {
+    ANABRANCH_RETURN_IF_ERROR(KeepLogits(sequence));
     work.ReportCheckpoint(CaptureHeld(sequence));
   }
+  return absl::OkStatus();
 }
 
 void EngineImpl::Begin(Work& work) {
@@ -386,12 +419,14 @@ void EngineImpl::Begin(Work& work) {
 void EngineImpl::End(Work& work, const absl::Status& status) {
   if (std::exchange(work.ended, true)) return;
   if (!work.started) work.stats.queue_time = absl::Now() - work.submitted;
+  const absl::Status kept = work.sequence().broken ? absl::OkStatus() : KeepLogits(work.sequence());
+  if (!kept.ok()) work.sequence().broken = true;
   {
     absl::MutexLock lock(&mutex_);
     --(work.started ? stats_.running : stats_.queued);
   }
   work.LetGo();
-  work.Done(status);
+  work.Done(kept.ok() ? status : kept);
 }
 
 void EngineImpl::EndBroken(Work& work, const absl::Status& status) {

@@ -18,6 +18,10 @@ namespace {
 // Counted up whenever a change of code can change the bits of a state.
 constexpr int kNumericsVersion = 1;
 
+absl::Status NoDraws() {
+  return absl::UnimplementedError("the model does not draw tokens: its logits are on the host");
+}
+
 class LoadedModel : public Model {
  public:
   LoadedModel(ModelDescription description, std::string profile, std::shared_ptr<Device> device)
@@ -39,6 +43,30 @@ class LoadedModel : public Model {
                        absl::Span<float> logits) override {
     ANABRANCH_RETURN_IF_ERROR(CheckBatch(batch, state, layout_, description_.vocab, logits.size()));
     return forward_->Run(batch, state, logits);
+  }
+
+  bool draws_tokens() const override { return device_->kernels().sample != nullptr; }
+  absl::Status ForwardAndDraw(const StepBatch& batch, const StateArrays& state, int32_t valid_vocab,
+                              absl::Span<DrawnToken> drawn) override {
+    if (!draws_tokens()) return NoDraws();
+    const size_t rows = batch.logit_rows.size();
+    ANABRANCH_RETURN_IF_ERROR(
+        CheckBatch(batch, state, layout_, description_.vocab, rows * description_.vocab));
+    if (batch.rules.size() != rows || drawn.size() != rows) {
+      return absl::InvalidArgumentError("batch: rules or drawn does not match logit_rows");
+    }
+    return forward_->RunAndDraw(batch, state, valid_vocab, drawn);
+  }
+  absl::Status ReadLogits(int64_t first, absl::Span<float> logits) override {
+    return draws_tokens() ? forward_->ReadLogits(first, logits) : NoDraws();
+  }
+  absl::StatusOr<DrawnToken> Draw(absl::Span<const float> logits, int32_t valid_vocab,
+                                  const kernels::RowSampling& rule) override {
+    if (!draws_tokens()) return NoDraws();
+    if (static_cast<int64_t>(logits.size()) != description_.vocab) {
+      return absl::InvalidArgumentError("logits of another vocabulary");
+    }
+    return forward_->Draw(logits, valid_vocab, rule);
   }
 
  private:
@@ -165,6 +193,16 @@ absl::StatusOr<std::unique_ptr<LoadedModel>> Build(ModelDescription description,
 }
 
 }  // namespace
+
+absl::Status Model::ForwardAndDraw(const StepBatch&, const StateArrays&, int32_t,
+                                   absl::Span<DrawnToken>) {
+  return NoDraws();
+}
+absl::Status Model::ReadLogits(int64_t, absl::Span<float>) { return NoDraws(); }
+absl::StatusOr<DrawnToken> Model::Draw(absl::Span<const float>, int32_t,
+                                       const kernels::RowSampling&) {
+  return NoDraws();
+}
 
 absl::StatusOr<std::unique_ptr<Model>> Model::FromTensors(ModelDescription description,
                                                           TensorFile tensors,

@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "kernels/launch.h"
+#include "kernels/sample.h"
 #include "runtime/device.h"
 #include "runtime/load_progress.h"
 #include "runtime/model_description.h"
@@ -38,9 +39,18 @@ struct StepBatch {
   absl::Span<const int32_t> pages;       // KV pages of all sequences; empty without attention
   absl::Span<const int32_t> page_start;  // [seqs + 1]; empty without attention
   absl::Span<const int32_t> logit_rows;  // rows whose logits are wanted, ascending
+  // [logit_rows]: how the token after each is drawn. Read by ForwardAndDraw only.
+  absl::Span<const kernels::RowSampling> rules;
   // [seqs], each [hidden] or null: its rows of an inner layer are added, one after the other.
   // Empty: none is wanted.
   absl::Span<float* const> inner_sums;
+};
+
+// What ForwardAndDraw tells of a row whose logits are wanted.
+struct DrawnToken {
+  int32_t token = -1;   // -1: the host has to draw it from the logits
+  float logprob = 0;    // of the token, before any sampling rule
+  bool finite = false;  // whether all logits are
 };
 
 class Model {
@@ -78,6 +88,19 @@ class Model {
   // Runs the batch: updates the sequences' state in `state`, writes logits [logit_rows, vocab] f32.
   virtual absl::Status Forward(const StepBatch& batch, const StateArrays& state,
                                absl::Span<float> logits) = 0;
+
+  // Whether the calls below are there: logits are made where the host does not see them, so that
+  // moving them costs more than drawing tokens on the spot. UNIMPLEMENTED otherwise.
+  virtual bool draws_tokens() const { return false; }
+  // Forward, but the logits stay on the device until the next step. Tokens below `valid_vocab` are
+  // drawn by batch.rules; `drawn` is [logit_rows].
+  virtual absl::Status ForwardAndDraw(const StepBatch& batch, const StateArrays& state,
+                                      int32_t valid_vocab, absl::Span<DrawnToken> drawn);
+  // The logits [rows, vocab] of the last ForwardAndDraw, from row `first` of logit_rows on.
+  virtual absl::Status ReadLogits(int64_t first, absl::Span<float> logits);
+  // The same draw from logits [vocab] that were kept.
+  virtual absl::StatusOr<DrawnToken> Draw(absl::Span<const float> logits, int32_t valid_vocab,
+                                          const kernels::RowSampling& rule);
 };
 
 }  // namespace anabranch

@@ -121,7 +121,8 @@ ForwardPass::ForwardPass(const ModelDescription& model, ModelWeights weights,
       weights_(std::move(weights)),
       device_(std::move(device)),
       inputs_(device_),
-      workspace_(device_, device_->activations(compute)) {
+      workspace_(device_, device_->activations(compute)),
+      drawer_(device_, model.vocab) {
   for (const ModelWeights::Step& step : weights_.steps) {
     has_side_chains_ = has_side_chains_ || !step.side_chain.empty();
   }
@@ -260,44 +261,57 @@ absl::Status ForwardPass::Head(const StepContext& step, int64_t count, const flo
 
 // The running sums go to the device and come back, so that they are the same however the rows were
 // split into steps.
-absl::Status ForwardPass::CopySums(CopyDirection direction, absl::Span<float* const> sums,
-                                   float* placed) {
+absl::Status ForwardPass::SendSums(absl::Span<float* const> sums, float* placed) {
   const size_t hidden = model_.hidden, bytes = sums.size() * hidden * sizeof(float);
   if (bytes > sums_.size()) {
     ANABRANCH_ASSIGN_OR_RETURN(sums_, device_->AllocateHost(bytes));
   }
-  const bool back = direction == CopyDirection::kToHost;
-  const CopyPart part =
-      back ? CopyPart{placed, sums_.data(), bytes} : CopyPart{sums_.data(), placed, bytes};
-  if (back) ANABRANCH_RETURN_IF_ERROR(device_->Copy(direction, {part}));
   for (size_t seq = 0; seq < sums.size(); ++seq) {
     float* const packed = sums_.floats() + seq * hidden;
     if (sums[seq] == nullptr) {
-      if (!back) std::fill_n(packed, hidden, 0.0f);
+      std::fill_n(packed, hidden, 0.0f);
     } else {
-      back ? std::copy_n(packed, hidden, sums[seq]) : std::copy_n(sums[seq], hidden, packed);
+      std::copy_n(sums[seq], hidden, packed);
     }
   }
-  return back ? absl::OkStatus() : device_->Copy(direction, {part});
+  return device_->Queue(CopyDirection::kToDevice, {sums_.data(), placed, bytes});
 }
 
-absl::Status ForwardPass::Compute(const StepContext& step, int64_t logit_rows, float* sums,
-                                  float* logits) const {
+void ForwardPass::KeepSums(absl::Span<float* const> sums) const {
+  for (size_t seq = 0; seq < sums.size(); ++seq) {
+    if (sums[seq] == nullptr) continue;
+    std::copy_n(sums_.floats() + seq * model_.hidden, model_.hidden, sums[seq]);
+  }
+}
+
+absl::Status ForwardPass::Compute(const StepContext& step, int64_t logit_rows, float* sums) const {
   ANABRANCH_ASSIGN_OR_RETURN(float* x,
                              step.workspace->TakeFloats(step.rows.num_rows() * model_.hidden));
   ANABRANCH_RETURN_IF_ERROR(Embed(step, x));
   ANABRANCH_RETURN_IF_ERROR(RunSteps(step, sums, x));
-  return Head(step, logit_rows, x, logits);
+  ANABRANCH_RETURN_IF_ERROR(Head(step, logit_rows, x, logits_));
+  if (valid_vocab_ < 0) return absl::OkStatus();
+  return drawer_.Queue(logits_, logit_rows, valid_vocab_, inputs_.rules());
 }
 
-absl::Status ForwardPass::Run(const StepBatch& batch, const StateArrays& state,
-                              absl::Span<float> logits) {
-  ANABRANCH_ASSIGN_OR_RETURN(const bool block_moved, workspace_.Reset());
+absl::Status ForwardPass::Prepare(const StepBatch& batch, const StateArrays& state) {
+  ANABRANCH_ASSIGN_OR_RETURN(bool moved, workspace_.Reset());
   ANABRANCH_ASSIGN_OR_RETURN(const bool inputs_moved, inputs_.Load(batch));
+  if (valid_vocab_ >= 0) {
+    ANABRANCH_ASSIGN_OR_RETURN(const bool drawer_moved, drawer_.Reserve(batch.logit_rows.size()));
+    moved = moved || drawer_moved || valid_vocab_ != recorded_valid_vocab_;
+    recorded_valid_vocab_ = valid_vocab_;
+  }
   const void* state_memory = state.base.empty() ? nullptr : state.base.front();
-  if (std::exchange(state_memory_, state_memory) != state_memory || block_moved || inputs_moved) {
+  if (std::exchange(state_memory_, state_memory) != state_memory || moved || inputs_moved) {
     device_->ForgetReplays();
   }
+  return absl::OkStatus();
+}
+
+absl::Status ForwardPass::RunStep(const StepBatch& batch, const StateArrays& state,
+                                  float* host_logits) {
+  ANABRANCH_RETURN_IF_ERROR(Prepare(batch, state));
   StepContext step;
   inputs_.Describe(step);
   step.state = &state;
@@ -305,28 +319,50 @@ absl::Status ForwardPass::Run(const StepBatch& batch, const StateArrays& state,
   step.launch = device_->launch();
   step.workspace = &workspace_;
 
-  const bool copied = !device_->in_host_memory();
-  float *placed_logits = logits.data(), *sums = nullptr;
-  if (copied) {
-    ANABRANCH_ASSIGN_OR_RETURN(placed_logits, workspace_.TakeFloats(logits.size()));
+  const auto logit_rows = static_cast<int64_t>(batch.logit_rows.size());
+  logits_ = host_logits;
+  if (logits_ == nullptr) {
+    ANABRANCH_ASSIGN_OR_RETURN(logits_, workspace_.TakeFloats(logit_rows * model_.vocab));
   }
+  float* sums = nullptr;
   const auto wanted = [](const float* sum) { return sum != nullptr; };
   if (std::any_of(batch.inner_sums.begin(), batch.inner_sums.end(), wanted)) {
     ANABRANCH_ASSIGN_OR_RETURN(sums, workspace_.TakeFloats(step.rows.num_seqs * model_.hidden));
-    ANABRANCH_RETURN_IF_ERROR(CopySums(CopyDirection::kToDevice, batch.inner_sums, sums));
+    ANABRANCH_RETURN_IF_ERROR(SendSums(batch.inner_sums, sums));
   }
-  const auto logit_rows = static_cast<int64_t>(batch.logit_rows.size());
-  const auto compute = [&] { return Compute(step, logit_rows, sums, placed_logits); };
+  const auto compute = [&] { return Compute(step, logit_rows, sums); };
   // One token of each sequence is what is run again and again with the same counts.
   const bool decodes = step.rows.longest == 1 && logit_rows == step.rows.num_seqs;
-  const int64_t key = 2 * int64_t{step.rows.num_seqs} + (sums != nullptr);
+  const int64_t key = 4 * int64_t{step.rows.num_seqs} + 2 * (valid_vocab_ >= 0) + (sums != nullptr);
   ANABRANCH_RETURN_IF_ERROR(decodes ? device_->Replay(key, compute) : compute());
-  ANABRANCH_RETURN_IF_ERROR(device_->Wait());
   if (sums != nullptr) {
-    ANABRANCH_RETURN_IF_ERROR(CopySums(CopyDirection::kToHost, batch.inner_sums, sums));
+    const size_t bytes = step.rows.num_seqs * model_.hidden * sizeof(float);
+    ANABRANCH_RETURN_IF_ERROR(device_->Queue(CopyDirection::kToHost, {sums, sums_.data(), bytes}));
   }
-  if (!copied) return absl::OkStatus();
-  const CopyPart part{placed_logits, logits.data(), logits.size() * sizeof(float)};
+  if (valid_vocab_ >= 0) ANABRANCH_RETURN_IF_ERROR(drawer_.QueueResults());
+  ANABRANCH_RETURN_IF_ERROR(device_->Wait());
+  if (sums != nullptr) KeepSums(batch.inner_sums);
+  return absl::OkStatus();
+}
+
+absl::Status ForwardPass::Run(const StepBatch& batch, const StateArrays& state,
+                              absl::Span<float> logits) {
+  valid_vocab_ = -1;
+  const bool on_host = device_->in_host_memory();
+  ANABRANCH_RETURN_IF_ERROR(RunStep(batch, state, on_host ? logits.data() : nullptr));
+  return on_host ? absl::OkStatus() : ReadLogits(0, logits);
+}
+
+absl::Status ForwardPass::RunAndDraw(const StepBatch& batch, const StateArrays& state,
+                                     int32_t valid_vocab, absl::Span<DrawnToken> drawn) {
+  valid_vocab_ = valid_vocab;
+  ANABRANCH_RETURN_IF_ERROR(RunStep(batch, state, nullptr));
+  drawer_.Results(drawn);
+  return absl::OkStatus();
+}
+
+absl::Status ForwardPass::ReadLogits(int64_t first, absl::Span<float> logits) const {
+  const CopyPart part{logits_ + first * model_.vocab, logits.data(), logits.size() * sizeof(float)};
   return device_->Copy(CopyDirection::kToHost, {part});
 }
 

@@ -9,6 +9,7 @@
 #include "runtime/mixer.h"
 #include "runtime/model.h"
 #include "runtime/step_inputs.h"
+#include "runtime/token_drawer.h"
 #include "runtime/weights.h"
 
 namespace anabranch {
@@ -49,6 +50,14 @@ class ForwardPass {
   // The batch has passed CheckBatch. `state` lies on the device; `logits` and the inner sums are in
   // host memory.
   absl::Status Run(const StepBatch& batch, const StateArrays& state, absl::Span<float> logits);
+  // As in Model, on a device that draws tokens.
+  absl::Status RunAndDraw(const StepBatch& batch, const StateArrays& state, int32_t valid_vocab,
+                          absl::Span<DrawnToken> drawn);
+  absl::Status ReadLogits(int64_t first, absl::Span<float> logits) const;
+  absl::StatusOr<DrawnToken> Draw(absl::Span<const float> logits, int32_t valid_vocab,
+                                  const kernels::RowSampling& rule) {
+    return drawer_.DrawOne(logits, valid_vocab, rule);
+  }
   size_t weight_bytes() const { return weights_.bytes; }
 
  private:
@@ -67,10 +76,14 @@ class ForwardPass {
   // `sums`: [seqs, hidden] to add an inner layer's directions to, or null.
   absl::Status RunSteps(const StepContext& step, float* sums, float* x) const;
   absl::Status Head(const StepContext& step, int64_t count, const float* x, float* logits) const;
-  // All of a step that runs on the device.
-  absl::Status Compute(const StepContext& step, int64_t logit_rows, float* sums,
-                       float* logits) const;
-  absl::Status CopySums(CopyDirection direction, absl::Span<float* const> sums, float* placed);
+  // All of a step that runs on the device, to logits_.
+  absl::Status Compute(const StepContext& step, int64_t logit_rows, float* sums) const;
+  // Takes in what the step reads. Recorded steps are forgotten if one of its places has moved.
+  absl::Status Prepare(const StepBatch& batch, const StateArrays& state);
+  // `host_logits`: null on a device with memory of its own, where logits_ tells where they lie.
+  absl::Status RunStep(const StepBatch& batch, const StateArrays& state, float* host_logits);
+  absl::Status SendSums(absl::Span<float* const> sums, float* placed);
+  void KeepSums(absl::Span<float* const> sums) const;
 
   const ModelDescription& model_;  // outlives this
   ModelWeights weights_;
@@ -78,8 +91,12 @@ class ForwardPass {
   const std::shared_ptr<Device> device_;
   StepInputs inputs_;
   Workspace workspace_;
+  TokenDrawer drawer_;
   Buffer sums_;                         // inner sums on their way, [seqs, hidden]
   const void* state_memory_ = nullptr;  // of the last step
+  float* logits_ = nullptr;             // of the last step, [logit_rows, vocab]
+  // Ids that may be drawn in the step that runs; -1: no tokens are drawn.
+  int32_t valid_vocab_ = -1, recorded_valid_vocab_ = -1;
 };
 
 }  // namespace anabranch

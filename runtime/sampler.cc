@@ -81,6 +81,11 @@ int32_t Greedy(absl::Span<const float> logits) {
   return std::max(best, 0);
 }
 
+// Those that may be chosen.
+absl::Span<const float> Valid(absl::Span<const float> logits, int32_t valid_vocab) {
+  return logits.subspan(0, std::min(logits.size(), static_cast<size_t>(std::max(valid_vocab, 0))));
+}
+
 // [0, 1), the same on every machine.
 double UniformAt(uint64_t seed, int64_t position) {
   unsigned char bytes[16];
@@ -117,35 +122,37 @@ void KeepTopP(float top_p, std::vector<Candidate>* candidates) {
   }
 }
 
-// The tokens that may be drawn, by the rules of `params`. A token whose weight is too small for a
+// The tokens that may be drawn, by `rule`. A token whose weight is too small for a
 // float is none.
-std::vector<Candidate> Candidates(absl::Span<const float> logits, const SamplingParams& params) {
+std::vector<Candidate> Candidates(absl::Span<const float> logits,
+                                  const kernels::RowSampling& rule) {
   const float best = LargestFinite(logits);
   std::vector<Candidate> candidates;
   if (best == kLowest) return candidates;
   std::vector<float> weights(logits.size());
-  SoftmaxWeights(logits, best, params.temperature, weights.data());
+  SoftmaxWeights(logits, best, rule.temperature, weights.data());
   candidates.reserve(logits.size());
   for (size_t i = 0; i < logits.size(); ++i) {
     if (weights[i] > 0) candidates.push_back({logits[i], static_cast<int32_t>(i), weights[i]});
   }
-  const auto top_k = static_cast<size_t>(params.top_k);
+  const auto top_k = static_cast<size_t>(rule.top_k);
   if (top_k > 0 && top_k < candidates.size()) {
     SortBest(&candidates, top_k);
     candidates.resize(top_k);
   }
-  if (params.top_p < 1) KeepTopP(params.top_p, &candidates);
-  if (params.min_p > 0) {  // relative to the best one, whose weight is 1
-    const auto is_weak = [&](const Candidate& c) { return c.weight < params.min_p; };
+  if (rule.top_p < 1) KeepTopP(rule.top_p, &candidates);
+  if (rule.min_p > 0) {  // relative to the best one, whose weight is 1
+    const auto is_weak = [&](const Candidate& c) { return c.weight < rule.min_p; };
     candidates.erase(std::remove_if(candidates.begin(), candidates.end(), is_weak),
                      candidates.end());
   }
   return candidates;
 }
 
-int32_t Draw(absl::Span<const float> logits, const SamplingParams& params, int64_t position) {
-  const std::vector<Candidate> candidates = Candidates(logits, params);
-  double left = UniformAt(params.seed, position) * SumOfWeights(candidates);
+int32_t Draw(absl::Span<const float> logits, const kernels::RowSampling& rule) {
+  if (rule.temperature == 0) return Greedy(logits);
+  const std::vector<Candidate> candidates = Candidates(logits, rule);
+  double left = rule.uniform * SumOfWeights(candidates);
   for (const Candidate& candidate : candidates) {
     left -= candidate.weight;
     if (left < 0) return candidate.token;
@@ -191,11 +198,30 @@ absl::Status ValidateSamplingParams(const SamplingParams& params) {
   return absl::OkStatus();
 }
 
+bool DrawsByRule(const SamplingParams& params) {
+  return params.repetition_penalty == 1 && params.top_logprobs == 0;
+}
+
+kernels::RowSampling RuleAt(const SamplingParams& params, int64_t position) {
+  kernels::RowSampling rule;
+  if (params.temperature == 0) return rule;
+  rule.temperature = params.temperature;
+  rule.top_k = params.top_k;
+  rule.top_p = params.top_p;
+  rule.min_p = params.min_p;
+  rule.uniform = UniformAt(params.seed, position);
+  return rule;
+}
+
+int32_t DrawByRule(absl::Span<const float> logits, int32_t valid_vocab,
+                   const kernels::RowSampling& rule) {
+  return Draw(Valid(logits, valid_vocab), rule);
+}
+
 SampledToken SampleToken(absl::Span<const float> logits, int32_t valid_vocab,
                          const SamplingParams& params, absl::Span<const int32_t> seen,
                          int64_t position) {
-  const auto valid =
-      logits.subspan(0, std::min(logits.size(), static_cast<size_t>(std::max(valid_vocab, 0))));
+  const absl::Span<const float> valid = Valid(logits, valid_vocab);
   std::vector<float> penalized;
   absl::Span<const float> rated = valid;
   if (params.repetition_penalty != 1 && !seen.empty()) {
@@ -204,7 +230,7 @@ SampledToken SampleToken(absl::Span<const float> logits, int32_t valid_vocab,
   }
   const float log_sum = LogSumExp(logits);
   SampledToken sampled;
-  sampled.token = params.temperature == 0 ? Greedy(rated) : Draw(rated, params, position);
+  sampled.token = Draw(rated, RuleAt(params, position));
   sampled.logprob = LogprobOf(logits, sampled.token, log_sum);
   if (params.top_logprobs > 0) sampled.top = TopLogprobs(valid, log_sum, params.top_logprobs);
   return sampled;

@@ -11,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
+#include "kernels/sample.h"
 
 namespace anabranch {
 
@@ -43,6 +44,14 @@ struct SampledToken {
 SampledToken SampleToken(absl::Span<const float> logits, int32_t valid_vocab,
                          const SamplingParams& params, absl::Span<const int32_t> seen,
                          int64_t position);
+
+// Whether all that is wanted can be said by a rule: no repetition penalty, no list of best tokens.
+bool DrawsByRule(const SamplingParams& params);
+// How the token of `position` is drawn.
+kernels::RowSampling RuleAt(const SamplingParams& params, int64_t position);
+// What SampleToken does with params that the rule was made of.
+int32_t DrawByRule(absl::Span<const float> logits, int32_t valid_vocab,
+                   const kernels::RowSampling& rule);
 
 // Log-probability of `token` under softmax(logits); -infinity if it is outside of them.
 float TokenLogprobOf(absl::Span<const float> logits, int32_t token);

@@ -54,6 +54,9 @@ class Sequence {
   std::vector<int32_t> tokens;  // ref.position of them
   // After the last token; null before the first. Replaced, not changed, so that forks share it.
   std::shared_ptr<const std::vector<float>> last_logits;
+  // While they are still where the last step left them: their row there, and no last_logits. Only
+  // while a work holds the sequence.
+  int64_t logits_row = -1;
   // Of what was read: StepBatch::inner_sums. Empty: not known, because the state that the sequence
   // goes on from was stored without.
   std::vector<float> inner_sum;

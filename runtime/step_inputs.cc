@@ -29,6 +29,7 @@ absl::StatusOr<bool> StepInputs::Load(const StepBatch& batch) {
   page_start_ = batch.page_start.data();
   tokens_ = batch.tokens.data();
   logit_rows_ = batch.logit_rows.data();
+  rules_ = batch.rules.data();
   if (device_->in_host_memory()) return false;
   return Upload(batch);
 }
@@ -46,7 +47,7 @@ absl::StatusOr<bool> StepInputs::Upload(const StepBatch& batch) {
   size_t bytes = 0;
   const auto need = [&](const auto& span) { bytes += Padded(span.size() * sizeof(span[0])); };
   need(batch.positions), need(batch.tokens), need(batch.row_start), need(batch.slots);
-  need(batch.logit_rows), need(batch.page_start), need(batch.pages);
+  need(batch.logit_rows), need(batch.rules), need(batch.page_start), need(batch.pages);
   ANABRANCH_ASSIGN_OR_RETURN(const bool moved, Grow(bytes));
   size_t at = 0;
   const auto place = [&](const auto& span, auto*& pointer) {
@@ -63,10 +64,11 @@ absl::StatusOr<bool> StepInputs::Upload(const StepBatch& batch) {
   place(batch.row_start, rows_.row_start);
   place(batch.slots, rows_.slot);
   place(batch.logit_rows, logit_rows_);
+  place(batch.rules, rules_);
   place(batch.page_start, page_start_);
   place(batch.pages, pages_);
-  const CopyPart part{staging_.data(), placed_.data(), at};
-  ANABRANCH_RETURN_IF_ERROR(device_->Copy(CopyDirection::kToDevice, {part}));
+  ANABRANCH_RETURN_IF_ERROR(
+      device_->Queue(CopyDirection::kToDevice, {staging_.data(), placed_.data(), at}));
   return moved;
 }
 

@@ -25,6 +25,7 @@ class StepInputs {
   void Describe(StepContext& step) const;
   const int32_t* tokens() const { return tokens_; }
   const int32_t* logit_rows() const { return logit_rows_; }
+  const kernels::RowSampling* rules() const { return rules_; }
 
  private:
   absl::StatusOr<bool> Upload(const StepBatch& batch);
@@ -36,6 +37,7 @@ class StepInputs {
   const int64_t* positions_ = nullptr;
   const int32_t *pages_ = nullptr, *page_start_ = nullptr, *tokens_ = nullptr,
                 *logit_rows_ = nullptr;
+  const kernels::RowSampling* rules_ = nullptr;
   int64_t max_context_ = 0;
 };
 

@@ -5,6 +5,7 @@ namespace anabranch {
 void StepRows::Clear() {
   for (auto* list : {&tokens_, &slots_, &pages_, &logit_rows_}) list->clear();
   positions_.clear();
+  rules_.clear();
   inner_sums_.clear();
   row_start_.assign(1, 0);
   logit_start_.assign(1, 0);
@@ -12,10 +13,11 @@ void StepRows::Clear() {
 }
 
 void StepRows::Add(const SlotRef& ref, absl::Span<const int32_t> tokens, bool all_logits,
-                   float* inner_sum) {
+                   const kernels::RowSampling& rule, float* inner_sum) {
   const int32_t end = tokens_.size() + tokens.size();
   for (int32_t row = all_logits ? tokens_.size() : end - 1; row < end; ++row) {
     logit_rows_.push_back(row);
+    rules_.push_back(rule);
   }
   tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
   row_start_.push_back(end);
@@ -37,6 +39,7 @@ StepBatch StepRows::batch() const {
   batch.pages = pages_;
   batch.page_start = page_start_;
   batch.logit_rows = logit_rows_;
+  batch.rules = rules_;
   batch.inner_sums = inner_sums_;
   return batch;
 }
@@ -46,10 +49,9 @@ absl::Span<const int32_t> StepRows::tokens(size_t sequence) const {
                                          row_start_[sequence + 1] - row_start_[sequence]);
 }
 
-absl::Span<const float> StepRows::logits(size_t sequence, absl::Span<const float> all,
-                                         int64_t vocab) const {
+StepRows::Range StepRows::logit_rows(size_t sequence) const {
   const int64_t first = logit_start_[sequence];
-  return all.subspan(first * vocab, (logit_start_[sequence + 1] - first) * vocab);
+  return {first, logit_start_[sequence + 1] - first};
 }
 
 }  // namespace anabranch

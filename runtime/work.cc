@@ -145,11 +145,18 @@ class Generating final : public Work {
   absl::Span<const int32_t> NextTokens(int64_t) override {
     token_ = GeneratedToken();
     token_.position = sequence().ref.position;
-    token_.sampled = SampleToken(*sequence().last_logits, limits_.valid_vocab, work_.sampling,
-                                 sequence().tokens, token_.position);
+    std::optional<SampledToken> drawn = TakeDrawn();
+    token_.sampled = drawn.has_value()
+                         ? *std::move(drawn)
+                         : SampleToken(*sequence().last_logits, limits_.valid_vocab, work_.sampling,
+                                       sequence().tokens, token_.position);
     const auto& stops = work_.stop_tokens;
     token_.stop_token = std::find(stops.begin(), stops.end(), token_.sampled.token) != stops.end();
     return absl::MakeSpan(&token_.sampled.token, 1);
+  }
+  std::optional<kernels::RowSampling> RuleFor(int64_t position) const override {
+    if (!DrawsByRule(work_.sampling)) return std::nullopt;
+    return RuleAt(work_.sampling, position);
   }
   // The token is reported after it was read, so that position and token always agree.
   void Advanced(absl::Span<const int32_t> tokens, absl::Span<const float>) override {

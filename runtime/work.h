@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -43,7 +44,15 @@ class Work {
   virtual int64_t RowsWanted() const = 0;
   // The tokens of the next `rows` rows. Valid until the next call.
   virtual absl::Span<const int32_t> NextTokens(int64_t rows) = 0;
-  // The rows are part of the sequence now. `logits` of each row if scores(), else of the last.
+  // How the token of `position` is drawn, if it can be drawn without the host.
+  virtual std::optional<kernels::RowSampling> RuleFor(int64_t position) const {
+    (void)position;
+    return std::nullopt;
+  }
+  // The token that NextTokens gives next, if it was drawn already.
+  void SetDrawn(std::optional<SampledToken> drawn) { drawn_ = std::move(drawn); }
+  bool drawn() const { return drawn_.has_value(); }
+  // The rows are part of the sequence now. `logits` of each row if scores(), else none.
   virtual void Advanced(absl::Span<const int32_t> tokens, absl::Span<const float> logits) = 0;
   // Last call, after LetGo.
   virtual void Done(const absl::Status& status) = 0;
@@ -69,12 +78,14 @@ class Work {
 
  protected:
   int64_t RowsToCheckpoint(int64_t rows) const;
+  std::optional<SampledToken> TakeDrawn() { return std::exchange(drawn_, std::nullopt); }
 
  private:
   SequencePtr sequence_;
   const WorkOptions options_;
   const int64_t checkpoint_every_;
   const OnCheckpoint on_checkpoint_;
+  std::optional<SampledToken> drawn_;
 };
 
 std::unique_ptr<Work> MakeWork(ReadWork work, const WorkLimits& limits);

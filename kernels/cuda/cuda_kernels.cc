@@ -20,6 +20,7 @@ const KernelSet& Kernels() {
       .scale = Scale,
       .copy_rows = CopyRows,
       .sum_directions = SumDirections,
+      .sample = Sample,
   };
   return kSet;
 }

@@ -32,6 +32,7 @@ absl::Status AddScaled(const AddScaledParams& params, const Launch& launch);
 absl::Status Scale(const ScaleParams& params, const Launch& launch);
 absl::Status CopyRows(const CopyRowsParams& params, const Launch& launch);
 absl::Status SumDirections(const SumDirectionsParams& params, const Launch& launch);
+absl::Status Sample(const SampleParams& params, const Launch& launch);
 
 const KernelSet& Kernels();
 

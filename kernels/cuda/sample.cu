@@ -6,8 +6,9 @@
 #include <algorithm>
 #include <limits>
 
+#include "kernels/cuda/cuda_kernels.h"
 #include "kernels/cuda/device.h"
-#include "kernels/cuda/sample.h"
+#include "kernels/sample.h"
 
 namespace anabranch::kernels::cuda {
 namespace {
@@ -67,6 +68,17 @@ __device__ Best LargestFinite(const Row<T>& row, int32_t count, Shared& shared) 
   __syncthreads();
   for (int w = 0; w < kWarps; ++w) best = Better(best, shared.best[w]);
   return best;
+}
+
+// All threads get it.
+template <class T>
+__device__ bool AllFinite(const Row<T>& row) {
+  bool finite = true;
+#pragma unroll 8
+  for (int32_t i = static_cast<int32_t>(threadIdx.x); i < row.vocab; i += kThreads) {
+    finite = finite && isfinite(row[i]);
+  }
+  return __syncthreads_and(finite) != 0;
 }
 
 __device__ double BlockSum(double v, Shared& shared) {
@@ -334,6 +346,10 @@ __global__ void __launch_bounds__(kThreads) SampleKernel(SampleParams p) {
                     : DrawInOrder(row, rule, best.logit, shared);
   }
   if (threadIdx.x == 0) p.token[at] = token;
+  if (p.finite != nullptr) {
+    const bool finite = AllFinite(row);
+    if (threadIdx.x == 0) p.finite[at] = finite ? 1 : 0;
+  }
   if (p.logprob == nullptr) return;
   const Best top = LargestFinite(row, row.vocab, shared);
   const double sum = SumOfWeights(row, row.vocab, top.logit, 1, 0, shared);

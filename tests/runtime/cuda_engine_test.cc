@@ -144,6 +144,31 @@ TEST_P(CudaEngine, RestoredSessionsGoOnBitForBit) {
   }
 }
 
+// Tokens are drawn on the device, but for those that a generation of one token begins with: they
+// come from the logits that the host keeps. All of them are the same.
+TEST_P(CudaEngine, DrawsTheTokensThatTheHostWouldDraw) {
+  for (const float temperature : {0.0f, 0.8f}) {
+    SamplingParams sampling;
+    sampling.temperature = temperature;
+    sampling.seed = 11;
+    const Ids prompt = Tokens(40, 9);
+    const SequencePtr at_once = SequenceOf(prompt), one_by_one = SequenceOf(prompt);
+    const auto reply = testing::StartGenerate(*engine_, at_once, 60, sampling);
+    ASSERT_TRUE(reply->Wait().ok()) << reply->status;
+    for (int i = 0; i < 60; ++i) {
+      const auto logits = engine_->LastLogits(one_by_one);
+      const SampledToken expected = SampleToken(logits, static_cast<int32_t>(logits.size()),
+                                                sampling, {}, engine_->Position(one_by_one));
+      const auto next = testing::StartGenerate(*engine_, one_by_one, 1, sampling);
+      ASSERT_TRUE(next->Wait().ok()) << next->status;
+      ASSERT_EQ(next->tokens, Ids{expected.token}) << "token " << i;
+    }
+    EXPECT_EQ(engine_->Tokens(at_once), engine_->Tokens(one_by_one));
+    const auto a = engine_->LastLogits(at_once), b = engine_->LastLogits(one_by_one);
+    EXPECT_TRUE(std::equal(a.begin(), a.end(), b.begin(), b.end()));
+  }
+}
+
 TEST_P(CudaEngine, ForksDoNotTouchEachOther) {
   const Ids common = Tokens(290, 1), left = Tokens(40, 2), right = Tokens(7, 3);
   const SequencePtr parent = SequenceOf(common);

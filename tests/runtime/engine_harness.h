@@ -137,8 +137,10 @@ class Gate {
 
 // An engine on a fake model.
 struct Harness {
-  explicit Harness(EngineOptions options = {}, StateLayout layout = HybridLayout())
+  explicit Harness(EngineOptions options = {}, StateLayout layout = HybridLayout(),
+                   bool draws = false)
       : model(std::make_shared<FakeModel>(std::move(layout))) {
+    model->set_draws(draws);
     options.slots.poison_released = true;
     if (options.valid_vocab == 0) options.valid_vocab = FakeModel::kPoison;
     auto made = Engine::Create(model, options);

@@ -1,9 +1,12 @@
 // A small deterministic model for tests of the engine: two recurrent layers with windows and T
 // around one attention layer. Every logit depends on every element of the state and on every cached
 // key and value, so a state that is copied, shared or restored wrongly shows in the next logits.
-// It checks each batch it is given, and can be told to wait, to fail or to go wrong.
+// It checks each batch it is given, and can be told to wait, to fail or to go wrong. It may draw
+// its tokens itself, as a model on a device does.
 #pragma once
 
+#include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <functional>
 #include <limits>
@@ -15,6 +18,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "runtime/model.h"
+#include "runtime/sampler.h"
 #include "tests/runtime/test_layouts.h"
 
 namespace anabranch::testing {
@@ -68,6 +72,38 @@ class FakeModel : public Model {
     return hook ? hook(parts) : absl::OkStatus();
   }
 
+  // Before an engine is made. A rule with this top_k is left to the host.
+  static constexpr int32_t kLeftToHost = 7;
+  void set_draws(bool draws) { draws_ = draws; }
+  bool draws_tokens() const override { return draws_; }
+  absl::Status ForwardAndDraw(const StepBatch& batch, const StateArrays& state, int32_t valid_vocab,
+                              absl::Span<DrawnToken> drawn) override {
+    if (batch.rules.size() != batch.logit_rows.size() || drawn.size() != batch.rules.size()) {
+      return absl::InternalError("the fake model was given rules for other rows");
+    }
+    kept_.assign(drawn.size() * kVocab, 0);
+    const absl::Status status = Forward(batch, state, absl::MakeSpan(kept_));
+    for (size_t row = 0; row < drawn.size(); ++row) {
+      drawn[row] = DrawRow(absl::MakeSpan(kept_).subspan(row * kVocab, kVocab), valid_vocab,
+                           batch.rules[row]);
+    }
+    return status;
+  }
+  absl::Status ReadLogits(int64_t first, absl::Span<float> logits) override {
+    if (first * kVocab + logits.size() > kept_.size()) {
+      return absl::InternalError("the fake model was asked for logits that it does not have");
+    }
+    rows_read_ += static_cast<int64_t>(logits.size()) / kVocab;
+    std::copy_n(kept_.begin() + first * kVocab, logits.size(), logits.begin());
+    return absl::OkStatus();
+  }
+  absl::StatusOr<DrawnToken> Draw(absl::Span<const float> logits, int32_t valid_vocab,
+                                  const kernels::RowSampling& rule) override {
+    return DrawRow(logits, valid_vocab, rule);
+  }
+  // Rows of logits that were asked for.
+  int64_t rows_read() const { return rows_read_; }
+
   // Called in each step, with the state already written; its status is the step's.
   void set_hook(std::function<absl::Status(const std::vector<Part>&)> hook) {
     absl::MutexLock lock(&mutex_);
@@ -79,6 +115,16 @@ class FakeModel : public Model {
   }
 
  private:
+  static DrawnToken DrawRow(absl::Span<const float> logits, int32_t valid_vocab,
+                            const kernels::RowSampling& rule) {
+    DrawnToken drawn;
+    drawn.token = rule.top_k == kLeftToHost ? -1 : DrawByRule(logits, valid_vocab, rule);
+    drawn.logprob = TokenLogprobOf(logits, drawn.token);
+    drawn.finite =
+        std::all_of(logits.begin(), logits.end(), [](float v) { return std::isfinite(v); });
+    return drawn;
+  }
+
   absl::Status Check(const StepBatch& batch, size_t logits, std::vector<Part>& parts) const {
     const size_t seqs = batch.slots.size();
     const bool kv = layout_.has_kv();
@@ -184,6 +230,9 @@ class FakeModel : public Model {
   const std::string fingerprint_, profile_ = "cpu-float32";
   const std::shared_ptr<Device> device_ = *Device::Open("cpu", 0);
   ModelDescription description_;
+  bool draws_ = false;
+  std::vector<float> kept_;  // logits of the last ForwardAndDraw
+  std::atomic<int64_t> rows_read_{0};
   mutable absl::Mutex mutex_;
   std::function<absl::Status(const std::vector<Part>&)> hook_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::vector<Part>> steps_ ABSL_GUARDED_BY(mutex_);

@@ -2,7 +2,7 @@
 // differ only where the target lies within rounding of the border between two tokens.
 #include <algorithm>
 
-#include "kernels/cuda/sample.h"
+#include "kernels/cuda/cuda_kernels.h"
 #include "tests/kernels/cuda/cuda_testing.h"
 
 namespace anabranch::kernels::cuda {
@@ -49,6 +49,7 @@ std::vector<Candidate> Candidates(const Floats& logits, int32_t valid, const Row
 struct Sampled {
   std::vector<int32_t> token;
   Floats logprob;
+  std::vector<int32_t> finite;
 };
 
 class SampleCudaTest : public CudaKernelTest {
@@ -73,9 +74,11 @@ class SampleCudaTest : public CudaKernelTest {
     }
     p.token = memory.Put(std::vector<int32_t>(rows.size(), -9));
     p.logprob = memory.Put(Floats(rows.size(), kPoison));
+    p.finite = memory.Put(std::vector<int32_t>(rows.size(), -9));
     const absl::Status s = Sample(p, launch_);
     EXPECT_TRUE(s.ok()) << s;
-    return {memory.Get(p.token, rows.size()), memory.Get(p.logprob, rows.size())};
+    return {memory.Get(p.token, rows.size()), memory.Get(p.logprob, rows.size()),
+            memory.Get(p.finite, rows.size())};
   }
 
   // The token is the one whose share of [0, 1) holds the number, give or take rounding.
@@ -106,7 +109,9 @@ TEST_F(SampleCudaTest, GreedyTakesTheLowerOfEqualsAndNothingThatIsNotFinite) {
   rows[4].assign(3000, -infinity);
   const Sampled got = Run(rows, 2980, {});
   EXPECT_EQ(got.token, (std::vector<int32_t>{7, 1500, 0, 11, 0}));
-  for (size_t row : {0, 1, 3}) {
+  rows[3][2999] = infinity;  // beyond the valid ones, too
+  EXPECT_EQ(Run(rows, 2980, {}).finite, (std::vector<int32_t>{1, 0, 0, 0, 0}));
+  for (size_t row : {0, 1}) {
     double best = -1e30, sum = 0;
     for (float v : rows[row]) {
       if (std::isfinite(v)) best = std::max<double>(best, v);

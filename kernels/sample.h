@@ -1,13 +1,13 @@
-// Choosing the next tokens on the device, by the rules of runtime/sampler.h: greedy, or
+// Choosing the next tokens where the logits are, by the rules of runtime/sampler.h: greedy, or
 // temperature, then top-k, top-p and min-p, then a draw. Repetition penalties are not applied here.
+// For devices whose memory the host does not see; elsewhere runtime/sampler.h itself is used.
 #pragma once
 
 #include <cstdint>
 
-#include "absl/status/status.h"
 #include "kernels/launch.h"
 
-namespace anabranch::kernels::cuda {
+namespace anabranch::kernels {
 
 // Of one row, in device memory: a graph that is replayed reads what stands there then.
 struct RowSampling {
@@ -31,9 +31,9 @@ struct SampleParams {
   // [rows]. As SampleToken: 0 if no logit is finite, the lower id of equals. -1 where top_k or
   // top_p leaves more candidates than kMaxCandidates: then the host has to sample the row.
   int32_t* token = nullptr;
-  float* logprob =
-      nullptr;  // [rows] or null: of the token under softmax(logits), all vocab of them
+  // [rows] or null: of the token under softmax(logits), all vocab of them.
+  float* logprob = nullptr;
+  int32_t* finite = nullptr;  // [rows] or null: 1 if all vocab logits are finite, else 0
 };
-absl::Status Sample(const SampleParams& params, const Launch& launch);
 
-}  // namespace anabranch::kernels::cuda
+}  // namespace anabranch::kernels
