@@ -29,6 +29,7 @@ absl::Status ParseFilter(const ServiceContext& service, const Call& call,
                          const v1::SearchRequest& request, SearchQuery* query) {
   IndexFilter& filter = query->filter;
   filter.tenant = call.tenant;
+  filter.stop = [&call] { return !call.Interrupted().ok(); };
   ANABRANCH_ASSIGN_OR_RETURN(filter.state.labels, ParseLabels(request.labels()));
   filter.state.fingerprint = request.model_fingerprint();
   if (filter.state.fingerprint.empty()) {

@@ -26,7 +26,8 @@ struct SearchQuery {
 };
 
 // INVALID_ARGUMENT names the field; NOT_FOUND for a state or ref that the request names;
-// FAILED_PRECONDITION (NO_TOKENIZER) for a text if the model has no tokenizer.
+// FAILED_PRECONDITION (NO_TOKENIZER) for a text if the model has no tokenizer. The query asks
+// `call` whether it is still wanted, so the call must outlive it.
 absl::StatusOr<std::shared_ptr<const SearchQuery>> ParseSearch(const ServiceContext& service,
                                                                const Call& call,
                                                                const v1::SearchRequest& request);

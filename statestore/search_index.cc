@@ -138,6 +138,10 @@ class SearchIndexImpl final : public SearchIndex {
   static bool Matches(const Entry& entry, const IndexFilter& filter);
   bool Wanted(int64_t doc, const IndexFilter& filter, std::string* id) const
       ABSL_LOCKS_EXCLUDED(mutex_);
+  // The rows of `table` that match the expression and are wanted.
+  absl::StatusOr<std::vector<IndexHit>> Match(const std::string& table, const std::string& words,
+                                              const IndexFilter& filter, size_t limit)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(reader_mutex_);
   // The state's full text table and row; empty name if it is not in the index.
   std::pair<std::string, int64_t> Find(const StateName& state) const ABSL_LOCKS_EXCLUDED(mutex_);
   std::string TextTable(const std::string& tenant) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -407,7 +411,6 @@ std::pair<std::string, int64_t> SearchIndexImpl::Find(const StateName& state) co
 absl::StatusOr<std::vector<IndexHit>> SearchIndexImpl::FindWords(const std::string& query,
                                                                  const IndexFilter& filter,
                                                                  size_t limit) {
-  std::vector<IndexHit> hits;
   const std::string words = AnyWord(query);
   absl::MutexLock lock(&reader_mutex_);
   std::string table;
@@ -415,7 +418,18 @@ absl::StatusOr<std::vector<IndexHit>> SearchIndexImpl::FindWords(const std::stri
     absl::MutexLock state_lock(&mutex_);
     table = TextTable(filter.tenant);
   }
-  if (words.empty() || table.empty() || reader_ == nullptr) return hits;
+  if (words.empty() || table.empty() || reader_ == nullptr) return std::vector<IndexHit>();
+  reader_->StopWhen(filter.stop);
+  absl::StatusOr<std::vector<IndexHit>> hits = Match(table, words, filter, limit);
+  reader_->StopWhen(nullptr);
+  return hits;
+}
+
+absl::StatusOr<std::vector<IndexHit>> SearchIndexImpl::Match(const std::string& table,
+                                                             const std::string& words,
+                                                             const IndexFilter& filter,
+                                                             size_t limit) {
+  std::vector<IndexHit> hits;
   ANABRANCH_ASSIGN_OR_RETURN(
       SqliteStatement select,
       reader_->Prepare(absl::StrCat("SELECT rowid, -rank FROM ", table, " WHERE ", table,

@@ -12,6 +12,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -40,6 +41,8 @@ struct IndexFilter {
   // Ids that may be found; null: any.
   const absl::flat_hash_set<std::string>* ids = nullptr;
   std::string not_id;  // one that may not
+  // Asked now and then by FindWords; true ends it with CANCELLED. Empty: never.
+  std::function<bool()> stop;
 };
 
 struct IndexHit {

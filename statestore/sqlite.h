@@ -2,10 +2,12 @@
 // its API. One thread at a time for a connection and its statements.
 //
 // Statuses: RESOURCE_EXHAUSTED for a full disk or no memory, UNAVAILABLE for a file that another
-// connection holds for too long, DATA_LOSS for the rest: the file is not what was written to it.
+// connection holds for too long, CANCELLED for a statement that was stopped, DATA_LOSS for the
+// rest: the file is not what was written to it.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -52,6 +54,9 @@ class Sqlite {
   // One or more statements without parameters and results.
   absl::Status Execute(const std::string& sql);
   absl::StatusOr<SqliteStatement> Prepare(const std::string& sql);
+  // Asked every few thousand steps of a statement, on the thread that runs it: true ends the
+  // statement with CANCELLED. Empty: never.
+  void StopWhen(std::function<bool()> stop);
   // The row that the last insert made.
   int64_t last_row() const;
 
@@ -59,6 +64,7 @@ class Sqlite {
   explicit Sqlite(sqlite3* database) : database_(database) {}
 
   sqlite3* const database_;
+  std::function<bool()> stop_;
 };
 
 }  // namespace anabranch

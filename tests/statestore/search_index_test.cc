@@ -103,6 +103,19 @@ TEST_F(SearchIndexTest, AStateThatIsPutAgainIsReplacedAndOneRemovedIsGone) {
   EXPECT_EQ(index_->Etag({kTenant, Id(a)}), std::nullopt);
 }
 
+TEST_F(SearchIndexTest, ASearchThatNobodyWaitsForEndsEarly) {
+  std::vector<IndexedState> states;
+  for (int i = 0; i < 3000; ++i)
+    states.push_back(State(i + 1, "the grey heron stood in the reeds"));
+  Put(std::move(states));
+  IndexFilter filter = In();
+  int asked = 0;
+  filter.stop = [&asked] { return ++asked > 1; };
+  EXPECT_TRUE(absl::IsCancelled(index_->FindWords("heron", filter, 5000).status()));
+  EXPECT_EQ(asked, 2);
+  EXPECT_EQ(index_->FindWords("heron", In(), 5000)->size(), 3000u);  // the next one is not ended
+}
+
 TEST_F(SearchIndexTest, FiltersHoldForBothKinds) {
   IndexedState red = State(10, "a kite", {1, 0}), blue = State(20, "a kite", {1, 0.1f});
   red.record.labels = {{"colour", "red"}};
