@@ -10,6 +10,7 @@
 #include "service/error_info.h"
 #include "service/names.h"
 #include "service/proto_conversion.h"
+#include "statestore/base/crash_point.h"
 #include "statestore/base/status_macros.h"
 
 namespace anabranch {
@@ -259,6 +260,7 @@ class ImportCommit::StorePass final : public Pass {
     group_bytes_ = 0;
     const absl::Status status =
         WriteError(import_.service_->store->CommitAndWait(std::exchange(group_, Mutation())));
+    ReachCrashPoint(CrashPoint::kImportGroupStored);
     return absl::IsAborted(status) ? WithReason(status, "REF_MISMATCH") : status;
   }
 
@@ -295,6 +297,7 @@ absl::StatusOr<bool> ImportCommit::Step() {
   if (offset_ < staged_->received()) return true;
   ANABRANCH_RETURN_IF_ERROR(reader_->Finish());
   ANABRANCH_RETURN_IF_ERROR(pass_->Finish());
+  ReachCrashPoint(passes_ == 0 ? CrashPoint::kImportChecked : CrashPoint::kImportFinished);
   reader_.reset();
   return ++passes_ < 2;
 }

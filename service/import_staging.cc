@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "service/error_info.h"
+#include "statestore/base/crash_point.h"
 #include "statestore/base/status_macros.h"
 #include "statestore/sha256.h"
 
@@ -56,6 +57,7 @@ absl::Status StagedImport::Append(absl::string_view bytes) {
     bytes.remove_prefix(static_cast<size_t>(count));
     received_ += count;
   }
+  ReachCrashPoint(CrashPoint::kImportChunkStaged);
   return absl::OkStatus();
 }
 

@@ -9,6 +9,7 @@
 #include "absl/time/clock.h"
 #include "service/logging.h"
 #include "service/recode_state.h"
+#include "statestore/base/crash_point.h"
 #include "statestore/base/status_macros.h"
 
 namespace anabranch {
@@ -109,6 +110,7 @@ class Reencoder::Impl {
     ANABRANCH_ASSIGN_OR_RETURN(const SessionManager::Hold hold,
                                StageRecoding(*service_, call, state, recoding, &mutation, &usage));
     ANABRANCH_RETURN_IF_ERROR(service_->store->CommitAndWait(std::move(mutation)));
+    ReachCrashPoint(CrashPoint::kReencodingStep);
     Pace(usage.state_bytes_loaded() + usage.state_bytes_stored());
     const auto freed =
         static_cast<int64_t>(state.payload_bytes + state.blob_bytes) - usage.state_bytes_stored();

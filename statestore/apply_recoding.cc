@@ -4,6 +4,7 @@
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "statestore/apply_mutation.h"
+#include "statestore/base/crash_point.h"
 #include "statestore/base/status_macros.h"
 #include "statestore/library_reads.h"
 #include "statestore/tenant_use.h"
@@ -94,6 +95,7 @@ absl::Status Apply(RecodeState& operation, ApplyContext& context) {
     return absl::AbortedError(
         absl::StrCat("the content of state ", sent.id, " was replaced meanwhile"));
   }
+  ReachCrashPoint(CrashPoint::kRecodingReplaced);
   return ReplaceContent(std::move(state), operation.put, context);
 }
 
@@ -107,6 +109,7 @@ absl::Status Apply(const ArchiveState& operation, ApplyContext& context) {
         "state ", record.id, " was computed and no tokens lead to it: it cannot be archived"));
   }
   if (!IsWhole(record)) return absl::OkStatus();
+  ReachCrashPoint(CrashPoint::kRecodingArchived);
   return ArchiveContent(std::move(state), context);
 }
 

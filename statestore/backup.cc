@@ -11,10 +11,12 @@
 #include <system_error>
 #include <thread>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "statestore/backup_manifest.h"
+#include "statestore/base/crash_point.h"
 #include "statestore/base/status_macros.h"
 #include "statestore/database.h"
 #include "statestore/high_water_mark.h"
@@ -139,6 +141,7 @@ absl::Status RemoveInterrupted(rocksdb::BackupEngine& engine, const std::string&
     }
     if (info.problem == WhyInterrupted()) {
       ANABRANCH_RETURN_IF_ERROR(Remove(engine, directory, id));
+      ReachCrashPoint(CrashPoint::kBackupInterruptedRemoved);
     }
   }
   return absl::OkStatus();
@@ -152,6 +155,7 @@ absl::Status RemoveOldest(rocksdb::BackupEngine& engine, const std::string& dire
   }
   for (size_t i = 0; i + keep < complete.size(); ++i) {
     ANABRANCH_RETURN_IF_ERROR(Remove(engine, directory, complete[i]));
+    ReachCrashPoint(CrashPoint::kBackupOldestRemoved);
   }
   return absl::OkStatus();
 }
@@ -223,17 +227,23 @@ absl::Status VerifyFound(const rocksdb::BackupEngineReadOnlyBase& engine, const 
                                           meta.commit_seq, " instead of ", info.commit_seq));
 }
 
-// Nothing but what an interrupted restore leaves may be there.
-absl::Status CheckTarget(const std::string& target) {
+std::string Unfinished(const LibraryFiles& files) { return files.database + ".restoring"; }
+
+// Nothing but what an interrupted restore leaves may be there: a mark belongs to it only while its
+// database has not got its name.
+absl::Status CheckTarget(const LibraryFiles& files, const std::string& target) {
   std::error_code error;
   std::filesystem::create_directories(target, error);
   if (error) {
     return absl::FailedPreconditionError(
         absl::StrCat("cannot create ", target, ": ", error.message()));
   }
+  const bool interrupted = std::filesystem::exists(Unfinished(files), error) &&
+                           !std::filesystem::exists(files.database, error);
   for (const auto& entry : std::filesystem::directory_iterator(target, error)) {
     const std::string name = entry.path().filename();
-    if (name == "LOCK" || name == "rocksdb.restoring") continue;
+    const bool of_mark = absl::StartsWith(entry.path().string(), files.mark);
+    if (name == "LOCK" || entry.path() == Unfinished(files) || (interrupted && of_mark)) continue;
     return absl::FailedPreconditionError(
         absl::StrCat(target, " is not empty: it has ", name, ". Restore into a new directory"));
   }
@@ -273,6 +283,7 @@ absl::StatusOr<BackupInfo> CreateBackup(const Database& database, uint64_t expec
   const uint64_t before = BytesUnder(request.directory);
   BackupInfo info;
   ANABRANCH_ASSIGN_OR_RETURN(info.id, Copy(*engine, database, request));
+  ReachCrashPoint(CrashPoint::kBackupCopied);
   info.new_bytes = BytesUnder(request.directory) - before;
   info.created = absl::Now();
   rocksdb::BackupInfo described;
@@ -288,7 +299,9 @@ absl::StatusOr<BackupInfo> CreateBackup(const Database& database, uint64_t expec
   }
   info.commit_seq = copy.commit_seq;
   info.library_id = copy.library_id;
+  ReachCrashPoint(CrashPoint::kBackupVerified);
   ANABRANCH_RETURN_IF_ERROR(WriteBackupManifest(request.directory, info));
+  ReachCrashPoint(CrashPoint::kBackupComplete);
   ANABRANCH_RETURN_IF_ERROR(RemoveOldest(*engine, request.directory, request.keep));
   return info;
 }
@@ -320,13 +333,13 @@ absl::StatusOr<BackupInfo> RestoreBackup(const std::string& directory, int64_t i
   rocksdb::Env& env = *rocksdb::Env::Default();
   ANABRANCH_ASSIGN_OR_RETURN(const Reader engine, OpenReader(directory));
   ANABRANCH_ASSIGN_OR_RETURN(const BackupInfo info, Find(*engine, directory, id));
-  ANABRANCH_RETURN_IF_ERROR(CheckTarget(target));
+  const LibraryFiles files(target);
+  ANABRANCH_RETURN_IF_ERROR(CheckTarget(files, target));
   ANABRANCH_ASSIGN_OR_RETURN(const std::unique_ptr<LibraryLock> lock,
                              LibraryLock::Acquire(env, target));
   if (!GoesOn(observer, {"verifying", 0, info.size_bytes})) return Cancelled();
   ANABRANCH_RETURN_IF_ERROR(VerifyFound(*engine, info));
-  const LibraryFiles files(target);
-  const std::string unfinished = files.database + ".restoring";
+  const std::string unfinished = Unfinished(files);
   std::error_code error;
   std::filesystem::remove_all(unfinished, error);
   rocksdb::Status restored;
@@ -336,10 +349,14 @@ absl::StatusOr<BackupInfo> RestoreBackup(const std::string& directory, int64_t i
   });
   ANABRANCH_RETURN_IF_ERROR(FromRocks(restored, "restoring"));
   ANABRANCH_RETURN_IF_ERROR(SyncAllIn(unfinished));
-  ANABRANCH_RETURN_IF_ERROR(FromRocks(env.RenameFile(unfinished, files.database), target));
-  // Last: with the mark the library exists, and holds exactly what the mark says.
+  ReachCrashPoint(CrashPoint::kRestoreCopied);
   ANABRANCH_RETURN_IF_ERROR(
       HighWaterMark::Create(env, files.mark, {kLibraryFormatVersion, info.commit_seq}));
+  ReachCrashPoint(CrashPoint::kRestoreMarked);
+  // Last: with its database the library exists, and holds exactly what the mark says.
+  ANABRANCH_RETURN_IF_ERROR(FromRocks(env.RenameFile(unfinished, files.database), target));
+  ReachCrashPoint(CrashPoint::kRestoreRenamed);
+  ANABRANCH_RETURN_IF_ERROR(SyncDirectory(target));
   return info;
 }
 

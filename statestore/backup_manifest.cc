@@ -6,8 +6,10 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "statestore/base/crash_point.h"
 #include "statestore/base/status_macros.h"
 #include "statestore/byte_coding.h"
+#include "statestore/library_files.h"
 #include "statestore/record_codec.h"
 #include "statestore/rocks_status.h"
 #include "statestore/sha256.h"
@@ -40,13 +42,6 @@ absl::StatusOr<std::string> MetaHash(const std::string& directory, int64_t id) {
   return hash.Finish();
 }
 
-absl::Status SyncDirectory(const std::string& path) {
-  std::unique_ptr<rocksdb::Directory> directory;
-  ANABRANCH_RETURN_IF_ERROR(
-      FromRocks(rocksdb::Env::Default()->NewDirectory(path, &directory), path));
-  return FromRocks(directory->Fsync(), path);
-}
-
 }  // namespace
 
 std::string BackupMetaPath(const std::string& directory, int64_t id) {
@@ -71,7 +66,9 @@ absl::Status WriteBackupManifest(const std::string& directory, const BackupInfo&
       FromRocks(env.CreateDirIfMissing(Folder(directory)), Folder(directory)));
   ANABRANCH_RETURN_IF_ERROR(
       FromRocks(rocksdb::WriteStringToFile(&env, bytes, temporary, /*should_sync=*/true), path));
+  ReachCrashPoint(CrashPoint::kBackupManifestWritten);
   ANABRANCH_RETURN_IF_ERROR(FromRocks(env.RenameFile(temporary, path), path));
+  ReachCrashPoint(CrashPoint::kBackupManifestRenamed);
   ANABRANCH_RETURN_IF_ERROR(SyncDirectory(Folder(directory)));
   return SyncDirectory(directory);
 }

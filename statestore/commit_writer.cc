@@ -16,6 +16,25 @@ constexpr uint64_t kEtagsPerGroup = 1 << 20;
 constexpr absl::Duration kAnswerSweepInterval = absl::Hours(1);
 constexpr int kAnswersPerSweep = 10000;
 
+absl::Status MayBeOnDisk(absl::string_view reason) {
+  return absl::UnavailableError(
+      absl::StrCat("the commit may or may not be on disk; the library is read-only now: ", reason));
+}
+
+// The states that changes are of.
+std::vector<StateName> StatesIn(const Overlay& changes) {
+  std::vector<StateName> states;
+  for (Family family : {Family::kStates, Family::kEdges}) {
+    for (const auto& [key, value] : changes.changes(family)) {
+      absl::string_view tenant, id;
+      if (StateOfKey(family, key, &tenant, &id)) {
+        states.push_back({std::string(tenant), std::string(id)});
+      }
+    }
+  }
+  return states;
+}
+
 }  // namespace
 
 CommitWriter::CommitWriter(Database& database, std::unique_ptr<HighWaterMark> mark,
@@ -26,20 +45,27 @@ CommitWriter::CommitWriter(Database& database, std::unique_ptr<HighWaterMark> ma
       options_(options),
       mark_(std::move(mark)),
       attempted_seq_(commit_seq),
+      written_use_(use),
       commit_seq_(commit_seq),
       use_(std::move(use)),
-      thread_([this] { Run(); }) {}
+      writer_([this] { Run(); }),
+      finisher_([this] { RunFinisher(); }) {}
 
 CommitWriter::~CommitWriter() {
   {
     absl::MutexLock lock(&mutex_);
     stopping_ = true;
   }
-  thread_.join();
+  writer_.join();
+  {
+    absl::MutexLock lock(&mutex_);
+    written_all_ = true;
+  }
+  finisher_.join();
 }
 
 // Checks and checksums run here, on the caller's thread, so that the writer has less to do. Refused
-// mutations go through the queue too: callers may rely on `done` running on the writer thread.
+// mutations go through the queue too: callers may rely on `done` never running inside Commit.
 void CommitWriter::Enqueue(Mutation mutation, CommitDone done) {
   Pending pending;
   pending.done = std::move(done);
@@ -96,11 +122,7 @@ void CommitWriter::Run() {
     std::vector<Pending> group = TakeGroup();
     if (group.empty()) return;
     ReachCrashPoint(CrashPoint::kGroupTaken);
-    WriteGroup(group);
-    for (size_t i = 0; i < group.size(); ++i) {
-      if (i > 0 && i == group.size() / 2) ReachCrashPoint(CrashPoint::kGroupHalfAnswered);
-      if (group[i].done) group[i].done(group[i].status);
-    }
+    HandOver(WriteGroup(std::move(group)));
   }
 }
 
@@ -130,31 +152,31 @@ std::vector<CommitWriter::Pending> CommitWriter::TakeGroup() {
   return group;
 }
 
-void CommitWriter::WriteGroup(std::vector<Pending>& group) {
-  absl::Status written = MakeWritable();
+CommitWriter::Written CommitWriter::WriteGroup(std::vector<Pending> group) {
+  Written written;
+  written.group = std::move(group);
+  written.failure = MakeWritable();
 #ifdef ANABRANCH_BROKEN_EARLY_ANSWER  // tests/crash/mutation_check.py shows that tests notice
-  for (Pending& pending : group) {
+  for (Pending& pending : written.group) {
     if (!pending.refused && pending.done) std::exchange(pending.done, nullptr)(absl::OkStatus());
   }
 #endif
-  if (written.ok()) {
-    RefuseWhatHasNoRoom(group);
-    const Snapshot snapshot(database_);
-    Overlay changes(snapshot);
-    UseByTenant use;
-    {
-      absl::MutexLock lock(&mutex_);
-      use = use_;
-    }
-    ApplyGroup(group, changes, use);
-    if (changes.empty()) return;
-    written = MakeDurable(changes, std::move(use));
-  }
-  if (written.ok()) return;
-  // Also those that failed a precondition: it may rest on a change that was not written.
-  for (Pending& pending : group) {
-    if (!pending.refused) pending.status = written;
-  }
+  if (!written.failure.ok()) return written;
+  RefuseWhatHasNoRoom(written.group);
+  const Snapshot snapshot(database_);
+  Overlay changes(snapshot);
+  written.use = written_use_;
+  ApplyGroup(written.group, changes, written.use);
+  if (changes.empty()) return written;
+  changes.Put(Family::kMeta, std::string(kCommitSeqKey),
+              EncodeNumber(kCommitSeqKey, attempted_seq_));
+  written.failure = Classify(database_.Write(changes));
+  if (!written.failure.ok()) return written;
+  ReachCrashPoint(CrashPoint::kBatchWritten);
+  written.commit_seq = attempted_seq_;
+  written_use_ = written.use;
+  written.states = StatesIn(changes);
+  return written;
 }
 
 absl::Status CommitWriter::MakeWritable() {
@@ -225,43 +247,80 @@ void CommitWriter::DropAnswersIfDue(Overlay& changes) {
   next_answer_sweep_ = now + kAnswerSweepInterval;
 }
 
-absl::Status CommitWriter::MakeDurable(Overlay& changes, UseByTenant use) {
-  changes.Put(Family::kMeta, std::string(kCommitSeqKey),
-              EncodeNumber(kCommitSeqKey, attempted_seq_));
-  ANABRANCH_RETURN_IF_ERROR(Classify(database_.Write(changes)));
-  ReachCrashPoint(CrashPoint::kBatchWritten);
-  ANABRANCH_RETURN_IF_ERROR(Classify(mark_->Advance(attempted_seq_, options_.sync_high_water)));
+// The other thread costs a switch, which pays only if there is something to write meanwhile. No
+// more than one group waits for it, so that what is written runs ahead of its answers by two at
+// most.
+void CommitWriter::HandOver(Written written) {
   {
     absl::MutexLock lock(&mutex_);
-    commit_seq_ = attempted_seq_;
-    use_ = std::move(use);
-  }
-  Announce(changes);
-  ReachCrashPoint(CrashPoint::kGroupAnnounced);
-  return absl::OkStatus();
-}
-
-void CommitWriter::Announce(const Overlay& changes) {
-  absl::MutexLock lock(&observer_mutex_);
-  if (!observer_) return;
-  std::vector<StateName> states;
-  for (Family family : {Family::kStates, Family::kEdges}) {
-    for (const auto& [key, value] : changes.changes(family)) {
-      absl::string_view tenant, id;
-      if (StateOfKey(family, key, &tenant, &id)) {
-        states.push_back({std::string(tenant), std::string(id)});
-      }
+    if (finishing_ || unfinished_.has_value() || !queue_.empty()) {
+      mutex_.Await(absl::Condition(
+          +[](std::optional<Written>* waiting) { return !waiting->has_value(); }, &unfinished_));
+      unfinished_ = std::move(written);
+      return;
     }
   }
-  observer_(attempted_seq_, states);
+  Finish(written);
+}
+
+void CommitWriter::RunFinisher() {
+  for (;;) {
+    std::optional<Written> written;
+    {
+      absl::MutexLock lock(&mutex_);
+      finishing_ = false;
+      mutex_.Await(absl::Condition(
+          +[](CommitWriter* self) ABSL_EXCLUSIVE_LOCKS_REQUIRED(self->mutex_) {
+            return self->unfinished_.has_value() || self->written_all_;
+          },
+          this));
+      if (!unfinished_.has_value()) return;
+      written = std::exchange(unfinished_, std::nullopt);
+      finishing_ = true;
+    }
+    Finish(*written);
+  }
+}
+
+void CommitWriter::Finish(Written& written) {
+  const absl::Status durable = MoveMark(written);
+  if (durable.ok() && written.commit_seq != 0) {
+    {
+      absl::MutexLock lock(&mutex_);
+      commit_seq_ = written.commit_seq;
+      use_ = std::move(written.use);
+    }
+    Announce(written);
+    ReachCrashPoint(CrashPoint::kGroupAnnounced);
+  }
+  std::vector<Pending>& group = written.group;
+  for (size_t i = 0; i < group.size(); ++i) {
+    // Also those that failed a precondition: it may rest on a change that was not written.
+    if (!durable.ok() && !group[i].refused) group[i].status = durable;
+    if (i > 0 && i == group.size() / 2) ReachCrashPoint(CrashPoint::kGroupHalfAnswered);
+    if (group[i].done) group[i].done(group[i].status);
+  }
+}
+
+// A group after one whose mark failed rests on it, and may be on disk itself: it fails as well.
+absl::Status CommitWriter::MoveMark(const Written& written) {
+  ANABRANCH_RETURN_IF_ERROR(written.failure);
+  const std::string reason = read_only_reason();
+  if (!reason.empty()) return MayBeOnDisk(reason);
+  if (written.commit_seq == 0) return absl::OkStatus();
+  return Classify(mark_->Advance(written.commit_seq, options_.sync_high_water));
+}
+
+void CommitWriter::Announce(const Written& written) {
+  absl::MutexLock lock(&observer_mutex_);
+  if (observer_) observer_(written.commit_seq, written.states);
 }
 
 absl::Status CommitWriter::Classify(const absl::Status& failure) {
   if (failure.ok() || absl::IsResourceExhausted(failure)) return failure;
   absl::MutexLock lock(&mutex_);
   read_only_reason_ = std::string(failure.message());
-  return absl::UnavailableError(absl::StrCat(
-      "the commit may or may not be on disk; the library is read-only now: ", read_only_reason_));
+  return MayBeOnDisk(read_only_reason_);
 }
 
 }  // namespace anabranch

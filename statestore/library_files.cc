@@ -50,4 +50,6 @@ absl::Status SyncAllIn(const std::string& directory) {
   return SyncPath(directory);
 }
 
+absl::Status SyncDirectory(const std::string& directory) { return SyncPath(directory); }
+
 }  // namespace anabranch

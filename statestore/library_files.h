@@ -28,5 +28,7 @@ absl::StatusOr<LibraryMeta> ReadLibraryMeta(const Database& database);
 
 // Syncs every file in a directory, and the directory.
 absl::Status SyncAllIn(const std::string& directory);
+// Makes what was created, renamed and removed in it durable.
+absl::Status SyncDirectory(const std::string& directory);
 
 }  // namespace anabranch

@@ -6,8 +6,8 @@
 // write is on disk (synced). Mutations that arrive together share one sync (group commit). Nothing
 // is visible to readers before it is durable. See DURABILITY.md.
 //
-// Thread rule: every member may be called from any thread. Commit callbacks run on the store's
-// writer thread and must not block.
+// Thread rule: every member may be called from any thread. Commit callbacks run on threads of the
+// store, one at a time and in the order of the commits, and must not block.
 #pragma once
 
 #include <cstdint>
@@ -41,8 +41,8 @@ struct StateUse {
   std::string child, ref, session;
 };
 
-// Told of every commit group once it is durable, on the writer thread and before its commits are
-// answered; must not block. `states`: those that came, changed or went, and those that a ref, a
+// Told of every commit group once it is durable and before its commits are answered, on a thread of
+// the store; must not block. `states`: those that came, changed or went, and those that a ref, a
 // session or a child came to need or stopped needing. May name a state more than once.
 using ChangeObserver =
     std::function<void(uint64_t commit_seq, const std::vector<StateName>& states)>;

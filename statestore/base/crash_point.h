@@ -30,6 +30,15 @@ enum class CrashPoint {
   kStateExpired,
   kStateArchived,
   kArchiveDeleted,
+  // A state in another form.
+  kRecodingReplaced,  // its new content goes into the batch, its former blobs are dropped
+  kRecodingArchived,
+  kReencodingStep,  // between the commits of the background re-encoder
+  // An import, in order. The states of a bundle are stored in several commits.
+  kImportChunkStaged,
+  kImportChecked,
+  kImportGroupStored,
+  kImportFinished,
   // Between the small commits of what runs in the background.
   kSweepStep,
   kEvictionRanked,
@@ -40,20 +49,68 @@ enum class CrashPoint {
   kGarbageFlushed,
   kGarbageCompacted,
   kGarbageRewritten,
+  // A backup, in order.
+  kBackupInterruptedRemoved,
+  kBackupCopied,
+  kBackupVerified,
+  kBackupManifestWritten,  // under its temporary name
+  kBackupManifestRenamed,  // the directory is not synced yet
+  kBackupComplete,
+  kBackupOldestRemoved,
+  // A restore, in order; its mark is made between the first two.
+  kRestoreCopied,
+  kRestoreMarked,
+  kRestoreRenamed,
   // A full disk.
   kFullDiskReadOnly,
   kFullDiskReopened,
   kCount,
 };
 
-inline constexpr const char* kCrashPointNames[] = {
-    "open_inspected",      "open_recovered",      "open_meta_written", "mark_file_written",
-    "mark_file_renamed",   "mark_file_durable",   "group_taken",       "group_applied",
-    "batch_written",       "mark_written",        "mark_synced",       "group_announced",
-    "group_half_answered", "state_thinned",       "state_expired",     "state_archived",
-    "archive_deleted",     "sweep_step",          "eviction_ranked",   "eviction_step",
-    "garbage_found",       "garbage_dropped",     "garbage_flushed",   "garbage_compacted",
-    "garbage_rewritten",   "full_disk_read_only", "full_disk_reopened"};
+inline constexpr const char* kCrashPointNames[] = {"open_inspected",
+                                                   "open_recovered",
+                                                   "open_meta_written",
+                                                   "mark_file_written",
+                                                   "mark_file_renamed",
+                                                   "mark_file_durable",
+                                                   "group_taken",
+                                                   "group_applied",
+                                                   "batch_written",
+                                                   "mark_written",
+                                                   "mark_synced",
+                                                   "group_announced",
+                                                   "group_half_answered",
+                                                   "state_thinned",
+                                                   "state_expired",
+                                                   "state_archived",
+                                                   "archive_deleted",
+                                                   "recoding_replaced",
+                                                   "recoding_archived",
+                                                   "reencoding_step",
+                                                   "import_chunk_staged",
+                                                   "import_checked",
+                                                   "import_group_stored",
+                                                   "import_finished",
+                                                   "sweep_step",
+                                                   "eviction_ranked",
+                                                   "eviction_step",
+                                                   "garbage_found",
+                                                   "garbage_dropped",
+                                                   "garbage_flushed",
+                                                   "garbage_compacted",
+                                                   "garbage_rewritten",
+                                                   "backup_interrupted_removed",
+                                                   "backup_copied",
+                                                   "backup_verified",
+                                                   "backup_manifest_written",
+                                                   "backup_manifest_renamed",
+                                                   "backup_complete",
+                                                   "backup_oldest_removed",
+                                                   "restore_copied",
+                                                   "restore_marked",
+                                                   "restore_renamed",
+                                                   "full_disk_read_only",
+                                                   "full_disk_reopened"};
 static_assert(sizeof(kCrashPointNames) / sizeof(*kCrashPointNames) ==
               static_cast<int>(CrashPoint::kCount));
 

@@ -12,7 +12,7 @@
 
 #include "absl/strings/numbers.h"
 #include "statestore/backup.h"
-#include "tests/statestore/ledger_workload.h"
+#include "tests/crash/backup_ledger.h"
 #include "tests/statestore/library_fixture.h"
 
 namespace anabranch {
@@ -59,52 +59,6 @@ size_t Complete(const std::string& backups) {
   return complete;
 }
 
-class Backups {
- public:
-  explicit Backups(std::string directory) : directory_(std::move(directory)) {}
-
-  void CheckAll(const std::string& scratch) {
-    const auto listed = ListBackups(directory_);
-    if (!listed.ok()) return;  // killed before the first
-    for (const BackupInfo& backup : *listed) {
-      SCOPED_TRACE(backup.id);
-      const absl::Status verified = VerifyBackup(directory_, backup.id).status();
-      if (!backup.problem.empty()) {
-        ++interrupted_;
-        EXPECT_FALSE(verified.ok()) << "an interrupted backup passed: " << backup.problem;
-        continue;
-      }
-      ASSERT_TRUE(verified.ok()) << verified;
-      if (backup.id <= last_checked_) continue;
-      last_checked_ = backup.id;
-      ASSERT_NO_FATAL_FAILURE(CheckRestored(backup, scratch));
-      ++restored_;
-    }
-  }
-  int restored() const { return restored_; }
-  int interrupted() const { return interrupted_; }
-
- private:
-  void CheckRestored(const BackupInfo& backup, const std::string& scratch) {
-    fs::remove_all(scratch);
-    ASSERT_TRUE(RestoreBackup(directory_, backup.id, scratch, nullptr).ok());
-    StoreOptions options;
-    options.directory = scratch;
-    options.create_if_missing = false;
-    auto store = OpenStateStore(options);
-    ASSERT_TRUE(store.ok()) << store.status();
-    EXPECT_EQ((*store)->stats().commit_seq, backup.commit_seq);
-    for (int i = 0; i < kWriters; ++i) {
-      const auto steps = LedgerWriter(i).Recover(**store);
-      EXPECT_TRUE(steps.ok()) << steps.status();
-    }
-  }
-
-  const std::string directory_;
-  int64_t last_checked_ = 0;
-  int restored_ = 0, interrupted_ = 0;
-};
-
 TEST(BackupCrashTest, NoInterruptedBackupEverPasses) {
   const int kills = FromEnvironment("ANABRANCH_BACKUP_KILLS", 10);
   const int seed = FromEnvironment("ANABRANCH_CRASH_SEED", 1);
@@ -114,7 +68,7 @@ TEST(BackupCrashTest, NoInterruptedBackupEverPasses) {
   for (int library = 0; library * 10 < kills; ++library) {
     TemporaryDirectory directory;
     const std::string backups = directory.path() + "/backups";
-    Backups checked(backups);
+    BackupLedger checked(backups, kWriters);
     for (int i = 0; i < 10 && library * 10 + i < kills; ++i) {
       const size_t before = Complete(backups);
       const auto start = fs::file_time_type::clock::now();

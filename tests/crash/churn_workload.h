@@ -1,6 +1,6 @@
-// What comes and goes beside the ledger of a crash test: states that are thinned, expire, are
-// evicted and deleted, and garbage that is collected. Everything a state holds follows from its
-// number, so whatever is there after a crash can be checked to be whole.
+// What comes and goes beside the ledger of a crash test: states that are thinned, recoded,
+// archived, expire, are evicted and deleted, and garbage that is collected. Everything a state
+// holds follows from its number, so whatever is there after a crash can be checked to be whole.
 #pragma once
 
 #include <memory>
@@ -19,8 +19,9 @@ class Churn {
  public:
   static constexpr char kTenant[] = "churn";
 
-  // One round: a line of three states whose middle one is thinned, a state that has expired, one
-  // that has and that another goes on from, a deletion; then a sweep with a budget.
+  // One round: a line of three states whose middle one is thinned and whose ends are recoded and
+  // archived, a state that has expired, one that has and that another goes on from; then a sweep,
+  // now and then with a budget.
   static absl::Status Round(StateStore& store, int round) {
     const int base = round * 10;
     const StateRecord root = State(base, nullptr), middle = State(base + 1, &root),
@@ -29,6 +30,7 @@ class Churn {
     for (const StateRecord* each : {&root, &middle, &end}) line.operations.push_back(Put(*each));
     line.operations.push_back(ThinState{kTenant, middle.id});
     if (absl::Status status = store.CommitAndWait(std::move(line)); !status.ok()) return status;
+    if (absl::Status status = Recode(store, root, end); !status.ok()) return status;
     StateRecord gone = State(base + 3, nullptr), needed = State(base + 4, nullptr);
     gone.expires = needed.expires = absl::Now() - absl::Seconds(1);
     const StateRecord child = State(base + 5, &needed);
@@ -74,6 +76,30 @@ class Churn {
     record.id = StateId(record);
     return record;
   }
+  // Of an earlier life's round they may be recoded, archived or gone.
+  static absl::Status Recode(StateStore& store, const StateRecord& root, const StateRecord& end) {
+    const auto stored = store.GetState(kTenant, root.id);
+    if (stored.ok() && IsWhole(*stored) && stored->codec == StateCodec::kExact) {
+      const int number = root.span_tokens.front();
+      RecodeState recode{Put(root), stored->payload_checksum, {}};
+      recode.put.payload = Payload(number, StateCodec::kNear);
+      recode.put.record.codec = StateCodec::kNear;
+      recode.put.record.blob_hashes.clear();
+      recode.put.blobs.clear();
+      Mutation recoding;
+      recoding.operations.push_back(std::move(recode));
+      if (absl::Status status = store.CommitAndWait(std::move(recoding)); !status.ok()) {
+        return status;
+      }
+    }
+    if (!store.GetState(kTenant, end.id).ok()) return absl::OkStatus();
+    Mutation archiving;
+    archiving.operations.push_back(ArchiveState{kTenant, end.id, {}});
+    return store.CommitAndWait(std::move(archiving));
+  }
+  static std::string Payload(int number, StateCodec codec) {
+    return codec == StateCodec::kNear ? absl::StrCat("near ", number) : Payload(number);
+  }
   static std::string Payload(int number) {
     std::string payload = absl::StrCat(number, ":");
     payload.resize(number % 2 == 0 ? 6000 : 500, static_cast<char>('a' + number % 26));
@@ -97,7 +123,8 @@ class Churn {
     if (!IsWhole(state)) return absl::OkStatus();
     const auto payload = store.GetPayload(kTenant, state.id);
     if (!payload.ok()) return payload.status();
-    if (*payload != Payload(number)) return absl::DataLossError("a payload");
+    if (*payload != Payload(number, state.codec)) return absl::DataLossError("a payload");
+    if (state.codec == StateCodec::kNear && state.blob_hashes.empty()) return absl::OkStatus();
     const auto blob = store.GetBlob(kTenant, state.blob_hashes.at(0));
     if (!blob.ok()) return blob.status();
     return *blob == Blob(number) ? absl::OkStatus() : absl::DataLossError("a blob");

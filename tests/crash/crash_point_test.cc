@@ -1,16 +1,19 @@
 // A crash at each named point (statestore/base/crash_point.h), several times, often followed by
 // crashes during the recovery from it: nothing acknowledged is lost, what is visible is whole, the
-// books are right, and nothing is left that leads nowhere.
+// books are right, nothing is left that leads nowhere, every complete backup restores whole and no
+// interrupted one passes. Points that only a server passes are service_crash_test's.
 //
 // ANABRANCH_CRASH_POINT_HITS: crashes at each point (2). ANABRANCH_CRASH_POINT: only this one.
 // ANABRANCH_CRASH_SEED: repeats a run.
 #include "statestore/base/crash_point.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <random>
 
 #include "statestore/database.h"
 #include "statestore/tenant_use.h"
+#include "tests/crash/backup_ledger.h"
 #include "tests/crash/churn_workload.h"
 #include "tests/crash/crash_driver.h"
 #include "tests/statestore/library_fixture.h"
@@ -25,12 +28,22 @@ bool IsOfCreation(CrashPoint point) {
   return point == CrashPoint::kMarkFileWritten || point == CrashPoint::kMarkFileRenamed ||
          point == CrashPoint::kMarkFileDurable;
 }
+bool IsOfServer(CrashPoint point) {
+  return point >= CrashPoint::kReencodingStep && point <= CrashPoint::kImportFinished;
+}
+bool IsOfBackup(CrashPoint point) {
+  return point >= CrashPoint::kBackupInterruptedRemoved &&
+         point <= CrashPoint::kBackupOldestRemoved;
+}
+bool IsOfRestore(CrashPoint point) {
+  return point >= CrashPoint::kRestoreCopied && point <= CrashPoint::kRestoreRenamed;
+}
 bool IsOfOpening(CrashPoint point) { return point <= CrashPoint::kMarkFileDurable; }
 
 // How often the point is passed in a second, roughly: the crash is at a random one of these.
 int MostPasses(CrashPoint point) {
   const bool once = point == CrashPoint::kGarbageFound || point == CrashPoint::kGarbageDropped;
-  if (IsOfOpening(point) || once) return 1;
+  if (IsOfOpening(point) || IsOfRestore(point) || once) return 1;
   return point <= CrashPoint::kGroupHalfAnswered ? 30 : 3;
 }
 
@@ -85,6 +98,32 @@ class CrashPointTest : public testing::Test {
     ASSERT_NO_FATAL_FAILURE(CheckBooks(options));
   }
 
+  // Of the library, and of a place to which the newest of them is being restored.
+  void VerifyBackups(CrashPoint point, const StoreOptions& options, BackupLedger& backups) {
+    ASSERT_NO_FATAL_FAILURE(backups.CheckAll(options.directory + ".scratch"));
+    if (!IsOfRestore(point)) return;
+    StoreOptions restored;
+    restored.directory = options.directory + ".restored";
+    restored.create_if_missing = false;
+    const std::string from = options.directory + ".backups";
+    // Either the restore was complete, or it is no library, and the same command begins again.
+    if (!OpenStateStore(restored).ok()) {
+      const auto again = RestoreBackup(from, 0, restored.directory, nullptr);
+      ASSERT_TRUE(again.ok()) << again.status();
+    } else {
+      EXPECT_EQ(point, CrashPoint::kRestoreRenamed);
+    }
+    {
+      const auto store = OpenStateStore(restored);
+      ASSERT_TRUE(store.ok()) << store.status();
+      for (int i = 0; i < kCrashWriters; ++i) {
+        const auto steps = LedgerWriter(i).Recover(**store);
+        ASSERT_TRUE(steps.ok()) << steps.status();
+      }
+    }
+    std::filesystem::remove_all(restored.directory);
+  }
+
   int planted_ = 0;  // entries that lead nowhere, put there by the driver
 };
 
@@ -94,8 +133,9 @@ TEST_F(CrashPointTest, NothingAcknowledgedIsLostAtAnyNamedPoint) {
   const char* only = std::getenv("ANABRANCH_CRASH_POINT");
   int reached[kPoints] = {}, nested_crashes = 0, acknowledged = 0;
   for (int i = 0; i < kPoints; ++i) {
-    if (only != nullptr && std::string(only) != kCrashPointNames[i]) continue;
     const CrashPoint point = static_cast<CrashPoint>(i);
+    if (only != nullptr && std::string(only) != kCrashPointNames[i]) continue;
+    if (IsOfServer(point)) continue;
     SCOPED_TRACE(testing::Message() << "ANABRANCH_CRASH_POINT=" << kCrashPointNames[i]
                                     << " ANABRANCH_CRASH_SEED=" << seed);
     std::mt19937 random(seed * 1000 + i);
@@ -103,6 +143,7 @@ TEST_F(CrashPointTest, NothingAcknowledgedIsLostAtAnyNamedPoint) {
     std::unique_ptr<TemporaryDirectory> directory;
     StoreOptions options;
     CrashLedger ledger;
+    std::unique_ptr<BackupLedger> backups;
     for (int hit = 0; hit < hits; ++hit) {
       // A fresh library now and then keeps the check of a whole one short.
       if (directory == nullptr || hit % 5 == 0 || IsOfCreation(point)) {
@@ -110,6 +151,10 @@ TEST_F(CrashPointTest, NothingAcknowledgedIsLostAtAnyNamedPoint) {
         directory = std::make_unique<TemporaryDirectory>();
         options.directory = directory->path() + "/library";
         ledger = CrashLedger();
+        backups = std::make_unique<BackupLedger>(options.directory + ".backups", kCrashWriters);
+        if (IsOfRestore(point)) {
+          ASSERT_TRUE(CrashAt(CrashPoint::kBackupComplete, 1, options, ledger));
+        }
       }
       const int passes = 1 + static_cast<int>(random() % MostPasses(point));
       ASSERT_TRUE(CrashAt(point, passes, options, ledger));
@@ -117,14 +162,22 @@ TEST_F(CrashPointTest, NothingAcknowledgedIsLostAtAnyNamedPoint) {
       const int nested = random() % 4 == 0 ? 1 + static_cast<int>(random() % 5) : 0;
       ASSERT_NO_FATAL_FAILURE(Verify(options, nested, ledger));
       nested_crashes += nested;
+      if (IsOfBackup(point) || IsOfRestore(point)) {
+        ASSERT_NO_FATAL_FAILURE(VerifyBackups(point, options, *backups));
+      }
     }
     acknowledged += ledger.acknowledgements();
   }
-  for (int i = 0; i < kPoints && only == nullptr; ++i) {
-    EXPECT_GE(reached[i], hits) << kCrashPointNames[i];
+  int points = 0;
+  for (int i = 0; i < kPoints; ++i) {
+    points += reached[i] > 0;
+    if (only == nullptr && !IsOfServer(static_cast<CrashPoint>(i))) {
+      EXPECT_GE(reached[i], hits) << kCrashPointNames[i];
+    }
   }
+  EXPECT_GT(points, 0) << "no point of the store was asked for";
   std::printf("%d points, %d crashes each, %d nested ones, %d acknowledged steps, seed %d\n",
-              only != nullptr ? 1 : kPoints, hits, nested_crashes, acknowledged, seed);
+              points, hits, nested_crashes, acknowledged, seed);
 }
 
 }  // namespace

@@ -6,7 +6,9 @@
 //
 // With a crash point's name and a count as argv[3] and argv[4], states also come and go beside
 // (churn_workload.h), and the process kills itself when it is at that point for the count-th time.
-// Before that it writes -1 and the point. Ends with 7 if it does not get there in time.
+// Before that it writes -1 and the point. Ends with 7 if it does not get there in time. For a point
+// of backups the library is backed up to argv[1] + ".backups" meanwhile; for one of restores the
+// newest of these is restored to argv[1] + ".restored", and nothing else is done.
 #include <rocksdb/db.h>
 #include <signal.h>
 #include <unistd.h>
@@ -15,9 +17,11 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <thread>
 #include <vector>
 
+#include "statestore/backup.h"
 #include "statestore/base/crash_point.h"
 #include "statestore/key_schema.h"
 #include "tests/crash/churn_workload.h"
@@ -50,6 +54,10 @@ bool Is(CrashPoint point, CrashPoint first, CrashPoint last) {
 bool NeedsFullDisk() {
   return Is(armed, CrashPoint::kFullDiskReadOnly, CrashPoint::kFullDiskReopened);
 }
+bool NeedsBackups() {
+  return Is(armed, CrashPoint::kBackupInterruptedRemoved, CrashPoint::kBackupOldestRemoved);
+}
+bool NeedsRestore() { return Is(armed, CrashPoint::kRestoreCopied, CrashPoint::kRestoreRenamed); }
 bool NeedsGarbage() { return Is(armed, CrashPoint::kGarbageFound, CrashPoint::kGarbageRewritten); }
 
 // A commit that met the full disk may be there or not: whoever wrote it looks, and goes on.
@@ -110,13 +118,28 @@ void FillTheDiskNowAndThen(anabranch::FaultFileSystem& system) {
   }
 }
 
-void BackUpUntilKilled(anabranch::StateStore& store, const char* directory) {
+// A backup that was interrupted, as a crash before its manifest leaves it.
+void PlantInterruptedBackup(const std::string& directory) {
+  std::error_code error;
+  for (const auto& each : std::filesystem::directory_iterator(directory + "/anabranch", error)) {
+    std::filesystem::remove(each, error);
+  }
+}
+
+void BackUpUntilKilled(anabranch::StateStore& store, const std::string& directory) {
   anabranch::BackupRequest request;
   request.directory = directory;
   request.keep = 2;
   for (;;) {
     if (!store.Backup(request).ok()) _exit(7);
+    if (armed == CrashPoint::kBackupInterruptedRemoved) PlantInterruptedBackup(directory);
   }
+}
+
+int Restore(const std::string& library) {
+  const auto restored =
+      anabranch::RestoreBackup(library + ".backups", 0, library + ".restored", nullptr);
+  return restored.ok() ? 0 : 11;
 }
 
 }  // namespace
@@ -145,6 +168,7 @@ int main(int argc, char** argv) {
       _exit(7);
     });
   }
+  if (NeedsRestore()) std::exit(Restore(options.directory));
   if (NeedsFullDisk()) {
     system = std::make_shared<anabranch::FaultFileSystem>();
     env = anabranch::EnvironmentOn(system);
@@ -157,6 +181,9 @@ int main(int argc, char** argv) {
   }
   if (argc == 4) threads.emplace_back([&] { BackUpUntilKilled(**store, argv[3]); });
   if (argc == 5) threads.emplace_back([&] { ChurnUntilKilled(**store); });
+  if (NeedsBackups()) {
+    threads.emplace_back([&] { BackUpUntilKilled(**store, options.directory + ".backups"); });
+  }
   if (NeedsFullDisk()) FillTheDiskNowAndThen(*system);
   for (std::thread& thread : threads) thread.join();
 }

@@ -91,10 +91,17 @@ ServerConfig TestConfig(const std::string& model, const std::string& data) {
 
 ServerProcess::ServerProcess(const std::string& model, const std::string& data,
                              const std::vector<std::string>& extra) {
-  std::vector<std::string> arguments = {
-      "serve",       "--model",    model, "--data",      data,   "--listen",
-      "127.0.0.1:0", "--metrics",  "off", "--threads",   "1",    "--slots",
-      "8",           "--kv-pages", "64",  "--log-level", "error"};
+  std::vector<std::string> arguments = {"serve", "--model",  model,        "--data",
+                                        data,    "--listen", "127.0.0.1:0"};
+  const std::pair<std::string, std::string> defaults[] = {{"--metrics", "off"},
+                                                          {"--threads", "1"},
+                                                          {"--slots", "8"},
+                                                          {"--kv-pages", "64"},
+                                                          {"--log-level", "error"}};
+  for (const auto& [flag, value] : defaults) {
+    if (std::find(extra.begin(), extra.end(), flag) != extra.end()) continue;
+    arguments.insert(arguments.end(), {flag, value});
+  }
   arguments.insert(arguments.end(), extra.begin(), extra.end());
   int output = -1;
   pid_ = Spawn(arguments, /*with_stderr=*/false, &output);

@@ -35,7 +35,8 @@ ServerConfig TestConfig(const std::string& model, const std::string& data);
 // `anabranchd serve` as a process.
 class ServerProcess {
  public:
-  // Starts it and waits for the line that says where it serves. `extra`: more flags.
+  // Starts it and waits for the line that says where it serves. `extra`: more flags, also in
+  // the place of those that tests have by default.
   ServerProcess(const std::string& model, const std::string& data,
                 const std::vector<std::string>& extra = {});
   ~ServerProcess();  // kills it if it runs
