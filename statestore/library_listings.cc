@@ -114,15 +114,18 @@ absl::StatusOr<Page<StateRecord>> RocksStateStore::ListStates(const std::string&
     ANABRANCH_ASSIGN_OR_RETURN(const TimelineEntry entry, ParseTimelineKey(tenant, key));
     if (entry.created_unix_nanos >= absl::ToUnixNanos(filter.created_before)) return false;
     if (!filter.descendant_of.empty() && !descendants.contains(entry.state)) return true;
-    ANABRANCH_ASSIGN_OR_RETURN(StoredState state, ReadState(snapshot, tenant, entry.state));
-    // An entry that a damaged and rewritten record left behind.
-    if (absl::ToUnixNanos(state.record.created) != entry.created_unix_nanos) return true;
-    if (state.record.thinned || !Matches(state.record, filter)) return true;
+    absl::StatusOr<StoredState> state = ReadState(snapshot, tenant, entry.state);
+    // Entries that a lost record, or a damaged and rewritten one, left behind lead nowhere until
+    // garbage collection removes them.
+    if (absl::IsNotFound(state.status())) return true;
+    ANABRANCH_RETURN_IF_ERROR(state.status());
+    if (absl::ToUnixNanos(state->record.created) != entry.created_unix_nanos) return true;
+    if (state->record.thinned || !Matches(state->record, filter)) return true;
     if (result.items.size() == size) {
       result.next = page_tokens_.Encode(query, key);
       return false;
     }
-    result.items.push_back(std::move(state.record));
+    result.items.push_back(std::move(state->record));
     return true;
   };
   absl::Status status;

@@ -55,7 +55,9 @@ size_t Complete(const std::string& backups) {
   const auto listed = ListBackups(backups);
   size_t complete = 0;
   if (!listed.ok()) return complete;
-  for (const BackupInfo& each : *listed) complete = std::max<size_t>(complete, each.id);
+  for (const BackupInfo& each : *listed) {
+    if (each.problem.empty()) complete = std::max<size_t>(complete, each.id);
+  }
   return complete;
 }
 

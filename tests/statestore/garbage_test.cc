@@ -61,6 +61,23 @@ class GarbageTest : public LibraryTest {
   std::vector<StateRecord> states_;
 };
 
+// Until it is collected, an entry of a state that is gone does not stand in the way of the others.
+TEST_F(GarbageTest, AListingPassesByEntriesThatLeadNowhere) {
+  const StateRecord a = MakeState({1}), b = MakeState({2});
+  ASSERT_EQ(Commit(Put(a), Put(b)), absl::OkStatus());
+  Plant(Family::kTimeline, TimelineKey(kTenant, 5, MakeState({3}).id), "");
+  for (const int round : {0, 1}) {
+    const auto listed = store_->ListStates(kTenant, {}, {1, ""});
+    ASSERT_TRUE(listed.ok()) << listed.status();
+    ASSERT_EQ(listed->items.size(), 1u);
+    const auto rest = store_->ListStates(kTenant, {}, {1, listed->next});
+    ASSERT_TRUE(rest.ok()) << rest.status();
+    EXPECT_EQ(rest->items.size(), 1u);
+    EXPECT_EQ(rest->next, "");
+    EXPECT_EQ(Collect().stale_keys, 1 - round);
+  }
+}
+
 TEST_F(GarbageTest, DeletedStatesGiveTheirDiskSpaceBack) {
   PutMany(200);
   Collect();  // all in files
