@@ -6,6 +6,7 @@
 #include <atomic>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
@@ -86,6 +87,17 @@ class Database {
   uint64_t FreeBytes() const;
   // RocksDB's estimate of the live keys of a family.
   int64_t EstimateKeys(Family family) const;
+
+  // The files of tables and of values, sorted by name, with the checksum that each was given when
+  // it was written (database_files.cc).
+  struct StoredFile {
+    std::string name, checksum;
+    uint64_t bytes = 0;
+  };
+  std::vector<StoredFile> Files() const;
+  // Reads the whole file. DATA_LOSS if it is not as it was written; NOT_FOUND if it is gone, which
+  // is no fault: compaction replaces files.
+  absl::Status CheckFile(const StoredFile& file) const;
 
   // Space (database_space.cc); any thread, one at a time. CANCELLED if keep_going says so.
   struct ValueFiles {

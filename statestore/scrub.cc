@@ -19,7 +19,16 @@ constexpr size_t kMaxNamedStates = 100;
 // Besides the bytes, a step is bounded in keys: a hundred thousand of them hold few bytes.
 constexpr int kKeysPerStep = 512;
 
-enum class Phase : uint8_t { kStates, kTimeline, kEdges, kRefs, kSessions, kAnswers, kDone };
+enum class Phase : uint8_t {
+  kStates,
+  kTimeline,
+  kEdges,
+  kRefs,
+  kSessions,
+  kAnswers,
+  kFiles,
+  kDone
+};
 
 Family FamilyOf(Phase phase) {
   switch (phase) {
@@ -34,6 +43,7 @@ Family FamilyOf(Phase phase) {
     case Phase::kSessions:
       return Family::kSessions;
     case Phase::kAnswers:
+    case Phase::kFiles:
     case Phase::kDone:
       break;
   }
@@ -84,12 +94,14 @@ class Scrubber {
  public:
   Scrubber(const Database& database, const PrefixHasher& hasher, Position position,
            uint64_t max_bytes)
-      : snapshot_(database),
+      : database_(database),
+        snapshot_(database),
         hasher_(hasher),
         position_(std::move(position)),
         max_bytes_(max_bytes) {}
 
   ScrubStep Run() {
+    if (position_.phase == Phase::kFiles) return RunFiles();
     const Family family = FamilyOf(position_.phase);
     const std::unique_ptr<Cursor> cursor = snapshot_.NewCursor(family, "");
     cursor->Seek(position_.key);
@@ -131,9 +143,26 @@ class Scrubber {
         return CheckSession(key);
       case Phase::kAnswers:
         return CheckAnswer(key, value);
+      case Phase::kFiles:
       case Phase::kDone:
         return;
     }
+  }
+
+  // Files that came since the step before have higher names.
+  ScrubStep RunFiles() {
+    for (const Database::StoredFile& file : database_.Files()) {
+      if (file.name <= position_.key) continue;
+      if (step_.bytes_checked >= max_bytes_) {
+        step_.next = Encode(position_);
+        return std::move(step_);
+      }
+      position_.key = file.name;
+      step_.bytes_checked += file.bytes;
+      const absl::Status checked = database_.CheckFile(file);
+      if (!checked.ok() && !absl::IsNotFound(checked)) Damaged("", "file", file.name, checked);
+    }
+    return std::move(step_);
   }
 
   void Damaged(absl::string_view tenant, const char* kind, absl::string_view name,
@@ -292,6 +321,7 @@ class Scrubber {
     Damaged(tenant, "answer", absl::CHexEscape(request), answer.status());
   }
 
+  const Database& database_;
   const Snapshot snapshot_;
   const PrefixHasher& hasher_;
   Position position_;

@@ -3,8 +3,8 @@
 //
 // States come in the order of their keys: record, payload, entries in the indexes. Then the indexes
 // (which also find states whose records are gone), every blob once, refs, sessions with their logs,
-// and answers. One damaged table does not hide the rest: what it held is named one by one through
-// the other families.
+// and answers; at last every file whole, for what no read comes by. One damaged table does not hide
+// the rest: what it held is named one by one through the other families.
 #pragma once
 
 #include <cstdint>
@@ -21,7 +21,7 @@ class PrefixHasher;
 
 struct DamagedPart {
   std::string tenant;
-  std::string kind;  // "state", "block", "ref", "session", "answer" or "index"
+  std::string kind;  // "state", "block", "ref", "session", "answer", "index" or "file"
   std::string name;
   std::vector<std::string> states;  // that cannot be read because of it, at most 100
   std::string problem;
@@ -36,8 +36,8 @@ struct ScrubStep {
 };
 
 // One step from `from` (empty: the beginning; else what the step before said) on: about
-// `max_bytes`, at least one value. INVALID_ARGUMENT for a foreign `from`; other errors mean that
-// the library cannot be read at all.
+// `max_bytes`, at least one value or file. INVALID_ARGUMENT for a foreign `from`; other errors mean
+// that the library cannot be read at all.
 absl::StatusOr<ScrubStep> ScrubNext(const Database& database, const PrefixHasher& hasher,
                                     const std::string& from, uint64_t max_bytes);
 

@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/blocking_counter.h"
 #include "absl/synchronization/notification.h"
+#include "statestore/base/crash_point.h"
 #include "tests/statestore/fault_file_system.h"
 #include "tests/statestore/library_fixture.h"
 
@@ -47,6 +48,65 @@ TEST_F(CommitTest, EveryAnswerFollowsItsOwnSync) {
   for (int i = 0; i < 5; ++i) ASSERT_EQ(Commit(NewSession(absl::StrCat("s", i))), absl::OkStatus());
   EXPECT_GE(system_->syncs() - syncs_before, 10);
   EXPECT_EQ(store_->stats().commit_seq, 5u);
+}
+
+// While the mark of one group is moved, the batch of the next is written; each is answered after
+// its own mark, in order. The hook holds the first mark until the second batch is there.
+struct Overlap {
+  StateStore* store = nullptr;
+  std::atomic<int> taken{0}, marks{0};
+  absl::Notification second_written;
+  std::atomic<bool> overlapped{false};
+  absl::Mutex mutex;
+  std::vector<int> answers ABSL_GUARDED_BY(mutex);
+  absl::BlockingCounter left{2};
+
+  void Commit(int number) {
+    store->Commit(Of(NewSession(absl::StrCat("s", number))),
+                  [this, number](const absl::Status& status) {
+                    EXPECT_EQ(status, absl::OkStatus());
+                    absl::MutexLock lock(&mutex);
+                    answers.push_back(number);
+                    left.DecrementCount();
+                  });
+  }
+  void Reach(CrashPoint point) {
+    // With another commit behind it, the first group is left to the other thread.
+    if (point == CrashPoint::kGroupTaken && ++taken == 1) Commit(2);
+    if (point == CrashPoint::kBatchWritten && taken == 2) second_written.Notify();
+    if (point == CrashPoint::kMarkWritten && ++marks == 1) {
+      overlapped = second_written.WaitForNotificationWithTimeout(absl::Seconds(20));
+    }
+  }
+};
+Overlap* overlap = nullptr;
+
+TEST_F(CommitTest, TheNextBatchIsWrittenWhileAMarkIsMoved) {
+  Overlap own;
+  own.store = store_.get();
+  overlap = &own;
+  crash_hook = [](CrashPoint point) { overlap->Reach(point); };
+  own.Commit(1);
+  own.left.Wait();
+  crash_hook = nullptr;
+  EXPECT_TRUE(own.overlapped);
+  {
+    absl::MutexLock lock(&own.mutex);
+    EXPECT_EQ(own.answers, (std::vector<int>{1, 2}));
+  }
+  EXPECT_EQ(store_->stats().commit_seq, 2u);
+  Reopen();
+  EXPECT_EQ(store_->ListSessions(kTenant, "", {10, ""})->items.size(), 2u);
+}
+
+// The group after one whose mark could not be moved is on disk, perhaps, and is not acknowledged.
+TEST_F(CommitTest, NoGroupIsAcknowledgedAfterAMarkThatFailed) {
+  system_->FailSync(2);  // of the log, then of the mark
+  const absl::Status first = Commit(NewSession("first"));
+  EXPECT_TRUE(absl::IsUnavailable(first)) << first;
+  EXPECT_TRUE(absl::IsUnavailable(Commit(NewSession("second"))));
+  EXPECT_TRUE(store_->stats().read_only);
+  EXPECT_EQ(store_->stats().commit_seq, 0u);
 }
 
 // Each thread moves the ref from what it read to a state of its own. If two moves could start from

@@ -150,6 +150,55 @@ TEST_F(ScrubTest, OneFlippedByteInAThousandPayloadFilesIsFoundByName) {
   }
 }
 
+// Every byte of a file of values, whatever it means: what is read is right or refused, and the
+// scrub names the file, also where no read comes by.
+TEST_F(ScrubTest, AFlippedByteAnywhereInAFileOfValuesIsFound) {
+  std::vector<StateRecord> states;
+  for (int i = 0; i < 3; ++i) {
+    states.push_back(MakeState({i}));
+    ASSERT_TRUE(Commit(Put(states.back(), std::string(5000, static_cast<char>('a' + i)))).ok());
+  }
+  ASSERT_TRUE(store_->CollectGarbage({}).ok());  // what is in memory goes into files
+  Close();
+  fs::path values;
+  for (const auto& file : fs::directory_iterator(options_.directory + "/rocksdb")) {
+    if (file.path().extension() == ".blob") values = file.path();
+  }
+  ASSERT_FALSE(values.empty());
+  const auto flip = [&](size_t at) {
+    std::fstream stream(values, std::ios::in | std::ios::out | std::ios::binary);
+    stream.seekg(static_cast<std::streamoff>(at));
+    const char byte = static_cast<char>(stream.get() ^ 8);
+    stream.seekp(static_cast<std::streamoff>(at));
+    stream.put(byte);
+  };
+  int unseen_by_reads = 0;
+  const size_t size = fs::file_size(values);
+  for (size_t at = 0; at < size; at += at < 200 || at + 64 > size ? 7 : 997) {
+    SCOPED_TRACE(testing::Message() << "byte " << at << " of " << size);
+    flip(at);
+    auto store = OpenStateStore(options_);
+    ASSERT_TRUE(store.ok()) << store.status();
+    bool refused = false;
+    for (int i = 0; i < 3; ++i) {
+      const auto payload = (*store)->GetPayload(kTenant, states[i].id);
+      if (payload.ok()) EXPECT_EQ(*payload, std::string(5000, static_cast<char>('a' + i)));
+      refused = refused || !payload.ok();
+    }
+    unseen_by_reads += !refused;
+    const WholeScrub all =
+        ScrubAll([&](const std::string& from) { return (*store)->Scrub(from, 1 << 20); });
+    ASSERT_FALSE(all.damaged.empty()) << "not reported";
+    EXPECT_EQ(all.damaged.back().kind, "file");
+    EXPECT_EQ(all.damaged.back().name, values.filename());
+    store->reset();
+    flip(at);
+  }
+  EXPECT_GT(unseen_by_reads, 0);  // or the scrub of whole files would not be needed
+  Reopen();
+  EXPECT_THAT(Scrub().damaged, IsEmpty());
+}
+
 TEST_F(ScrubTest, EveryKindOfDamageIsNamed) {
   const StateRecord root = MakeState({1, 2}), other = MakeState({9});
   PutState put = Put(MakeState({3}, &root));
