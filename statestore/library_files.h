@@ -15,8 +15,9 @@ inline constexpr uint32_t kLibraryFormatVersion = 1;
 struct LibraryFiles {
   explicit LibraryFiles(const std::string& directory)
       : database(absl::StrCat(directory, "/rocksdb")),
-        mark(absl::StrCat(directory, "/high-water-mark")) {}
-  const std::string database, mark;
+        mark(absl::StrCat(directory, "/high-water-mark")),
+        uses(absl::StrCat(directory, "/recent-uses")) {}
+  const std::string database, mark, uses;
 };
 
 // What the family meta says of the library; all empty in a new one.

@@ -1,5 +1,7 @@
 #include "statestore/rocks_state_store.h"
 
+#include <rocksdb/env.h>
+
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
 #include "statestore/base/status_macros.h"
@@ -7,6 +9,7 @@
 #include "statestore/eviction.h"
 #include "statestore/expiry_sweep.h"
 #include "statestore/garbage.h"
+#include "statestore/library_files.h"
 #include "statestore/library_reads.h"
 #include "statestore/names.h"
 
@@ -59,7 +62,17 @@ RocksStateStore::RocksStateStore(const StoreOptions& options, std::unique_ptr<Li
       database_(std::move(database)),
       hasher_(hash_key),
       page_tokens_(hash_key),
-      writer_(*database_, std::move(mark), hasher_, commit_seq, std::move(use), options) {}
+      writer_(*database_, std::move(mark), hasher_, commit_seq, std::move(use), options) {
+  recent_uses_.Load(Env(), LibraryFiles(options_.directory).uses);
+}
+
+RocksStateStore::~RocksStateStore() {
+  recent_uses_.Save(Env(), LibraryFiles(options_.directory).uses);
+}
+
+rocksdb::Env& RocksStateStore::Env() const {
+  return options_.env != nullptr ? *options_.env : *rocksdb::Env::Default();
+}
 
 void RocksStateStore::Commit(Mutation mutation, CommitDone done) {
   writer_.Enqueue(std::move(mutation), std::move(done));
@@ -224,6 +237,7 @@ absl::StatusOr<ScrubStep> RocksStateStore::Scrub(const std::string& from, uint64
 
 absl::StatusOr<SweepReport> RocksStateStore::Sweep(const SweepOptions& options) {
   SweepReport report;
+  recent_uses_.Save(Env(), LibraryFiles(options_.directory).uses);
   ANABRANCH_RETURN_IF_ERROR(ExpireDue(*database_, *this, options, report));
   ANABRANCH_RETURN_IF_ERROR(Evict(*database_, *this, recent_uses_, options, report));
   return report;

@@ -25,6 +25,7 @@ class RocksStateStore : public StateStore {
   RocksStateStore(const StoreOptions& options, std::unique_ptr<LibraryLock> lock,
                   std::unique_ptr<Database> database, std::unique_ptr<HighWaterMark> mark,
                   const std::string& hash_key, uint64_t commit_seq, UseByTenant use);
+  ~RocksStateStore() override;
 
   // Goes to the queue of the writer thread.
   void Commit(Mutation mutation, CommitDone done) override;
@@ -79,6 +80,8 @@ class RocksStateStore : public StateStore {
   StoreStats stats() const override;
 
  private:
+  rocksdb::Env& Env() const;
+
   const StoreOptions options_;
   const std::unique_ptr<LibraryLock> lock_;  // first: released when all else is closed
   const std::unique_ptr<Database> database_;

@@ -1,6 +1,7 @@
 // Expiry, quotas and eviction: what goes, what stays because something needs it, and books that are
 // right whatever happened.
 #include <atomic>
+#include <fstream>
 #include <thread>
 
 #include "absl/strings/cord.h"
@@ -271,6 +272,20 @@ TEST_F(EvictionTest, RecentlyReadStatesStayLongest) {
   EvictHalf();
   for (int i : {2, 5, 8}) EXPECT_FALSE(IsArchived(states_[i])) << i;
   EXPECT_TRUE(IsArchived(states_[0]));
+}
+
+TEST_F(EvictionTest, WhatWasReadIsRememberedOverRestartsAndADamagedFileIsNoHarm) {
+  for (int i : {2, 5, 8}) ASSERT_TRUE(store_->GetPayload(kTenant, states_[i].id).ok());
+  Reopen();
+  Reopen();  // nothing was read meanwhile
+  EvictHalf();
+  for (int i : {2, 5, 8}) EXPECT_FALSE(IsArchived(states_[i])) << i;
+  EXPECT_TRUE(IsArchived(states_[0]));
+  Close();
+  std::ofstream(options_.directory + "/recent-uses", std::ios::trunc) << "torn";
+  Reopen();
+  Sweep(now_, {.high_bytes = 9000, .low_bytes = 5000});
+  EXPECT_TRUE(IsArchived(states_[2]));
 }
 
 TEST_F(EvictionTest, OfEquallyOldStatesThoseThatSaveMoreTokensStay) {
