@@ -188,7 +188,7 @@ TEST(FailingDiskTest, FailureAtAnyChangeLosesNothingAndStopsWriting) {
     FaultyLibrary library(directory.path() + "/library");
     ASSERT_EQ(library.Open(), absl::OkStatus());
     library.system().FailChange(n);
-    library.Write(40);
+    library.Write(40 + n);  // more than n changes
     ASSERT_TRUE(library.system().failed());
     ++failures;
     const StoreStats stats = library.store().stats();
