@@ -1,6 +1,8 @@
 // Named moments at which a crash is interesting. Tests set a hook that ends the process, or takes
 // the power away, at one of them; without a hook a point costs one relaxed load. So what is tested
-// is the release build. kCrashPointNames is the list that tests go through.
+// is the release build. kCrashPointNames is the list that tests go through: crash_point_test those
+// that a store passes, service_crash_test those that only a server does. A point that none of them
+// reaches fails its test.
 //
 //   ReachCrashPoint(CrashPoint::kBatchWritten);
 #pragma once
