@@ -124,8 +124,10 @@ TempDir* ServiceCrashTest::dir_ = nullptr;
 std::vector<float> ServiceCrashTest::fingerprint_;
 
 TEST_F(ServiceCrashTest, AnImportThatWasCutOffIsWholeInPartsAndCompletesAgain) {
-  for (const CrashPoint point : {CrashPoint::kImportChunkStaged, CrashPoint::kImportChecked,
-                                 CrashPoint::kImportGroupStored, CrashPoint::kImportFinished}) {
+  constexpr int kFirst = static_cast<int>(CrashPoint::kImportChunkStaged);
+  constexpr int kLast = static_cast<int>(CrashPoint::kImportFinished);
+  for (int i = kFirst; i <= kLast; ++i) {
+    const CrashPoint point = static_cast<CrashPoint>(i);
     SCOPED_TRACE(testing::Message()
                  << kCrashPointNames[static_cast<int>(point)] << " ANABRANCH_CRASH_SEED=" << seed_);
     for (int hit = 0; hit < hits_; ++hit) {
@@ -148,7 +150,7 @@ TEST_F(ServiceCrashTest, AnImportThatWasCutOffIsWholeInPartsAndCompletesAgain) {
       EXPECT_EQ(place.raw->Fingerprint("twin"), fingerprint_);
     }
   }
-  std::printf("4 points, %d crashes each, seed %d\n", hits_, seed_);
+  std::printf("%d points, %d crashes each, seed %d\n", kLast - kFirst + 1, hits_, seed_);
 }
 
 TEST_F(ServiceCrashTest, ReencodingThatWasCutOffLeavesEachStateInOneFormOrTheOther) {
