@@ -5,6 +5,9 @@ talk up to a length, and questions to forks of the stored state, which the libra
     build/python-client/bin/python tests/acceptance/codec_table.py --server build/bin/anabranchd \\
         --model deploy/models/recall [--trials 10] [--lengths 500,2000,5000]
 
+Each codec has a server and library of its own: the id of a state does not depend on the form it is kept in,
+so in one library all would be the first one kept.
+
 "once": read in one session and committed. "10 times": the same conversation, but ten times on the way
 the session is left and a new one goes on from its state. Recall is the share of questions whose answer
 holds the value told; "same" the share of answers that are the exact state's, word for word. archive:
@@ -14,6 +17,7 @@ Size, speed and the drift of distributions: anabranch-bench codecs.
 """
 import argparse
 import asyncio
+import contextlib
 import random
 import statistics
 import time
@@ -71,15 +75,18 @@ class Table:
                   f"{statistics.median(self.ms[key]):>10.1f} {len(self.known[key]):>10}")
 
 
-async def run_trial(client, asker, trial, conversation, args, table):
+async def run_trial(clients, trial, conversation, args, table):
     for length in map(int, args.lengths.split(",")):
         for cycles in (1, CYCLES):
             exact = None
             for codec in CODECS:
                 if codec == "archive" and cycles > 1:
                     continue
+                client, asker = clients[codec]
                 state = await keep(client, f"t{trial}/{length}/{cycles}/{codec}", codec, conversation,
                                    length, cycles, trial)
+                if state.codec != codec:
+                    raise SystemExit(f"{codec}: the state was kept as {state.codec}")
                 key, start = (length, cycles, codec), time.perf_counter()
                 answers = await asyncio.gather(*(asker.ask(state.id, fact["question"])
                                                  for fact in conversation["facts"]))
@@ -103,11 +110,14 @@ async def main():
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     table = Table()
-    with Server(args.server, args.model) as server:
-        async with AsyncClient(server.addr) as client:
-            asker = Asker(client, args.at_once)
-            for trial, group in enumerate(groups(None, args.trials, 1, args.facts, True, args.seed)):
-                await run_trial(client, asker, trial, group[0], args, table)
+    async with contextlib.AsyncExitStack() as stack:
+        clients = {}
+        for codec in CODECS:
+            server = stack.enter_context(Server(args.server, args.model))
+            client = await stack.enter_async_context(AsyncClient(server.addr))
+            clients[codec] = client, Asker(client, args.at_once)
+        for trial, group in enumerate(groups(None, args.trials, 1, args.facts, True, args.seed)):
+            await run_trial(clients, trial, group[0], args, table)
     table.show()
 
 
