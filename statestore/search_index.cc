@@ -1,6 +1,5 @@
 #include "statestore/search_index.h"
 
-#include <cctype>
 #include <cstring>
 #include <filesystem>
 #include <system_error>
@@ -8,12 +7,12 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
-#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "statestore/base/status_macros.h"
 #include "statestore/byte_coding.h"
 #include "statestore/embedding_table.h"
+#include "statestore/search_words.h"
 #include "statestore/sqlite.h"
 
 namespace anabranch {
@@ -23,7 +22,6 @@ namespace fs = std::filesystem;
 
 // Another number in the file: it is made anew.
 constexpr int64_t kFormat = 2;
-constexpr size_t kMaxQueryWords = 256;
 // Full text tables are made with their tenants: text_<number>, whose rowid is the doc.
 constexpr char kSchema[] =
     "BEGIN;"
@@ -63,29 +61,6 @@ std::vector<float> FloatsOf(absl::string_view bytes) {
   std::vector<float> values(bytes.size() / sizeof(float));
   if (!values.empty()) std::memcpy(values.data(), bytes.data(), values.size() * sizeof(float));
   return values;
-}
-
-// The query's words as an expression of the full text search: quoted, so that nothing in them is
-// syntax, and any of them may occur. Empty if there is none.
-std::string AnyWord(absl::string_view query) {
-  absl::flat_hash_set<std::string> seen;
-  std::string expression, word;
-  const auto end_word = [&] {
-    if (!word.empty() && seen.size() < kMaxQueryWords && seen.insert(word).second) {
-      absl::StrAppend(&expression, expression.empty() ? "" : " OR ", "\"", word, "\"");
-    }
-    word.clear();
-  };
-  for (const char c : query) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (byte >= 0x80 || absl::ascii_isalnum(byte)) {
-      word.push_back(absl::ascii_tolower(byte));
-    } else {
-      end_word();
-    }
-  }
-  end_word();
-  return expression;
 }
 
 class SearchIndexImpl final : public SearchIndex {
