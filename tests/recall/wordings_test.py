@@ -5,6 +5,7 @@ import sys
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "deploy/models/recall/recipe"))
+import crowd
 import slots
 import words
 import wordings as L
@@ -43,6 +44,29 @@ class WordingsTest(unittest.TestCase):
                     said = L.plain(core)
                     if core.count("{"):
                         self.assertFalse([n for n in slot.ways.never() if n in said], core)
+
+    def test_what_only_names_make_up_keeps_them_whole(self):
+        rng = random.Random(3)
+        for names in (["{p}", "{v}"], ["{n}", "{v}", "{o}"]):
+            for _ in range(300):
+                said = slots.garbled(names, rng).split()
+                places = [k for k, word in enumerate(said) if word.rstrip(",:") in names]
+                self.assertEqual(sorted(said[k].rstrip(",:") for k in places), sorted(names))
+                for k in places:  # a value has little words around it or nothing
+                    for beside in said[max(0, k - 1):k] + said[k + 1:k + 2]:
+                        self.assertTrue(beside in slots.LITTLE or beside.rstrip(",:") in names, said)
+
+    def test_a_crowd_is_made_of_look_alikes(self):
+        rng, shared = random.Random(4), 0
+        for _ in range(200):
+            group, known = crowd.Crowd(rng, []), {}
+            while len(known) < 8 and (slot := group.slot(known)):
+                known[slot.key] = slot
+            self.assertGreaterEqual(len(known), 2)
+            self.assertTrue(all(key == slot.key for key, slot in known.items()))
+            parts = [part for key in known for part in set(key)]
+            shared += max(map(parts.count, parts)) > 1
+        self.assertGreater(shared, 150)  # nearly always something told of two, or two things of one
 
     def test_answers_name_the_slot_and_its_value(self):
         rng = random.Random(2)

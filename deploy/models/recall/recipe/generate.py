@@ -1,7 +1,8 @@
 """Memory conversations, made on the fly from a seed: facts told, corrected, dropped and asked back
 over real dialogue and prose.
 
-    python generate.py --text DIR --work DIR          tokenises the filler once
+    python generate.py --text DIR --work DIR          tokenises the filler once; more.txt.xz beside corpus.txt.xz is
+                                                      read in training alone
     python generate.py --work DIR --show 3 [--held]   prints conversations
 """
 import argparse
@@ -15,6 +16,7 @@ from collections import Counter
 import numpy as np
 from tokenizers import Tokenizer
 
+import crowd
 import noise
 import slots as S
 import wordings as L
@@ -86,8 +88,10 @@ def prepare(text_dir, work):
 
     corpus = lzma.open(f"{text_dir}/corpus.txt.xz").read().decode("utf-8", "replace")
     docs = [d for d in corpus.split("\0") if len(d) > 400]
+    more = f"{text_dir}/more.txt.xz"
+    extra = lzma.open(more).read().decode("utf-8", "replace").split("\0") if os.path.exists(more) else []
     for held in (False, True):
-        mine = [d for k, d in enumerate(docs) if (k % 20 == 7) == held]
+        mine = [d for k, d in enumerate(docs) if (k % 20 == 7) == held] + ([] if held else extra)
         save("prose_held" if held else "prose", [e.ids for e in tok.encode_batch(mine)])
         np.save(f"{work}/prose{'_held' if held else ''}_bytes.npy", [len(d.encode()) for d in mine])
     count = Counter(re.findall(r"(?<=[a-z] )[a-z]{4,9}(?= [a-z])", corpus[:20_000_000]))
@@ -96,6 +100,7 @@ def prepare(text_dir, work):
     json.dump([w for w, n in count.most_common(40000)[60:] if n > 4], open(f"{work}/bank_wide.json", "w"))
     dialogs = [json.loads(x) for x in lzma.open(f"{text_dir}/dialogs.jsonl.xz")]
     json.dump(noise.sentences(corpus, dialogs), open(f"{work}/sentences.json", "w"))
+    json.dump(noise.asides(dialogs), open(f"{work}/asides.json", "w"))
     for held in (False, True):
         rows = []
         texts = [[t for _, t in d] for k, d in enumerate(dialogs) if (k % 20 == 7) == held]
@@ -119,6 +124,7 @@ class Filler:
         self.dialogs, self.dialogs_at = load("dialogs" + h), load("dialogs" + h + "_at")
         self.bank = [w for w in json.load(open(f"{work}/{'bank' if held else 'bank_wide'}.json")) if W.side(w) == held]
         self.sentences = [] if held else json.load(open(f"{work}/sentences.json"))
+        self.asides = [] if held else json.load(open(f"{work}/asides.json"))
 
     def dialog(self, r, most):
         """Whole turns of one dialogue, from its start or from any user turn, about `most` tokens."""
@@ -147,6 +153,7 @@ class Conversation:
         self.ids, self.weights = [BOS], [0]
         self.facts, self.ever, self.fixed = {}, used if used is not None else {}, set()
         self.lists, self.cast, self.dropped, self.asked = {}, [], [], {}
+        self.crowd = None  # where most new facts come from, in training
 
     # --- writing turns ---
     def put(self, ids, weight):
@@ -183,6 +190,10 @@ class Conversation:
             s = r.choice((f"{extra}, {s}", f"{S.cap(extra)}. {s}", f"{s if s[-1] in '?.!' else s + '.'} {S.cap(extra)}."))
         elif x < .26:
             extra = r.choice(self.filler.sentences)
+            if question and r.random() < .5:  # about oneself, and yet neither told nor asked
+                extra = r.choice(self.filler.asides)
+                if r.random() < .4:
+                    return f"{extra.rstrip('.!')}, {s[:1].lower() + s[1:] if s[:2] != 'I ' else s}"
             s = f"{extra} {s}" if r.random() < .4 else f"{s if s[-1] in '?.!' else s + '.'} {extra}"
         elif x < .3:
             s = r.choice(("Hey, ", "Hey ", "hi ", "So ", "Ok ", "Hmm. ", "And ")) + s
@@ -190,6 +201,10 @@ class Conversation:
 
     # --- telling ---
     def new_slot(self):
+        if self.crowd and self.r.random() < .85:
+            s = self.crowd.slot(self.ever)
+            if s:
+                return s
         for _ in range(50):
             s = S.random_slot(self.r, self.held, self.cast)
             if s.key not in self.ever:
@@ -398,6 +413,10 @@ class Conversation:
             slot = self.r.choice(self.dropped)
             if slot.key not in self.facts:
                 return "dropped", slot.ask(self.r, self.held), slot.unknown()
+        if self.crowd and self.r.random() < .6:
+            slot = self.crowd.slot(self.ever)
+            if slot:
+                return "unknown", slot.ask(self.r, self.held), slot.unknown()
         # Often the same thing of somebody else, or something else of the same one.
         for k in range(30):
             if k < 4 and self.facts and self.r.random() < .4:
@@ -481,6 +500,8 @@ class Maker:
     def conversation(self, r, length):
         """A row with everything in it; most questions are far from what they ask about."""
         c = self.start(r)
+        if not self.held and r.random() < .45:
+            c.crowd = crowd.Crowd(r, c.cast)
         fill = r.choice((0.1, .3, .6, 1.0, 1.6))
         most = r.choice((6, 12, 12, 20, 30)) if length <= 4096 else r.choice((12, 20, 30, 48))
         per_ask = r.choice((.5, 1, 1.5))
@@ -512,6 +533,8 @@ class Maker:
     def drill(self, r, length):
         """A row of little else than telling, correcting, dropping and asking, all of it asked."""
         c = self.start(r)
+        if not self.held and r.random() < .5:
+            c.crowd = crowd.Crowd(r, c.cast)
         most = r.choice((4, 8, 12, 12, 16, 24, 32))
         fill = r.choice((0, 0, .05, .1, .2))
         while len(c.ids) <= length:
@@ -548,9 +571,10 @@ class Maker:
             ids[k], weights[k] = (self.plain if x < plain else self.drill if x < plain + drill else self.conversation)(r, length)
         return ids, weights
 
-    def context(self, r, facts, length, used):
-        """A context that only tells: `facts` facts among filler, at most `length` tokens."""
+    def context(self, r, facts, length, used, alike=None):
+        """A context that only tells: `facts` facts among filler, at most `length` tokens. alike: a Crowd."""
         c = self.start(r, used)
+        c.crowd = alike
         left = facts
         while left:
             if r.random() < .85 or left < 2:
@@ -591,10 +615,11 @@ class Maker:
         for g, size in enumerate(sizes):
             used, facts = {}, {}
             fixed = set()
+            alike = crowd.Crowd(r, []) if not self.held and r.random() < .4 else None
             for k in range(size):
                 c = None
                 while c is None:
-                    c = self.context(r, r.choice((0, 1, 2, 3, 3, 4, 5)) if size <= 8 else r.choice((1, 2, 3)), length, used)
+                    c = self.context(r, r.choice((0, 1, 2, 3, 3, 4, 5)) if size <= 8 else r.choice((1, 2, 3)), length, used, alike)
                 m = len(c.ids)
                 ids[row, length - m:], weights[row, length - m:], keep[row, length - m:] = c.ids, c.weights, 1
                 members[g, k] = row
@@ -602,6 +627,7 @@ class Maker:
                 facts.update(c.facts)
                 fixed |= c.fixed
             c = self.start(r, used)
+            c.crowd = alike
             c.ids, c.weights, c.facts, c.fixed = [], [], facts, fixed
             while len(c.ids) <= question_length:
                 x = r.random()

@@ -8,6 +8,9 @@ SHORT = (("what is", "what's"), ("where is", "where's"), ("who is", "who's"), ("
          ("don't", "dont"), ("can't", "cant"), ("i'm", "im"), ("going to", "gonna"), ("want to", "wanna"), ("what is", "what s"), ("by the way", "btw"))
 ABOUT = re.compile(r"\b(my|me|mine|name|i am|i'm|i live|i have)\b", re.IGNORECASE)
 
+TOLD = re.compile(r"\b(name|call\w*|liv\w*|stay\w*|favou?rite|number|phone|email|address|birthday|allerg\w*|born|from|work|code|password|going|trip|travel\w*|fly\w*|"
+                  r"driv\w*|play\w*|like|love|enjoy|speak|support|married|wife|husband|collect|wear|owe|eat\w*|food|drink|read\w*|watch\w*|train\w*|meet\w*|stud\w*|account)\b", re.IGNORECASE)
+
 
 def slip(r, word):
     """A word with a letter doubled, lost, swapped or another."""
@@ -40,9 +43,23 @@ def typed(r, text, keep):
     return text
 
 
+def held_frames():
+    """What stands around a question or a telling in validation alone."""
+    return {L.plain(line.replace(mark, "")) for lines, mark in ((L.ASK_FRAMES, "{q}"), (L.TELL_FRAMES, "{t}"), (L.FIX_FRAMES, "{t}")) for line in lines.held}
+
+
+def asides(dialogs, most=8000):
+    """What users say of themselves without telling anything to remember: it may stand around a question."""
+    never = held_frames()
+    said = {s.strip() for k, d in enumerate(dialogs) if k % 20 != 7 for a, t in d if a == "u" for s in re.findall(r"[^.?!]+[.!]", t)}
+    found = sorted(s for s in said if 3 <= len(s.split()) <= 12 and s.isascii() and ABOUT.search(s) and not TOLD.search(s)
+                   and not any(frame in L.plain(s) for frame in never))
+    return found[::max(1, len(found) // most)][:most]
+
+
 def sentences(corpus, dialogs, most=30000):
     """Short statements from prose and from what users say, of those that training may read."""
-    never = {L.plain(line.replace(mark, "")) for lines, mark in ((L.ASK_FRAMES, "{q}"), (L.TELL_FRAMES, "{t}"), (L.FIX_FRAMES, "{t}")) for line in lines.held}
+    never = held_frames()
     said = [t for k, d in enumerate(dialogs) if k % 20 != 7 for a, t in d if a == "u"]
     docs = [d for d in corpus.split("\0") if len(d) > 400]
     prose = " ".join(d for k, d in enumerate(docs) if k % 20 != 7)[:30_000_000]

@@ -45,17 +45,34 @@ NAMED = {name.removeprefix("my ") for verb in L.VERBS.values() for name in verb.
 OTHER_NOUNS = [(noun, kind) for noun, kind in L.VOCABULARY["person"] if noun not in NAMED]
 
 
+LITTLE = "is was to for as at of in it with has be on from by that so we now here then just all there down".split()
+
+
 def fuzz(wording, r, share):
     """In training, a wording with some words dropped or replaced: people find other ways to say it."""
     if r.random() >= share:
         return wording
-    out = []
-    for w in wording.split(" "):
+    out, words = [], wording.split(" ")
+    for k, w in enumerate(words):
         if "{" in w or w in ("is", "=", "not") or r.random() < .6:
             out.append(w)
         elif r.random() < .6:
-            out.append(W.word(r) + (w[-1] if w[-1] in ",:?" else ""))
+            beside = "{" in "".join(words[max(0, k - 1):k + 2])  # where a value begins and ends stays clear
+            out.append((r.choice(LITTLE) if beside else W.word(r)) + (w[-1] if w[-1] in ",:?" else ""))
     return " ".join(out)
+
+
+def garbled(names, r):
+    """A wording of nothing but names ("{p}", "{v}", "{o}") in any order among any words: who cannot follow the
+    words can still tell which name belongs to the thing, and which value is new. Little words alone touch a name,
+    so that it is clear where a value ends."""
+    out = []
+    for k, name in enumerate(r.sample(names, len(names))):
+        n = r.randint(k > 0, 5)
+        between = [r.choice(LITTLE) if r.random() < .5 or j in (0, n - 1) else W.word(r) for j in range(n)]
+        out += between + [name + r.choice(("", "", "", ",", ":"))]
+    out[-1] = out[-1].rstrip(",:")
+    return " ".join(out + [r.choice(LITTLE) for _ in range(r.choice((0, 0, 1, 2)))])
 
 
 class Slot:
@@ -71,6 +88,9 @@ class Slot:
         self.ways, self.origin = ways, origin
         self._p, self._answer, self._unknown, self._drop = p, answer, unknown, drop
         self._never = ways.never()
+
+    def mark(self):
+        return "{n}" if "n" in self.names else "{p}"
 
     def fill(self, wording, r, **more):
         return wording.format(**{"p": r.choice(self._p), **self.names, **more})
@@ -101,6 +121,8 @@ class Slot:
         for _ in range(20):
             if self.ways.names and r.random() < .15:
                 core = r.choice(L.NOUN_TELL.side(held)).replace("{p}", r.choice(self.ways.names))
+            elif self.loose and not held and r.random() < .08:
+                core = garbled([self.mark(), "{v}"], r)
             else:
                 core = self.core(self.ways.tell.side(held), r, held, self.loose)
             if (held or self.allowed(core)) and not (statement and ("?" in core or ". " in core)):
@@ -121,6 +143,8 @@ class Slot:
             x = r.random()
             if self.ways.names and x < .2:
                 core, often = r.choice(L.NOUN_FIX.side(held)).replace("{p}", r.choice(self.ways.names)), .4
+            elif self.loose and not held and r.random() < .15:
+                core, often = garbled([self.mark(), "{v}"] + ["{o}"] * (r.random() < .6), r), .4
             elif self.ways.fix.train and x < .65:
                 core, often = self.core(self.ways.fix.side(held), r, held, self.loose), .4
             else:
@@ -352,6 +376,8 @@ def wide_slot(r, cast):
 
 def random_slot(r, held, cast):
     x = r.random()
+    if not held and r.random() < .08:  # sentences with a verb are the hardest to follow
+        return verb_slot(who(r, held, cast), r.choice(L.MEASURED))
     if not held and r.random() < .35:
         return wide_slot(r, cast)
     if x < .36:

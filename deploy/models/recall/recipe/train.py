@@ -44,7 +44,7 @@ class Stream(IterableDataset):
             k += info.num_workers
             try:
                 if self.kind == "short":
-                    out = maker.rows(r, a.tokens // a.short, a.short)
+                    out = maker.rows(r, a.tokens // a.short, a.short, a.plain)
                 elif self.kind == "long":
                     out = maker.rows(r, a.tokens // a.long, 2 * a.long, .1, .3)
                 else:
@@ -92,7 +92,7 @@ class Trainer:
         torch.set_float32_matmul_precision("high")
         torch._dynamo.config.recompile_limit = 64
         cfg = M.Config(args.hidden, args.layers, args.state)
-        self.model = M.Model(cfg, torch.bfloat16 if self.cuda else torch.float32, M.CHUNK if self.cuda else 32).to(self.dev)
+        self.model = M.Model(cfg, torch.bfloat16 if self.cuda else torch.float32, args.chunk if self.cuda else 32).to(self.dev)
         if args.weights:
             self.model.load(load_file(args.weights))
         self.ce = cross_entropy
@@ -237,6 +237,8 @@ def main():
     ap.add_argument("--tokens", type=int, default=65536, help="tokens a step and GPU")
     ap.add_argument("--short", type=int, default=2048)
     ap.add_argument("--long", type=int, default=8192, help="one segment; rows have two")
+    ap.add_argument("--chunk", type=int, default=M.CHUNK, help="tokens of a block of the dual form: the same result, another speed")
+    ap.add_argument("--plain", type=float, default=.2, help="share of short rows that are text alone")
     ap.add_argument("--contexts", type=int, default=96)
     ap.add_argument("--context", type=int, default=512)
     ap.add_argument("--lr", type=float, default=3e-3)
