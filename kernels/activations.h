@@ -21,7 +21,7 @@ struct ConstActs {
   ConstActs() = default;
   ConstActs(std::nullptr_t) {}                      // NOLINT: null is no activations
   ConstActs(const float* floats) : data(floats) {}  // NOLINT: as the class comment says
-  ConstActs(const void* at, DType type) : data(at), dtype(type) {}
+  constexpr ConstActs(const void* at, DType type) : data(at), dtype(type) {}
   operator const float*() const { return static_cast<const float*>(data); }  // NOLINT: the same
   ConstActs operator+(int64_t elements) const {
     return {static_cast<const char*>(data) + elements * ElementBytes(dtype), dtype};
@@ -37,8 +37,8 @@ struct Acts {
   Acts(std::nullptr_t) {}                // NOLINT: as above
   Acts(float* floats) : data(floats) {}  // NOLINT: as above
   Acts(void* at, DType type) : data(at), dtype(type) {}
-  operator float*() const { return static_cast<float*>(data); }  // NOLINT: as above
-  operator ConstActs() const { return {data, dtype}; }           // NOLINT: writable is readable
+  operator float*() const { return static_cast<float*>(data); }   // NOLINT: as above
+  constexpr operator ConstActs() const { return {data, dtype}; }  // NOLINT: writable is readable
   Acts operator+(int64_t elements) const {
     return {static_cast<char*>(data) + elements * ElementBytes(dtype), dtype};
   }

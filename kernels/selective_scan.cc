@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/check.h"
+#include "kernels/resident_state.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/selective_scan.cc"
@@ -166,30 +167,22 @@ HWY_INLINE void SkipAndGate(const SelectiveScanParams& p, const ScanBlock& blk,
   }
 }
 
-// The states of a block as they are, to where checkpoint `index` goes.
-HWY_INLINE void KeepCheckpoint(const SelectiveScanParams& p, const ScanBlock& blk, int32_t index,
-                               const float* state, const double* t_sum) {
-  const int64_t place = p.checkpoints.place[index], cells = int64_t{blk.channels} * p.state_dim;
-  std::copy(state, state + cells,
-            p.checkpoint_state + place * p.checkpoint_state_stride + blk.channel * p.state_dim);
-  std::copy(t_sum, t_sum + blk.channels,
-            p.checkpoint_t + place * p.checkpoint_t_stride + blk.channel);
-}
-
 // Items are (sequence, channel block). Tiles end at checkpoints.
 void ScanItems(const SelectiveScanParams& p, int64_t begin, int64_t end) {
   const int64_t blocks = (p.channels + kChannels - 1) / kChannels;
   ScanTile tile;
   for (int64_t item = begin; item < end; ++item) {
-    const int64_t seq = item / blocks, slot = p.rows.slot[seq];
+    const auto seq = static_cast<int32_t>(item / blocks);
+    const int64_t slot = p.rows.slot[seq], first = p.rows.row_start[seq];
     ScanBlock blk;
     blk.channel = item % blocks * kChannels;
     blk.channels = static_cast<int>(std::min<int64_t>(kChannels, p.channels - blk.channel));
-    float* state = p.state + slot * p.state_slot_stride + blk.channel * p.state_dim;
+    ResidentState resident(p.state, int64_t{blk.channels} * p.state_dim);
+    float* state = resident.Open(slot * p.state_slot_stride, blk.channel * p.state_dim);
     double* t_sum = p.t_sum + slot * p.t_slot_stride + blk.channel;
     const int64_t last = p.rows.row_start[seq + 1];
-    int32_t next = p.checkpoints.FirstFrom(p.rows.row_start[seq]);
-    for (blk.row = p.rows.row_start[seq]; blk.row < last; blk.row += blk.count) {
+    int32_t next = p.checkpoints.FirstFrom(first);
+    for (blk.row = first; blk.row < last; blk.row += blk.count) {
       const bool keeps = next < p.checkpoints.count && p.checkpoints.row[next] < blk.row + kTile;
       const int64_t end =
           std::min(last, keeps ? p.checkpoints.row[next] + int64_t{1} : blk.row + kTile);
@@ -198,9 +191,14 @@ void ScanItems(const SelectiveScanParams& p, int64_t begin, int64_t end) {
       WalkTile(p, blk, state, tile);
       SkipAndGate(p, blk, tile);
       for (; keeps && next < p.checkpoints.count && p.checkpoints.row[next] == end - 1; ++next) {
-        KeepCheckpoint(p, blk, next, state, t_sum);
+        const int64_t place = p.checkpoints.place[next];
+        resident.Keep(p.checkpoint_state, place * p.checkpoint_state_stride,
+                      RoundingKeyAfter(p, seq, end - first));
+        std::copy(t_sum, t_sum + blk.channels,
+                  p.checkpoint_t + place * p.checkpoint_t_stride + blk.channel);
       }
     }
+    resident.Close(RoundingKeyAfter(p, seq, last - first));
   }
 }
 
@@ -226,8 +224,8 @@ absl::Status Check(const SelectiveScanParams& p) {
                        p.c_stride >= p.state_dim && (!p.z || p.z_stride >= p.channels) &&
                        p.state_slot_stride >= 0 && p.t_slot_stride >= 0;
   const bool arrays =
-      p.u && p.dt && p.b && p.c && p.a && p.d && p.dt_bias && p.state && p.t_sum && p.y;
-  const bool ring = p.checkpoints.count == 0 || (p.checkpoint_state && p.checkpoint_t);
+      p.u && p.dt && p.b && p.c && p.a && p.d && p.dt_bias && p.t_sum && p.y && HasState(p);
+  const bool ring = p.checkpoints.count == 0 || HasCheckpoints(p);
   return Require(strides && arrays && ring, "SelectiveScan", "missing array or short stride");
 }
 

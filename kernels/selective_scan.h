@@ -22,15 +22,19 @@ struct SelectiveScanParams {
   const float* a = nullptr;        // [channels, state_dim], negative: -exp(A_log)
   const float* d = nullptr;        // [channels]
   const float* dt_bias = nullptr;  // [channels]
-  float* state = nullptr;          // [slots, channels, state_dim]; read and updated
+  // [slots, channels, state_dim]; read and updated. float32; or bfloat16, into which it is rounded
+  // where the launch ends (kernels/state_rounding.h), by the seed and the positions.
+  Acts state;
   int64_t state_slot_stride = 0;
+  uint32_t rounding_seed = 0;
+  const int64_t* positions = nullptr;  // [seqs]: tokens read before; only for a bfloat16 state
   double* t_sum = nullptr;  // [slots, channels]: sum of dt since the first token; read and updated
   int64_t t_slot_stride = 0;
   Acts y;  // [rows, channels]; may not alias the inputs
   int64_t y_stride = 0;
-  bool round_to_bf16 = false;         // round y before the gate and after it
-  Checkpoints checkpoints;            // the ring's entries look like a slot's:
-  float* checkpoint_state = nullptr;  // [places, channels, state_dim]
+  bool round_to_bf16 = false;  // round y before the gate and after it
+  Checkpoints checkpoints;     // the ring's entries look like a slot's:
+  Acts checkpoint_state;       // [places, channels, state_dim], dtype of the state
   int64_t checkpoint_state_stride = 0;
   double* checkpoint_t = nullptr;  // [places, channels]
   int64_t checkpoint_t_stride = 0;

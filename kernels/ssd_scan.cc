@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/check.h"
+#include "kernels/resident_state.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/ssd_scan.cc"
@@ -109,8 +110,8 @@ HWY_NOINLINE void WalkRows(const SsdScanParams& p, const Steps& steps, int count
 
 // All rows of one head over the tile.
 template <int kVecs, bool kTail>
-HWY_INLINE void WalkHead(const SsdScanParams& p, const Steps& steps, int32_t seq, int32_t head,
-                         int64_t row, int count) {
+HWY_INLINE void WalkHead(const SsdScanParams& p, const Steps& steps, int32_t head, int64_t row,
+                         int count, float* state) {
   // As many rows as leave the state in registers.
   constexpr int kRows = std::clamp(kLanes == 16 ? 16 / kVecs : 8 / (kVecs * kRegs), 1, 4);
   const int64_t group = head / (p.heads / p.groups);
@@ -118,8 +119,6 @@ HWY_INLINE void WalkHead(const SsdScanParams& p, const Steps& steps, int32_t seq
   const float* b = p.b + row * p.b_stride + group * p.state_dim;
   const float* c = p.c + row * p.c_stride + group * p.state_dim;
   float* y = p.y + row * p.y_stride + head * p.head_dim;
-  float* state = p.state + p.rows.slot[seq] * p.state_slot_stride +
-                 static_cast<int64_t>(head) * p.head_dim * p.state_dim;
   int64_t r = 0;
   for (; r + kRows <= p.head_dim; r += kRows) {
     WalkRows<kRows, kVecs, kTail>(p, steps, count, x + r, b, c, state + r * p.state_dim, y + r);
@@ -142,56 +141,55 @@ HWY_INLINE void WalkHead(const SsdScanParams& p, const Steps& steps, int32_t seq
   }
 }
 
-HWY_INLINE void WalkTile(const SsdScanParams& p, const Steps& steps, int32_t seq, int32_t head,
-                         int64_t row, int count) {
+// `state`: of the head.
+HWY_INLINE void WalkTile(const SsdScanParams& p, const Steps& steps, int32_t head, int64_t row,
+                         int count, float* state) {
   switch (p.state_dim) {
     case 16:
-      return WalkHead<1, false>(p, steps, seq, head, row, count);
+      return WalkHead<1, false>(p, steps, head, row, count, state);
     case 32:
-      return WalkHead<2, false>(p, steps, seq, head, row, count);
+      return WalkHead<2, false>(p, steps, head, row, count, state);
     case 64:
-      return WalkHead<4, false>(p, steps, seq, head, row, count);
+      return WalkHead<4, false>(p, steps, head, row, count, state);
     case 128:
-      return WalkHead<8, false>(p, steps, seq, head, row, count);
+      return WalkHead<8, false>(p, steps, head, row, count, state);
     case 256:
-      return WalkHead<16, false>(p, steps, seq, head, row, count);
+      return WalkHead<16, false>(p, steps, head, row, count, state);
     default:
       break;
   }
-  if (p.state_dim < 16) return WalkHead<1, true>(p, steps, seq, head, row, count);
-  if (p.state_dim < 64) return WalkHead<4, true>(p, steps, seq, head, row, count);
-  return WalkHead<16, true>(p, steps, seq, head, row, count);
-}
-
-// The state of a head as it is, to where checkpoint `index` goes.
-HWY_INLINE void KeepCheckpoint(const SsdScanParams& p, int32_t index, int32_t seq, int32_t head) {
-  const int64_t cells = static_cast<int64_t>(p.head_dim) * p.state_dim;
-  const int64_t place = p.checkpoints.place[index], slot = p.rows.slot[seq];
-  const float* from = p.state + slot * p.state_slot_stride + head * cells;
-  std::copy(from, from + cells,
-            p.checkpoint_state + place * p.checkpoint_state_stride + head * cells);
-  p.checkpoint_t[place * p.checkpoint_t_stride + head] = p.t_sum[slot * p.t_slot_stride + head];
+  if (p.state_dim < 16) return WalkHead<1, true>(p, steps, head, row, count, state);
+  if (p.state_dim < 64) return WalkHead<4, true>(p, steps, head, row, count, state);
+  return WalkHead<16, true>(p, steps, head, row, count, state);
 }
 
 // Items are (sequence, head). Tiles end at checkpoints.
 void SsdItems(const SsdScanParams& p, int64_t begin, int64_t end) {
   Steps steps;
+  const int64_t cells = int64_t{p.head_dim} * p.state_dim;
+  ResidentState resident(p.state, cells);
   for (int64_t item = begin; item < end; ++item) {
     const int32_t seq = static_cast<int32_t>(item / p.heads);
     const int32_t head = static_cast<int32_t>(item % p.heads);
-    double* t_sum = p.t_sum + p.rows.slot[seq] * p.t_slot_stride + head;
+    const int64_t slot = p.rows.slot[seq], first = p.rows.row_start[seq];
+    float* state = resident.Open(slot * p.state_slot_stride, head * cells);
+    double* t_sum = p.t_sum + slot * p.t_slot_stride + head;
     const int64_t last = p.rows.row_start[seq + 1];
-    int32_t next = p.checkpoints.FirstFrom(p.rows.row_start[seq]);
-    for (int64_t row = p.rows.row_start[seq], end; row < last; row = end) {
+    int32_t next = p.checkpoints.FirstFrom(first);
+    for (int64_t row = first, end; row < last; row = end) {
       const bool keeps = next < p.checkpoints.count && p.checkpoints.row[next] < row + kTile;
       end = std::min(last, keeps ? p.checkpoints.row[next] + int64_t{1} : row + kTile);
       const int count = static_cast<int>(end - row);
       ComputeSteps(p, head, row, count, t_sum, steps);
-      WalkTile(p, steps, seq, head, row, count);
+      WalkTile(p, steps, head, row, count, state);
       for (; keeps && next < p.checkpoints.count && p.checkpoints.row[next] == end - 1; ++next) {
-        KeepCheckpoint(p, next, seq, head);
+        const int64_t place = p.checkpoints.place[next];
+        resident.Keep(p.checkpoint_state, place * p.checkpoint_state_stride,
+                      RoundingKeyAfter(p, seq, end - first));
+        p.checkpoint_t[place * p.checkpoint_t_stride + head] = *t_sum;
       }
     }
+    resident.Close(RoundingKeyAfter(p, seq, last - first));
   }
 }
 
@@ -217,8 +215,8 @@ absl::Status Check(const SsdScanParams& p) {
                        p.c_stride >= shared && p.dt_stride >= p.heads && p.state_slot_stride >= 0 &&
                        p.t_slot_stride >= 0;
   const bool arrays =
-      p.x && p.b && p.c && p.dt && p.a && p.d && p.dt_bias && p.state && p.t_sum && p.y;
-  const bool ring = p.checkpoints.count == 0 || (p.checkpoint_state && p.checkpoint_t);
+      p.x && p.b && p.c && p.dt && p.a && p.d && p.dt_bias && p.t_sum && p.y && HasState(p);
+  const bool ring = p.checkpoints.count == 0 || HasCheckpoints(p);
   return Require(strides && arrays && ring && p.dt_lo <= p.dt_hi, "SsdScan",
                  "missing array, short stride or dt_lo > dt_hi");
 }

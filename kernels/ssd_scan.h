@@ -23,15 +23,19 @@ struct SsdScanParams {
   const float* d = nullptr;        // [heads]
   const float* dt_bias = nullptr;  // [heads]
   float dt_lo = 0, dt_hi = 0;      // dt_hi may be infinity
-  float* state = nullptr;          // [slots, heads, head_dim, state_dim]; read and updated
+  // [slots, heads, head_dim, state_dim]; read and updated. float32; or bfloat16, into which it is
+  // rounded where the launch ends (kernels/state_rounding.h), by the seed and the positions.
+  Acts state;
   int64_t state_slot_stride = 0;
+  uint32_t rounding_seed = 0;
+  const int64_t* positions = nullptr;  // [seqs]: tokens read before; only for a bfloat16 state
   double* t_sum = nullptr;  // [slots, heads]: sum of dt since the first token; read and updated
   int64_t t_slot_stride = 0;
   Acts y;  // [rows, heads * head_dim]; may not alias the inputs
   int64_t y_stride = 0;
   bool round_to_bf16 = false;
-  Checkpoints checkpoints;            // the ring's entries look like a slot's:
-  float* checkpoint_state = nullptr;  // [places, heads, head_dim, state_dim]
+  Checkpoints checkpoints;  // the ring's entries look like a slot's:
+  Acts checkpoint_state;    // [places, heads, head_dim, state_dim], dtype of the state
   int64_t checkpoint_state_stride = 0;
   double* checkpoint_t = nullptr;  // [places, heads]
   int64_t checkpoint_t_stride = 0;

@@ -31,7 +31,7 @@ class Mamba1Mixer : public Mixer {
   int64_t sections() const { return spec_.dt_rank + 2 * spec_.state_dim; }
 
   Mamba1Spec spec_;
-  kernels::DType dtype_ = kernels::DType::kFloat32;
+  kernels::DType dtype_ = kernels::DType::kFloat32, state_dtype_ = kernels::DType::kFloat32;
   Linear in_proj_, out_proj_;
   std::vector<Linear> x_proj_, dt_proj_;  // by head
   Buffer conv_weight_, conv_bias_, dt_bias_, skip_;
@@ -61,6 +61,7 @@ absl::Status Mamba1Mixer::LoadHeads(const std::string& prefix, WeightReader& wei
 
 absl::Status Mamba1Mixer::Load(const std::string& prefix, WeightReader& weights) {
   dtype_ = weights.dtype();
+  state_dtype_ = weights.state_dtype();
   ANABRANCH_RETURN_IF_ERROR(LoadHeads(prefix, weights));
   ANABRANCH_ASSIGN_OR_RETURN(out_proj_, weights.ReadLinear({prefix + "out_proj"}, spec_.proj_bias));
   ANABRANCH_ASSIGN_OR_RETURN(conv_weight_, weights.ReadConvolution(prefix + "conv1d.weight"));
@@ -80,11 +81,7 @@ absl::Status Mamba1Mixer::Load(const std::string& prefix, WeightReader& weights)
 void Mamba1Mixer::DeclareState(int32_t layer, StateLayout& layout) {
   entry_ = layout.entries.size();
   layout.entries.push_back(WindowEntry(layer, spec_.conv_width, spec_.inner, dtype_));
-  layout.entries.push_back({layer,
-                            StateKind::kRecurrent,
-                            StateDType::kFloat32,
-                            {spec_.inner, spec_.state_dim},
-                            StateDType::kFloat32});
+  layout.entries.push_back(RecurrentEntry(layer, state_dtype_, {spec_.inner, spec_.state_dim}));
   layout.entries.push_back(
       {layer, StateKind::kCumulative, StateDType::kFloat64, {spec_.inner}, StateDType::kFloat64});
   layout.entries.back().rates = decay_.host.floats();
@@ -144,7 +141,9 @@ absl::Status Mamba1Mixer::Scan(const StepContext& step, int64_t head, ConstActs 
   params.a = decay_.placed.floats() + first * spec_.state_dim;
   params.d = skip_.floats() + first;
   params.dt_bias = dt_bias_.floats() + first;
-  params.state = static_cast<float*>(step.state->base[entry_ + 1]) + first * spec_.state_dim;
+  params.state = Acts(step.state->base[entry_ + 1], state_dtype_) + first * spec_.state_dim;
+  params.rounding_seed = static_cast<uint32_t>(entry_);
+  params.positions = step.positions;
   params.state_slot_stride = step.state->stride[entry_ + 1];
   params.t_sum = static_cast<double*>(step.state->base[entry_ + 2]) + first;
   params.t_slot_stride = step.state->stride[entry_ + 2];

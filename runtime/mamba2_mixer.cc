@@ -25,7 +25,7 @@ class Mamba2Mixer : public Mixer {
   int64_t projected_width() const { return spec_.inner + conv_channels() + spec_.heads; }
 
   Mamba2Spec spec_;
-  kernels::DType dtype_ = kernels::DType::kFloat32;
+  kernels::DType dtype_ = kernels::DType::kFloat32, state_dtype_ = kernels::DType::kFloat32;
   Linear in_proj_, out_proj_;
   Buffer conv_weight_, conv_bias_, dt_bias_, skip_, norm_;
   Decay decay_;
@@ -34,6 +34,7 @@ class Mamba2Mixer : public Mixer {
 
 absl::Status Mamba2Mixer::Load(const std::string& prefix, WeightReader& weights) {
   dtype_ = weights.dtype();
+  state_dtype_ = weights.state_dtype();
   ANABRANCH_ASSIGN_OR_RETURN(in_proj_, weights.ReadLinear({prefix + "in_proj"}, spec_.in_bias));
   const int64_t shared = spec_.groups * spec_.state_dim;
   const std::array<float, 5>& scale = spec_.section_scale;
@@ -60,11 +61,8 @@ absl::Status Mamba2Mixer::Load(const std::string& prefix, WeightReader& weights)
 void Mamba2Mixer::DeclareState(int32_t layer, StateLayout& layout) {
   entry_ = layout.entries.size();
   layout.entries.push_back(WindowEntry(layer, spec_.conv_width, conv_channels(), dtype_));
-  layout.entries.push_back({layer,
-                            StateKind::kRecurrent,
-                            StateDType::kFloat32,
-                            {spec_.heads, spec_.head_dim, spec_.state_dim},
-                            StateDType::kFloat32});
+  layout.entries.push_back(
+      RecurrentEntry(layer, state_dtype_, {spec_.heads, spec_.head_dim, spec_.state_dim}));
   layout.entries.push_back(
       {layer, StateKind::kCumulative, StateDType::kFloat64, {spec_.heads}, StateDType::kFloat64});
   layout.entries.back().rates = decay_.host.floats();
@@ -106,7 +104,9 @@ absl::Status Mamba2Mixer::Scan(const StepContext& step, ConstActs xbc, ConstActs
   params.dt_bias = dt_bias_.floats();
   params.dt_lo = spec_.dt_lo;
   params.dt_hi = spec_.dt_hi;
-  params.state = static_cast<float*>(step.state->base[entry_ + 1]);
+  params.state = Acts(step.state->base[entry_ + 1], state_dtype_);
+  params.rounding_seed = static_cast<uint32_t>(entry_);
+  params.positions = step.positions;
   params.state_slot_stride = step.state->stride[entry_ + 1];
   params.t_sum = static_cast<double*>(step.state->base[entry_ + 2]);
   params.t_slot_stride = step.state->stride[entry_ + 2];

@@ -29,6 +29,12 @@ StateEntry WindowEntry(int32_t layer, int32_t conv_width, int64_t channels, kern
           bf16 ? StateDType::kBFloat16 : StateDType::kFloat32};
 }
 
+StateEntry RecurrentEntry(int32_t layer, kernels::DType dtype, std::vector<int64_t> shape) {
+  const StateDType kept =
+      dtype == kernels::DType::kBFloat16 ? StateDType::kBFloat16 : StateDType::kFloat32;
+  return {layer, StateKind::kRecurrent, kept, std::move(shape), kept};
+}
+
 absl::Status RoundForWindow(const StepContext& step, kernels::DType dtype, int64_t channels, Acts x,
                             int64_t x_stride) {
   if (dtype != kernels::DType::kBFloat16 || x.dtype == dtype) return absl::OkStatus();

@@ -61,6 +61,8 @@ MixerOr MakeMixer(const MlpSpec& spec, const std::string& prefix, WeightReader& 
 MixerOr MakeMixer(const MoeSpec& spec, const std::string& prefix, WeightReader& weights);
 MixerOr MakeMixer(const LinearSpec& spec, const std::string& prefix, WeightReader& weights);
 
+// Recurrent tensors, in a slot and in a stored state alike.
+StateEntry RecurrentEntry(int32_t layer, kernels::DType dtype, std::vector<int64_t> shape);
 // Windows: float32 in slots, stored in the compute dtype. RoundForWindow makes that lossless: it
 // rounds what a convolution reads, x [rows of the step, channels], in place, unless x is bfloat16.
 StateEntry WindowEntry(int32_t layer, int32_t conv_width, int64_t channels, kernels::DType dtype);

@@ -79,7 +79,7 @@ class LoadedModel : public Model {
 };
 
 absl::Status LoadedModel::LoadWeights(const TensorFile& file, const LoadOptions& options) {
-  WeightReader reader(file, options.dtype, device_, options.progress);
+  WeightReader reader(file, options.dtype, options.state_dtype, device_, options.progress);
   const auto make = [&](const std::string& prefix, const MixerSpec& mixer) {
     return std::visit([&](const auto& spec) { return MakeMixer(spec, prefix, reader); }, mixer);
   };
@@ -154,10 +154,15 @@ absl::StatusOr<std::string> Fingerprint(const TensorFile& tensors, absl::string_
 
 // "wide": only matrices and what is kept between tokens are bfloat16, not what flows between
 // kernels.
-std::string ProfileOf(const Device& device, kernels::DType dtype) {
-  if (dtype == kernels::DType::kFloat32) return absl::StrCat(device.kind(), "-float32");
-  const bool wide = device.activations(dtype) == kernels::DType::kFloat32;
-  return absl::StrCat(device.kind(), wide ? "-bfloat16-wide" : "-bfloat16");
+std::string ProfileOf(const Device& device, const LoadOptions& options) {
+  const auto is_half = [](kernels::DType dtype) { return dtype == kernels::DType::kBFloat16; };
+  const char* numerics = "-float32";
+  if (is_half(options.dtype)) {
+    const bool wide = !is_half(device.activations(options.dtype));
+    numerics = wide ? "-bfloat16-wide" : "-bfloat16";
+  }
+  return absl::StrCat(device.kind(), numerics,
+                      is_half(options.state_dtype) ? "-state-bfloat16" : "");
 }
 
 // Before anything is allocated for the weights.
@@ -184,7 +189,7 @@ absl::StatusOr<std::unique_ptr<LoadedModel>> Build(ModelDescription description,
                                                    TensorFile& tensors, const LoadOptions& options,
                                                    std::shared_ptr<Device> device) {
   ANABRANCH_RETURN_IF_ERROR(CheckTensors(tensors, description));
-  const std::string profile = ProfileOf(*device, options.dtype);
+  const std::string profile = ProfileOf(*device, options);
   auto model = std::make_unique<LoadedModel>(std::move(description), profile, std::move(device));
   ANABRANCH_RETURN_IF_ERROR(
       CheckWeightsFit(tensors, model->description(), options, *model->device()));

@@ -23,6 +23,10 @@ struct LoadOptions {
   // kBFloat16: matrices, keys, values and convolution windows are bfloat16, arithmetic is float32.
   // kFloat32 converts bfloat16 weights exactly. Part of the fingerprint.
   kernels::DType dtype = kernels::DType::kFloat32;
+  // Of recurrent tensors between steps. kBFloat16 halves the bytes of a state and of decoding large
+  // batches; rounded at random (kernels/state_rounding.h), where a step ends: on the CPU, too, bits
+  // then depend on how tokens were split into steps. Part of the fingerprint.
+  kernels::DType state_dtype = kernels::DType::kFloat32;
   int num_threads = 0;      // 0: one per hardware thread
   LoadProgressFn progress;  // called often while loading; may be null
   // Bytes that the weights may take; 0: what the device has available.
@@ -77,8 +81,8 @@ class Model {
   virtual const StateLayout& state_layout() const = 0;
   // Hex SHA-256 over weights, config, tokenizer and the numerics profile.
   virtual const std::string& fingerprint() const = 0;
-  // Device kind and numerics, such as "cpu-float32", "cpu-bfloat16-wide" or "cuda-bfloat16": states
-  // of different profiles are never mixed.
+  // Device kind and numerics, such as "cpu-float32", "cpu-bfloat16-wide" or
+  // "cuda-bfloat16-state-bfloat16": states of different profiles are never mixed.
   virtual const std::string& numerics_profile() const = 0;
   // Without the embedding where it is used in the file's mapping.
   virtual size_t weight_bytes() const = 0;

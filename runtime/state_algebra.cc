@@ -56,9 +56,9 @@ absl::Status ComputeRecurrent(Formula& formula, const StateSegment& segment) {
   ANABRANCH_ASSIGN_OR_RETURN(const RecurrentDecay decay,
                              DecayOf(formula.layout, formula.out.header, segment));
   const std::vector<double> now = formula.Time(decay.t);
-  std::vector<double> sum(segment.bytes / sizeof(float));
+  std::vector<double> sum(NumElements(segment));
   for (const Term& term : formula.terms) {
-    const std::vector<float> in = ReadSegment<float>(*term.image, segment);
+    const std::vector<float> in = ReadFloats(*term.image, segment);
     const std::vector<double> then = ReadSegment<double>(*term.image, decay.t);
     for (int64_t g = 0; g < decay.groups; ++g) {
       for (int64_t r = 0; r < decay.num_rates; ++r) {
@@ -70,7 +70,7 @@ absl::Status ComputeRecurrent(Formula& formula, const StateSegment& segment) {
       }
     }
   }
-  WriteSegment(std::vector<float>(sum.begin(), sum.end()), segment, formula.out);
+  WriteFloats(std::vector<float>(sum.begin(), sum.end()), segment, formula.out);
   return absl::OkStatus();
 }
 

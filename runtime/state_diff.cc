@@ -61,8 +61,8 @@ TensorDistance Summarize(int32_t layer, StateKind kind, const std::vector<Sums>&
 absl::StatusOr<TensorDistance> DiffRecurrent(const StateLayout& layout, const StateImage& a,
                                              const StateImage& b, const StateSegment& segment) {
   ANABRANCH_ASSIGN_OR_RETURN(const RecurrentDecay decay, DecayOf(layout, a.header, segment));
-  const std::vector<float> in_a = ReadSegment<float>(a, segment);
-  const std::vector<float> in_b = ReadSegment<float>(b, segment);
+  const std::vector<float> in_a = ReadFloats(a, segment);
+  const std::vector<float> in_b = ReadFloats(b, segment);
   std::vector<Sums> heads(decay.groups);
   for (size_t i = 0; i < in_a.size(); ++i) heads[i / decay.size].Add(in_a[i], in_b[i]);
   return Summarize(segment.layer, segment.kind, heads);

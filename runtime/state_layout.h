@@ -10,7 +10,7 @@ namespace anabranch {
 
 enum class StateKind : uint8_t {
   kWindow = 0,      // convolution window: the last inputs, oldest first. float32 in slots
-  kRecurrent = 1,   // recurrent tensor. float32
+  kRecurrent = 1,   // recurrent tensor. float32, or bfloat16 in models loaded so
   kCumulative = 2,  // T: sum of the step sizes dt since the first token. float64
   kKeys = 3,        // attention keys (after rotary embedding), in pages
   kValues = 4,      // attention values, in pages

@@ -143,6 +143,7 @@ void Combine(const Merge& merge, absl::Span<const double> transitions, MergeWeig
 // contiguous; they decay alike, or each by its index in the last dimension, of num_rates.
 struct Recurrent {
   RecurrentDecay decay;
+  StateDType dtype = StateDType::kFloat32;
   std::vector<const char*> in;
   const char* old;  // null: zeros
   char* out;
@@ -155,13 +156,16 @@ struct Recurrent {
   std::vector<double> sum;
 
   int64_t num_rates() const { return decay.num_rates; }
+  int64_t BytesOf(int64_t elements) const {
+    return elements * static_cast<int64_t>(StateDTypeBytes(dtype));
+  }
 };
 
 void AddScaled(const char* from, absl::Span<const double> factors, int64_t count,
                Recurrent& layer) {
   float* const in = layer.part.data();
   double* const sum = layer.sum.data();
-  std::memcpy(in, from, count * sizeof(float));
+  LoadFloats(from, layer.dtype, count, in);
   if (factors.size() == 1) {
     const double factor = factors[0];
     for (int64_t i = 0; i < count; ++i) sum[i] += factor * in[i];
@@ -173,11 +177,12 @@ void AddScaled(const char* from, absl::Span<const double> factors, int64_t count
   }
 }
 
-double Norm(const char* from, int64_t count) {
+// Of a group that begins at `from`.
+double Norm(const char* from, const Recurrent& layer) {
   double sum = 0;
-  for (int64_t i = 0; i < count; ++i) {
+  for (int64_t i = 0; i < layer.decay.size; ++i) {
     float value;
-    std::memcpy(&value, from + i * sizeof(value), sizeof(value));
+    LoadFloats(from + layer.BytesOf(i), layer.dtype, 1, &value);
     sum += double{value} * value;
   }
   return std::sqrt(sum);
@@ -187,17 +192,17 @@ double Norm(const char* from, int64_t count) {
 void ScaleToInputs(const Merge& merge, int64_t offset, const Recurrent& layer) {
   double wanted = 0;
   for (size_t k = 0; k < layer.in.size(); ++k) {
-    wanted += merge.weights[k] * Norm(layer.in[k] + offset, layer.decay.size);
+    wanted += merge.weights[k] * Norm(layer.in[k] + offset, layer);
   }
   char* const group = layer.out + offset;
-  const double norm = Norm(group, layer.decay.size);
+  const double norm = Norm(group, layer);
   if (norm == 0) return;
   const auto scale = static_cast<float>(wanted / merge.weight_sum / norm);
   for (int64_t i = 0; i < layer.decay.size; ++i) {
     float value;
-    std::memcpy(&value, group + i * sizeof(value), sizeof(value));
+    LoadFloats(group + layer.BytesOf(i), layer.dtype, 1, &value);
     value *= scale;
-    std::memcpy(group + i * sizeof(value), &value, sizeof(value));
+    StoreFloats(&value, layer.dtype, 1, group + layer.BytesOf(i));
   }
 }
 
@@ -222,7 +227,7 @@ void MergeGroup(const Merge& merge, int64_t group, Recurrent& layer) {
   const absl::Span<const double> factors = layer.factors;
   for (int64_t at = 0; at < size; at += step) {
     const int64_t count = std::min(step, size - at);
-    const int64_t offset = (group * size + at) * static_cast<int64_t>(sizeof(float));
+    const int64_t offset = layer.BytesOf(group * size + at);
     std::fill_n(layer.sum.begin(), count, 0.0);
     if (layer.old != nullptr) AddScaled(layer.old + offset, layer.base, count, layer);
     for (size_t k = 0; k < layer.in.size(); ++k) {
@@ -230,10 +235,10 @@ void MergeGroup(const Merge& merge, int64_t group, Recurrent& layer) {
                 count, layer);
     }
     std::copy_n(layer.sum.begin(), count, layer.part.begin());
-    std::memcpy(layer.out + offset, layer.part.data(), count * sizeof(float));
+    StoreFloats(layer.part.data(), layer.dtype, count, layer.out + offset);
   }
   if (merge.norm == MergeNorm::kInputs) {
-    ScaleToInputs(merge, group * size * static_cast<int64_t>(sizeof(float)), layer);
+    ScaleToInputs(merge, layer.BytesOf(group * size), layer);
   }
 }
 
@@ -241,6 +246,7 @@ absl::Status MergeRecurrent(Merge& merge, const StateSegment& segment) {
   constexpr int64_t kElements = 1024;
   Recurrent layer;
   ANABRANCH_ASSIGN_OR_RETURN(layer.decay, DecayOf(merge.layout, merge.merged.header, segment));
+  layer.dtype = segment.dtype;
   for (const StateImage* input : merge.inputs) {
     layer.in.push_back(input->payload.data() + segment.offset);
   }

@@ -27,6 +27,13 @@ void WriteSegment(const std::vector<T>& values, const StateSegment& segment, Sta
   std::memcpy(image.payload.data() + segment.offset, values.data(), segment.bytes);
 }
 
+// The same for recurrent tensors, which are float32 or bfloat16: to float32, and to the nearest.
+int64_t NumElements(const StateSegment& segment);
+void LoadFloats(const char* from, StateDType dtype, int64_t count, float* to);
+void StoreFloats(const float* from, StateDType dtype, int64_t count, char* to);
+std::vector<float> ReadFloats(const StateImage& image, const StateSegment& segment);
+void WriteFloats(const std::vector<float>& values, const StateSegment& segment, StateImage& image);
+
 // How the recurrent tensor of a layer decays. Its elements are `groups` (heads or channels) of
 // `size`, contiguous; element i of group g decays by exp(rates[g * num_rates + i % num_rates] dt)
 // while T[g] grows by dt.

@@ -80,9 +80,13 @@ absl::StatusOr<const TensorView*> WeightReader::Checked(const std::string& name,
   return tensor;
 }
 
-WeightReader::WeightReader(const TensorFile& file, kernels::DType dtype,
+WeightReader::WeightReader(const TensorFile& file, kernels::DType dtype, kernels::DType state_dtype,
                            std::shared_ptr<Device> device, LoadProgressFn progress)
-    : file_(file), dtype_(dtype), device_(std::move(device)), progress_(std::move(progress)) {
+    : file_(file),
+      dtype_(dtype),
+      state_dtype_(state_dtype),
+      device_(std::move(device)),
+      progress_(std::move(progress)) {
   done_.phase = "reading weights";
   for (const auto& mapped : file.files()) {
     done_.total += static_cast<int64_t>(mapped->bytes().size());

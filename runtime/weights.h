@@ -86,8 +86,8 @@ class WeightReader {
  public:
   // Results lie on `device`. `progress` is called now and then; may be null. The file outlives what
   // is read.
-  WeightReader(const TensorFile& file, kernels::DType dtype, std::shared_ptr<Device> device,
-               LoadProgressFn progress);
+  WeightReader(const TensorFile& file, kernels::DType dtype, kernels::DType state_dtype,
+               std::shared_ptr<Device> device, LoadProgressFn progress);
 
   // `names` without ".weight": several matrices of the same width are stacked, one below the other.
   // What was read before is shared with the earlier result.
@@ -107,6 +107,8 @@ class WeightReader {
   absl::StatusOr<Table> ReadTable(const std::string& name);
 
   kernels::DType dtype() const { return dtype_; }
+  // What recurrent tensors are kept in between launches.
+  kernels::DType state_dtype() const { return state_dtype_; }
   size_t bytes_read() const { return bytes_; }  // of all results so far, without mapped ones
 
  private:
@@ -120,7 +122,7 @@ class WeightReader {
   absl::StatusOr<Linear> Pack(absl::Span<const StoredRows> parts, int64_t columns);
 
   const TensorFile& file_;
-  const kernels::DType dtype_;
+  const kernels::DType dtype_, state_dtype_;
   const std::shared_ptr<Device> device_;
   const LoadProgressFn progress_;
   size_t bytes_ = 0;

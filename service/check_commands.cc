@@ -36,11 +36,15 @@ LoadProgressFn TerminalProgress() {
 }  // namespace
 
 int RunCheckModelCommand(const std::string& directory, const std::string& dtype,
-                         const std::string& device, double tolerance) {
+                         const std::string& state_dtype, const std::string& device,
+                         double tolerance) {
   const auto parsed = ParseDType(dtype);
   if (!parsed.ok()) return CannotRun(parsed.status());
   LoadOptions options;
   options.dtype = *parsed;
+  const auto parsed_state = ParseDType(state_dtype);
+  if (!parsed_state.ok()) return CannotRun(parsed_state.status());
+  options.state_dtype = *parsed_state;
   options.device = device;
   options.progress = TerminalProgress();
   const auto report = RunCheckModel(directory, options, tolerance);

@@ -19,6 +19,7 @@ struct ServerConfig {
   std::string listen = "127.0.0.1:50051";  // port 0: any free one
   std::string metrics = "127.0.0.1:9464";  // "off": none
   std::string dtype = "float32";           // or "bfloat16"
+  std::string state_dtype = "float32";     // of resident states; or "bfloat16"
   std::string device = "cpu";              // see Device::Open
   std::string chat_format;                 // as for LoadModelText; empty: the folder's own
   int threads = 0;                         // of the model; 0: one per hardware thread

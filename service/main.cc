@@ -17,6 +17,10 @@
 namespace anabranch {
 namespace {
 
+constexpr const char* kStateDTypeHelp =
+    "What recurrent states are kept in between steps: float32 or bfloat16 (half the memory, "
+    "rounded "
+    "at random)";
 constexpr char kDeviceHelp[] = "Where the model runs: cpu, cuda or cuda:N";
 
 // Flags in units of their own.
@@ -143,6 +147,7 @@ void AddServe(CLI::App& app, ServeOptions& options, Durations& durations) {
       ->capture_default_str();
   serve->add_option("--dtype", config.dtype, "Compute precision: float32 or bfloat16")
       ->capture_default_str();
+  serve->add_option("--state-dtype", config.state_dtype, kStateDTypeHelp)->capture_default_str();
   serve->add_option("--device", config.device, kDeviceHelp)->capture_default_str();
   serve->add_option("--chat-format", config.chat_format,
                     "How messages are written: " + absl::StrJoin(ChatFormatNames(), ", ") +
@@ -192,7 +197,7 @@ void AddServe(CLI::App& app, ServeOptions& options, Durations& durations) {
 }
 
 struct CheckOptions {
-  std::string directory, dtype = "float32", device = "cpu";
+  std::string directory, dtype = "float32", state_dtype = "float32", device = "cpu";
   double tolerance = 1e-3;
 };
 
@@ -202,6 +207,7 @@ void AddChecks(CLI::App& app, CheckOptions& options) {
   model->add_option("DIR", options.directory, "Folder of the model")->required();
   model->add_option("--dtype", options.dtype, "Compute precision: float32 or bfloat16")
       ->capture_default_str();
+  model->add_option("--state-dtype", options.state_dtype, kStateDTypeHelp)->capture_default_str();
   model->add_option("--device", options.device, kDeviceHelp)->capture_default_str();
   model
       ->add_option("--tolerance", options.tolerance,
@@ -265,7 +271,8 @@ int Main(int argc, char** argv) {
   if (app.got_subcommand("serve")) return RunServe(serve);
   if (app.got_subcommand("library")) return RunLibraryCommand(library);
   if (app.got_subcommand("check-tokenizer")) return RunCheckTokenizerCommand(check.directory);
-  return RunCheckModelCommand(check.directory, check.dtype, check.device, check.tolerance);
+  return RunCheckModelCommand(check.directory, check.dtype, check.state_dtype, check.device,
+                              check.tolerance);
 }
 
 }  // namespace

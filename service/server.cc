@@ -122,6 +122,7 @@ EngineOptions EngineOptionsFor(const ServerConfig& config, const ServedModel& mo
 absl::Status ServerImpl::LoadParts() {
   LoadOptions load;
   ANABRANCH_ASSIGN_OR_RETURN(load.dtype, ParseDType(config_.dtype));
+  ANABRANCH_ASSIGN_OR_RETURN(load.state_dtype, ParseDType(config_.state_dtype));
   load.num_threads = config_.threads;
   load.device = config_.device;
   load.progress = EverySecond(LogProgress, absl::Now);

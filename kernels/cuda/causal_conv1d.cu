@@ -167,11 +167,13 @@ __global__ void __launch_bounds__(kThreads) KeepCheckpoints(CausalConv1dParams p
 
 template <int kVec, int kWidth>
 __global__ void __launch_bounds__(kThreads) ConvStep(CausalConv1dParams p) {
+  LetNextStart();
   const int64_t channel = (int64_t{blockIdx.y} * blockDim.x + threadIdx.x) * kVec;
   if (channel >= p.channels) return;
   const int32_t seq = static_cast<int32_t>(blockIdx.x);
-  const int64_t row = p.rows.row_start[seq];
   Taps<kVec, kWidth> taps(p, channel);
+  WaitForInputs();
+  const int64_t row = p.rows.row_start[seq];
   float next[kVec];
   LoadActs<kVec>(p.u.data, p.u.dtype, row * p.u_stride + channel, next);
   taps.LoadHistory(p, seq, row, 0, channel);
@@ -196,8 +198,8 @@ absl::Status Run(const CausalConv1dParams& p, const Launch& launch) {
   absl::Status kept = Start(launch, kName, KeepCheckpoints<kVec>, checkpoints, block, 0, p);
   if (!kept.ok()) return kept;
   if (p.rows.longest == 1 && p.rows.total_rows == p.rows.num_seqs) {
-    return Start(launch, kName, ConvStep<kVec, kWidth>,
-                 dim3(static_cast<unsigned>(p.rows.num_seqs), across), block, 0, p);
+    return StartEarly(launch, kName, ConvStep<kVec, kWidth>,
+                      dim3(static_cast<unsigned>(p.rows.num_seqs), across), block, 0, p);
   }
   const int rows_each = p.rows.total_rows >= 4096 ? 16 : 4;
   const auto runs = static_cast<unsigned>(CeilDiv(p.rows.total_rows, rows_each));

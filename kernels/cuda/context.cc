@@ -37,6 +37,12 @@ absl::StatusOr<std::unique_ptr<CudaContext>> CudaContext::Create(int ordinal) {
   absl::Status s = check(
       cudaDeviceGetAttribute(&context->multiprocessors_, cudaDevAttrMultiProcessorCount, ordinal),
       "reading the device");
+  int major = 0;
+  if (s.ok()) {
+    s = check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, ordinal),
+              "reading the device");
+  }
+  context->starts_early_ = major >= 9;
   if (s.ok()) {
     s = check(cudaStreamCreateWithFlags(&context->stream_, cudaStreamNonBlocking), "stream");
   }

@@ -37,6 +37,8 @@ class CudaContext {
   GemmPlans& gemm_plans() { return *gemm_plans_; }
   int ordinal() const { return ordinal_; }
   int multiprocessors() const { return multiprocessors_; }
+  // Whether a kernel may start before the one ahead of it has ended (start.h).
+  bool starts_early() const { return starts_early_; }
 
   // `bytes` of device memory, 256-byte aligned, until the next call: what a kernel launches is in
   // order on the stream, so the next kernel may use the same bytes. Grows, and then waits for the
@@ -56,6 +58,7 @@ class CudaContext {
   CudaContext();
 
   int ordinal_ = 0, multiprocessors_ = 0;
+  bool starts_early_ = false;
   cudaStream_t stream_ = nullptr;
   const CublasLt* cublas_lt_ = nullptr;
   cublasLtHandle_t cublas_ = nullptr;

@@ -140,7 +140,7 @@ absl::Status Gemm(const GemmParams& p, const Launch& launch) {
   if (absl::Status s = Check(p); !s.ok()) return s;
   if (p.m == 0 || p.w.n == 0) return absl::OkStatus();
   const cudaStream_t stream = launch.cuda->stream();
-  if (p.m <= kSkinnyRows && FitsSkinnyGemm(p)) return SkinnyGemm(p, stream);
+  if (p.m <= kSkinnyRows && FitsSkinnyGemm(p)) return SkinnyGemm(p, launch);
   const bool library = p.w.k > 0 && (p.w.dtype == DType::kBFloat16 || p.y.dtype == p.w.dtype);
   if (!library) return TileGemm(p, stream);
   const absl::StatusOr<LtProduct> product = Prepare(p, launch);

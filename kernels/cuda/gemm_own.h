@@ -14,7 +14,7 @@ inline constexpr int64_t kMaxSkinnyRows = 16;
 // Whether SkinnyGemm can do it: bfloat16 weights, at most kMaxSkinnyRows rows, k a multiple of 8, x
 // aligned to 16 bytes in every row. It rounds a float32 x to bfloat16.
 bool FitsSkinnyGemm(const GemmParams& params);
-absl::Status SkinnyGemm(const GemmParams& params, cudaStream_t stream);
+absl::Status SkinnyGemm(const GemmParams& params, const Launch& launch);
 
 // Any sizes, strides and dtypes; float32 arithmetic on what is given, nothing rounded. Slow.
 absl::Status TileGemm(const GemmParams& params, cudaStream_t stream);

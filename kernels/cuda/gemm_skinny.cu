@@ -4,22 +4,24 @@
 // The weights' rows stand as the B operand of tensor core products of shape 16 x 8 x 16, up to 16
 // rows of x as A. A sum over k does not care for its order as long as x and the weights agree on
 // it, so a lane takes 8 neighbouring k of one row, one 16-byte load, for what the instruction calls
-// k = 2t, 2t + 1, 2t + 8, 2t + 9 of two products: no shared memory, no shuffles. A block does 16
-// columns of y; its 8 warps share out k and are added up at the end, in a fixed order. Four steps
-// are loaded before the first is used: 32 KB of weights are on their way for each block.
+// k = 2t, 2t + 1, 2t + 8, 2t + 9 of two products: no shared memory, no shuffles. A block does 8 or
+// 16 columns of y; its 8 warps share out k and are added up at the end, in a fixed order. Four
+// steps are loaded before the first is used: 16 or 32 KB of weights are on their way for each
+// block.
 #include <algorithm>
 
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/gemm_own.h"
 #include "kernels/cuda/mma.h"
+#include "kernels/cuda/start.h"
 
 namespace anabranch::kernels::cuda {
 namespace {
 
 constexpr int kWarps = 8;
-constexpr int kRows = 16;     // of x
-constexpr int kColumns = 16;  // of y, two products beside each other
-constexpr int kStep = 32;     // k of one load by a warp
+constexpr int kRows = 16;    // of x
+constexpr int kColumns = 8;  // of y, of one product; a block does one or two beside each other
+constexpr int kStep = 32;    // k of one load by a warp
 constexpr int kDeep = 4;
 
 // Eight elements as bfloat16.
@@ -35,34 +37,47 @@ __device__ inline uint4 LoadEight(const float* from) {
   return *reinterpret_cast<const uint4*>(&rounded);
 }
 
-template <class X>
-__global__ void __launch_bounds__(kWarps* kWarp) SkinnyKernel(GemmParams p) {
-  __shared__ float parts[kWarps][kRows][kColumns + 1];
+// kTiles: products beside each other. kHigh: more than 8 rows of x.
+template <class X, int kTiles, bool kHigh>
+__global__ void __launch_bounds__(kWarps* kWarp, kHigh ? 2 : 3) SkinnyKernel(GemmParams p) {
+  constexpr int kWidth = kTiles * kColumns;
+  __shared__ float parts[kWarps][kRows][kWidth + 1];
+  LetNextStart();
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
   const int lane = static_cast<int>(threadIdx.x) % kWarp, group = lane / 4, in_group = lane % 4;
-  const int64_t first = static_cast<int64_t>(blockIdx.x) * kColumns;
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * kWidth;
   const int64_t k = p.w.k;
   const auto* x = static_cast<const X*>(p.x.data);
   // Columns past the end read the last one; what they give is not stored.
-  const Bf16* w[2];
+  const Bf16* w[kTiles];
 #pragma unroll
-  for (int j = 0; j < 2; ++j) {
-    w[j] = static_cast<const Bf16*>(p.w.data) + min(first + j * 8 + group, p.w.n - 1) * k;
+  for (int j = 0; j < kTiles; ++j) {
+    w[j] = static_cast<const Bf16*>(p.w.data) + min(first + j * kColumns + group, p.w.n - 1) * k;
   }
-  const bool low = group < p.m, high = group + 8 < p.m;
+  const bool low = group < p.m, high = kHigh && group + 8 < p.m;
   const X* x_low = x + (low ? group : 0) * p.x_stride;
   const X* x_high = x + (high ? group + 8 : 0) * p.x_stride;
   const uint4 zero = make_uint4(0, 0, 0, 0);
-  float c[2][4] = {};
-  for (int64_t at = warp * kStep + in_group * 8; at < k + in_group * 8;
-       at += kWarps * kStep * kDeep) {
-    uint4 weights[kDeep][2], rows[kDeep][2];
+  const int64_t begin = warp * kStep + in_group * 8;
+  uint4 weights[kDeep][kTiles];
+  const auto load_weights = [&](int64_t at) {
+#pragma unroll
+    for (int i = 0; i < kDeep; ++i) {
+      const int64_t here = at + i * kWarps * kStep;
+#pragma unroll
+      for (int j = 0; j < kTiles; ++j) weights[i][j] = here < k ? LoadEight(w[j] + here) : zero;
+    }
+  };
+  load_weights(begin);  // while the kernels ahead still work
+  WaitForInputs();
+  float c[kTiles][4] = {};
+  for (int64_t at = begin; at < k + in_group * 8; at += kWarps * kStep * kDeep) {
+    if (at != begin) load_weights(at);
+    uint4 rows[kDeep][2];
 #pragma unroll
     for (int i = 0; i < kDeep; ++i) {
       const int64_t here = at + i * kWarps * kStep;
       const bool inside = here < k;
-#pragma unroll
-      for (int j = 0; j < 2; ++j) weights[i][j] = inside ? LoadEight(w[j] + here) : zero;
       rows[i][0] = inside && low ? LoadEight(x_low + here) : zero;
       rows[i][1] = inside && high ? LoadEight(x_high + here) : zero;
     }
@@ -70,7 +85,7 @@ __global__ void __launch_bounds__(kWarps* kWarp) SkinnyKernel(GemmParams p) {
     for (int i = 0; i < kDeep; ++i) {
       const uint4 a = rows[i][0], b = rows[i][1];
 #pragma unroll
-      for (int j = 0; j < 2; ++j) {
+      for (int j = 0; j < kTiles; ++j) {
         const uint4 v = weights[i][j];
         Mma(c[j], a.x, b.x, a.y, b.y, v.x, v.y);
         Mma(c[j], a.z, b.z, a.w, b.w, v.z, v.w);
@@ -78,23 +93,39 @@ __global__ void __launch_bounds__(kWarps* kWarp) SkinnyKernel(GemmParams p) {
     }
   }
 #pragma unroll
-  for (int j = 0; j < 2; ++j) {
+  for (int j = 0; j < kTiles; ++j) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      parts[warp][group + i / 2 * 8][j * 8 + in_group * 2 + i % 2] = c[j][i];
+      parts[warp][group + i / 2 * 8][j * kColumns + in_group * 2 + i % 2] = c[j][i];
     }
   }
   __syncthreads();
-  const int row = static_cast<int>(threadIdx.x) / kColumns;
-  const int64_t column = first + threadIdx.x % kColumns;
+  const int row = static_cast<int>(threadIdx.x) / kWidth;
+  const int64_t column = first + threadIdx.x % kWidth;
   if (row >= p.m || column >= p.w.n) return;
   float sum = p.bias == nullptr ? 0 : p.bias[column];
 #pragma unroll
-  for (int i = 0; i < kWarps; ++i) sum += parts[i][row][threadIdx.x % kColumns];
+  for (int i = 0; i < kWarps; ++i) sum += parts[i][row][threadIdx.x % kWidth];
   const int64_t to = row * p.y_stride + column;
   if (p.accumulate) sum += static_cast<const float*>(p.y.data)[to];
   const float out[1] = {sum};
   StoreActs(p.y.data, p.y.dtype, to, out);
+}
+
+template <class X, int kTiles>
+absl::Status Run(const GemmParams& p, const Launch& launch) {
+  const auto blocks = static_cast<unsigned>(CeilDiv(p.w.n, kTiles * kColumns));
+  return StartEarly(launch, "Gemm of a few rows",
+                    p.m > 8 ? SkinnyKernel<X, kTiles, true> : SkinnyKernel<X, kTiles, false>,
+                    blocks, kWarps * kWarp, 0, p);
+}
+
+// Narrow blocks where wide ones are too few to give all multiprocessors the same work.
+template <class X>
+absl::Status Run(const GemmParams& p, const Launch& launch) {
+  constexpr int64_t kEnough = 3;  // wide blocks a multiprocessor
+  const bool narrow = p.w.n < 2 * kColumns * kEnough * launch.cuda->multiprocessors();
+  return narrow ? Run<X, 1>(p, launch) : Run<X, 2>(p, launch);
 }
 
 }  // namespace
@@ -104,15 +135,9 @@ bool FitsSkinnyGemm(const GemmParams& p) {
          p.w.k % kVector == 0 && IsAligned(p.w.data) && TakesVectors(p.x.data, p.x_stride);
 }
 
-absl::Status SkinnyGemm(const GemmParams& p, cudaStream_t stream) {
-  static_assert(kWarps * kWarp == kRows * kColumns && kMaxSkinnyRows == kRows);
-  const auto blocks = static_cast<unsigned>(CeilDiv(p.w.n, kColumns));
-  if (p.x.dtype == DType::kFloat32) {
-    SkinnyKernel<float><<<blocks, kWarps * kWarp, 0, stream>>>(p);
-  } else {
-    SkinnyKernel<Bf16><<<blocks, kWarps * kWarp, 0, stream>>>(p);
-  }
-  return LaunchStatus("Gemm of a few rows");
+absl::Status SkinnyGemm(const GemmParams& p, const Launch& launch) {
+  static_assert(kMaxSkinnyRows == kRows && kWarps * kWarp >= kRows * 2 * kColumns);
+  return p.x.dtype == DType::kFloat32 ? Run<float>(p, launch) : Run<Bf16>(p, launch);
 }
 
 }  // namespace anabranch::kernels::cuda

@@ -62,6 +62,8 @@ __device__ void StoreOutput(const GatedRmsNormParams& p, bool gate, int64_t row,
 // a group, or, with kCount 1, rows are read twice instead.
 template <int kCount>
 __global__ void __launch_bounds__(kMaxThreads) Norm(GatedRmsNormParams p, bool wide) {
+  LetNextStart();
+  WaitForInputs();
   const int64_t unit = int64_t{blockIdx.x} * blockDim.y + threadIdx.y;
   if (unit >= p.norm.rows * p.norm.groups) return;  // whole warps; never in a wide block
   const int64_t row = unit / p.norm.groups, n = p.norm.width / p.norm.groups;
@@ -130,12 +132,13 @@ absl::Status Run(const GatedRmsNormParams& g, const Launch& launch, const char* 
   if (threads <= kWarp) {
     const dim3 block(kWarp, kNarrowRows);
     const dim3 grid(static_cast<unsigned>(CeilDiv(units, kNarrowRows)));
-    return Start(launch, name, vectors ? Norm<kVector> : Norm<1>, grid, block, 0, g, false);
+    return StartEarly(launch, name, vectors ? Norm<kVector> : Norm<1>, grid, block, 0, g, false);
   }
   if (vectors && threads > kOneRowThreads) threads = CeilDiv(threads, kKept);
   threads = std::min<int64_t>(kMaxThreads, CeilDiv(threads, kWarp) * kWarp);
-  return Start(launch, name, vectors ? Norm<kVector> : Norm<1>, dim3(static_cast<unsigned>(units)),
-               dim3(static_cast<unsigned>(threads)), 0, g, true);
+  return StartEarly(launch, name, vectors ? Norm<kVector> : Norm<1>,
+                    dim3(static_cast<unsigned>(units)), dim3(static_cast<unsigned>(threads)), 0, g,
+                    true);
 }
 
 }  // namespace

@@ -48,6 +48,11 @@ __device__ inline float LoadOne(const ConstActs& acts, int64_t at) {
   LoadActs<1>(acts.data, acts.dtype, at, v);
   return v[0];
 }
+__device__ inline float LoadOne(const Acts& acts, int64_t at) {
+  float v[1];
+  LoadActs<1>(acts.data, acts.dtype, at, v);
+  return v[0];
+}
 __device__ inline void StoreOne(const Acts& acts, int64_t at, float value) {
   const float v[1] = {value};
   StoreActs<1>(acts.data, acts.dtype, at, v);
@@ -70,6 +75,19 @@ __device__ inline void LoadFour(const ConstActs& acts, int64_t at, float (&out)[
     for (int i = 0; i < 4; ++i) out[i] = Widen(pack.v[i]);
   }
 }
+// A multiple of four elements, under the same conditions.
+template <int kCount>
+__device__ inline void LoadFours(const ConstActs& acts, int64_t at, float (&out)[kCount]) {
+  static_assert(kCount % 4 == 0);
+#pragma unroll
+  for (int i = 0; i < kCount; i += 4) {
+    float four[4];
+    LoadFour(acts, at + i, four);
+#pragma unroll
+    for (int j = 0; j < 4; ++j) out[i + j] = four[j];
+  }
+}
+// Whether rows of the array can be read in fours.
 inline bool TakesFours(const ConstActs& acts, int64_t stride) {
   return reinterpret_cast<uintptr_t>(acts.data) % (4 * ElementBytes(acts.dtype)) == 0 &&
          stride % 4 == 0;

@@ -14,6 +14,7 @@
 #include "kernels/cuda/scan_math.h"
 #include "kernels/cuda/selective_tiled.h"
 #include "kernels/cuda/start.h"
+#include "kernels/cuda/state_io.h"
 #include "kernels/selective_scan.h"
 
 namespace anabranch::kernels::cuda {
@@ -82,23 +83,27 @@ __global__ void __launch_bounds__(kThreads) Walk(SelectiveScanParams p, int32_t 
   const int64_t channel = int64_t{blockIdx.y} * Tile::kChannels;
   const bool live = channel + k < p.channels;
   const int64_t slot = p.rows.slot[seq];
-  float* state = p.state + slot * p.state_slot_stride + (channel + k) * p.state_dim;
+  const int64_t at_state = (channel + k) * p.state_dim;
   float h[kStates], a[kStates];
 #pragma unroll
   for (int i = 0; i < kStates; ++i) {
     const int n = 4 * (lane + kLanes * (i / 4)) + i % 4;
     const bool in = live && n < p.state_dim;
-    h[i] = in ? state[n] : 0.0f;
+    h[i] = in ? LoadOne(p.state, slot * p.state_slot_stride + at_state + n) : 0.0f;
     a[i] = in ? p.a[(channel + k) * p.state_dim + n] : 0.0f;
   }
   double* t_sum = p.t_sum + slot * p.t_slot_stride + channel + k;
   double sum = live && lane == 0 ? *t_sum : 0.0;
-  const auto keep = [&](float* to) {
+  const auto keep = [&](const Acts& to, int64_t at, int64_t after) {
     if (!live) return;
+    const uint32_t key = RoundingKeyOf(p, seq, after - begin);
 #pragma unroll
     for (int i = 0; i < kStates; ++i) {
       const int n = 4 * (lane + kLanes * (i / 4)) + i % 4;
-      if (n < p.state_dim) to[n] = h[i];
+      const float value[1] = {h[i]};
+      if (n < p.state_dim) {
+        StoreState(to, at + at_state + n, static_cast<uint32_t>(at_state + n), key, value);
+      }
     }
   };
   int32_t next = p.checkpoints.FirstFrom(begin);
@@ -135,12 +140,12 @@ __global__ void __launch_bounds__(kThreads) Walk(SelectiveScanParams p, int32_t 
     __syncthreads();
     for (; next < p.checkpoints.count && p.checkpoints.row[next] < stop; ++next) {
       const int64_t place = p.checkpoints.place[next];
-      keep(p.checkpoint_state + place * p.checkpoint_state_stride + (channel + k) * p.state_dim);
+      keep(p.checkpoint_state, place * p.checkpoint_state_stride, stop);
       if (live && lane == 0) p.checkpoint_t[place * p.checkpoint_t_stride + channel + k] = sum;
     }
   }
   if (live && lane == 0) *t_sum = sum;
-  keep(state);
+  keep(p.state, slot * p.state_slot_stride, end);
 }
 
 // The sequences of one row, 16 states, four a thread. kFast: with the functions of SelectiveTiled.
@@ -148,6 +153,8 @@ constexpr int kStepDim = 16, kStepLanes = 4;
 
 template <bool kFast>
 __global__ void __launch_bounds__(kThreads) Step(SelectiveScanParams p) {
+  LetNextStart();
+  WaitForInputs();
   const int32_t seq = static_cast<int32_t>(blockIdx.x);
   const int64_t row = p.rows.row_start[seq], slot = p.rows.slot[seq];
   if (p.rows.row_start[seq + 1] != row + 1) return;
@@ -155,9 +162,9 @@ __global__ void __launch_bounds__(kThreads) Step(SelectiveScanParams p) {
   const int64_t channel = min(thread / kStepLanes, p.channels - 1);  // spare threads only shuffle
   const bool live = thread / kStepLanes < p.channels;
   const int lane = static_cast<int>(thread % kStepLanes);
-  float* state = p.state + slot * p.state_slot_stride + channel * kStepDim + 4 * lane;
+  const int64_t at_state = channel * kStepDim + 4 * lane;
   float h[4], a[4], b[4], c[4];
-  LoadWide<4>(state, h);
+  LoadFour(p.state, slot * p.state_slot_stride + at_state, h);
   LoadWide<4>(p.a + channel * kStepDim + 4 * lane, a);
   LoadFour(p.b, row * p.b_stride + 4 * lane, b);
   LoadFour(p.c, row * p.c_stride + 4 * lane, c);
@@ -174,14 +181,15 @@ __global__ void __launch_bounds__(kThreads) Step(SelectiveScanParams p) {
 #pragma unroll
   for (int step = kStepLanes / 2; step > 0; step /= 2) y += __shfl_xor_sync(kAllLanes, y, step);
   if (!live) return;
-  StoreNarrow<4>(h, state);
+  const uint32_t key = RoundingKeyOf(p, seq, 1);
+  const auto index = static_cast<uint32_t>(at_state);
+  StoreState(p.state, slot * p.state_slot_stride + at_state, index, key, h);
   double* t_sum = p.t_sum + slot * p.t_slot_stride + channel;
   const double sum = *t_sum + dt;
   for (int32_t at = p.checkpoints.FirstFrom(row);
        at < p.checkpoints.count && p.checkpoints.row[at] == row; ++at) {
     const int64_t place = p.checkpoints.place[at];
-    StoreNarrow<4>(
-        h, p.checkpoint_state + place * p.checkpoint_state_stride + channel * kStepDim + 4 * lane);
+    StoreState(p.checkpoint_state, place * p.checkpoint_state_stride + at_state, index, key, h);
     if (lane == 0) p.checkpoint_t[place * p.checkpoint_t_stride + channel] = sum;
   }
   if (lane != 0) return;
@@ -199,16 +207,16 @@ absl::Status RunWalk(const SelectiveScanParams& p, int32_t min_rows, const Launc
 }
 
 bool TakesSteps(const SelectiveScanParams& p) {
-  return p.state_dim == kStepDim && IsAligned(p.state) && IsAligned(p.a) &&
-         p.state_slot_stride % 4 == 0 && TakesFours(p.b, p.b_stride) &&
-         TakesFours(p.c, p.c_stride) && IsAligned(p.checkpoint_state) &&
-         p.checkpoint_state_stride % 4 == 0;
+  return p.state_dim == kStepDim && IsAligned(p.a) &&
+         TakesVectors(p.state.data, p.state_slot_stride) && TakesFours(p.b, p.b_stride) &&
+         TakesFours(p.c, p.c_stride) &&
+         TakesVectors(p.checkpoint_state.data, p.checkpoint_state_stride);
 }
 
 absl::Status RunStep(const SelectiveScanParams& p, const Launch& launch) {
   const dim3 grid(static_cast<unsigned>(p.rows.num_seqs),
                   static_cast<unsigned>(CeilDiv(p.channels * kStepLanes, kThreads)));
-  return Start(launch, kName, TakesTiles(p) ? Step<true> : Step<false>, grid, kThreads, 0, p);
+  return StartEarly(launch, kName, TakesTiles(p) ? Step<true> : Step<false>, grid, kThreads, 0, p);
 }
 
 absl::Status Check(const SelectiveScanParams& p, const Launch& launch) {
@@ -222,9 +230,9 @@ absl::Status Check(const SelectiveScanParams& p, const Launch& launch) {
                        (p.z.data == nullptr || p.z_stride >= p.channels) &&
                        p.state_slot_stride >= 0 && p.t_slot_stride >= 0;
   const bool arrays = p.rows.num_seqs > 0 && p.rows.row_start && p.rows.slot && p.u.data &&
-                      p.dt.data && p.b.data && p.c.data && p.a && p.d && p.dt_bias && p.state &&
-                      p.t_sum && p.y.data;
-  const bool ring = p.checkpoints.count == 0 || (p.checkpoint_state && p.checkpoint_t);
+                      p.dt.data && p.b.data && p.c.data && p.a && p.d && p.dt_bias &&
+                      p.state.data && p.t_sum && p.y.data && KnowsPositions(p);
+  const bool ring = p.checkpoints.count == 0 || TakesCheckpoints(p);
   return Require(strides && arrays && ring, kName, "missing array or short stride");
 }
 

@@ -10,6 +10,7 @@
 #include "kernels/cuda/scan_math.h"
 #include "kernels/cuda/selective_tiled.h"
 #include "kernels/cuda/start.h"
+#include "kernels/cuda/state_io.h"
 
 namespace anabranch::kernels::cuda {
 namespace {
@@ -175,14 +176,18 @@ __global__ void __launch_bounds__(kThreads) Tiled(SelectiveScanParams p) {
   }
   const int k = thread / kLanes, lane = thread % kLanes;
   const bool live = first + k < p.channels;
-  float* state = p.state + slot * p.state_slot_stride + (first + k) * kDim + 4 * lane;
+  const int64_t at_state = (first + k) * kDim + 4 * lane;
   Cells cells{};
   if (live) {
-    LoadWide<4>(state, cells.h);
+    LoadFour(p.state, slot * p.state_slot_stride + at_state, cells.h);
     LoadWide<4>(p.a + (first + k) * kDim + 4 * lane, cells.a);
 #pragma unroll
     for (int i = 0; i < 4; ++i) cells.a[i] *= kLog2E;
   }
+  const auto keep = [&](const Acts& to, int64_t at_slot, int64_t after) {
+    StoreState(to, at_slot + at_state, static_cast<uint32_t>(at_state),
+               RoundingKeyOf(p, seq, after - begin), cells.h);
+  };
   int32_t check = p.checkpoints.FirstFrom(begin);
   double t_sum = 0;  // of channel thread % 32, the tokens of a tile that are this warp's
   for (int64_t row = begin; row < end; row += kTokens) {
@@ -200,8 +205,7 @@ __global__ void __launch_bounds__(kThreads) Tiled(SelectiveScanParams p) {
       for (int i = t; i < stop; ++i) WalkToken(cells, i, k, lane, tile);
       for (; check < p.checkpoints.count && p.checkpoints.row[check] < row + stop; ++check) {
         const int64_t place = p.checkpoints.place[check];
-        float* kept = p.checkpoint_state + place * p.checkpoint_state_stride;
-        if (live) StoreNarrow<4>(cells.h, kept + (first + k) * kDim + 4 * lane);
+        if (live) keep(p.checkpoint_state, place * p.checkpoint_state_stride, row + stop);
         const double sum = SumOfWarps(t_sum + SumSteps(stop, tile), tile);
         if (thread < kChannels && first + thread < p.channels) {
           const int64_t channel = first + thread;
@@ -214,7 +218,7 @@ __global__ void __launch_bounds__(kThreads) Tiled(SelectiveScanParams p) {
     __syncthreads();
     StoreTile(p, at, loaded, skip, row, end, tile);
   }
-  if (live) StoreNarrow<4>(cells.h, state);
+  if (live) keep(p.state, slot * p.state_slot_stride, end);
   const double sum = SumOfWarps(t_sum, tile);
   if (thread < kChannels && first + thread < p.channels) {
     p.t_sum[slot * p.t_slot_stride + first + thread] += sum;
@@ -231,8 +235,8 @@ bool TakesTiles(const SelectiveScanParams& p) {
   return p.state_dim == kDim && p.channels % kVector == 0 && fits(p.u, p.u_stride) &&
          fits(p.dt, p.dt_stride) && fits(p.b, p.b_stride) && fits(p.c, p.c_stride) &&
          fits(p.y, p.y_stride) && (p.z.data == nullptr || fits(p.z, p.z_stride)) &&
-         IsAligned(p.state) && IsAligned(p.a) && p.state_slot_stride % 4 == 0 &&
-         IsAligned(p.checkpoint_state) && p.checkpoint_state_stride % 4 == 0;
+         IsAligned(p.a) && TakesVectors(p.state.data, p.state_slot_stride) &&
+         TakesVectors(p.checkpoint_state.data, p.checkpoint_state_stride);
 }
 
 absl::Status SelectiveTiled(const SelectiveScanParams& p, const Launch& launch) {

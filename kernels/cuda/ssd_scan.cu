@@ -13,6 +13,7 @@
 #include "kernels/cuda/scan_math.h"
 #include "kernels/cuda/ssd_chunked.h"
 #include "kernels/cuda/start.h"
+#include "kernels/cuda/state_io.h"
 #include "kernels/ssd_scan.h"
 
 namespace anabranch::kernels::cuda {
@@ -74,26 +75,29 @@ __global__ void __launch_bounds__(kThreads)
   const int32_t first_r = static_cast<int32_t>(blockIdx.z) * Tile::kRows;
   const bool live = first_r + r < p.head_dim;
   const int64_t slot = p.rows.slot[seq];
-  float* state = p.state + slot * p.state_slot_stride +
-                 (int64_t{head} * p.head_dim + first_r + r) * p.state_dim;
+  const int64_t at_state = (int64_t{head} * p.head_dim + first_r + r) * p.state_dim;
   float s[kStates];
 #pragma unroll
   for (int i = 0; i < kStates; ++i) {
     const int n = 4 * (lane + kLanes * (i / 4)) + i % 4;
-    s[i] = live && n < p.state_dim ? state[n] : 0.0f;
+    const bool in = live && n < p.state_dim;
+    s[i] = in ? LoadOne(p.state, slot * p.state_slot_stride + at_state + n) : 0.0f;
   }
   double* t_sum = p.t_sum + slot * p.t_slot_stride + head;
   const bool sums_t = blockIdx.z == 0 && threadIdx.x == 0;
   double sum = sums_t ? *t_sum : 0.0;
-  const auto keep = [&](float* to) {
+  const auto keep = [&](const Acts& to, int64_t at, int64_t after) {
     if (!live) return;
+    const uint32_t key = RoundingKeyOf(p, seq, after - begin);
 #pragma unroll
     for (int i = 0; i < kStates; ++i) {
       const int n = 4 * (lane + kLanes * (i / 4)) + i % 4;
-      if (n < p.state_dim) to[n] = s[i];
+      const float value[1] = {s[i]};
+      if (n < p.state_dim) {
+        StoreState(to, at + at_state + n, static_cast<uint32_t>(at_state + n), key, value);
+      }
     }
   };
-  const int64_t at_state = (int64_t{head} * p.head_dim + first_r + r) * p.state_dim;
   int32_t next = p.checkpoints.FirstFrom(begin);
   for (int64_t row = begin, stop; row < end; row = stop) {  // tiles end at checkpoints
     stop = min(row + kTile, end);
@@ -132,30 +136,36 @@ __global__ void __launch_bounds__(kThreads)
     __syncthreads();
     for (; next < p.checkpoints.count && p.checkpoints.row[next] < stop; ++next) {
       const int64_t place = p.checkpoints.place[next];
-      keep(p.checkpoint_state + place * p.checkpoint_state_stride + at_state);
+      keep(p.checkpoint_state, place * p.checkpoint_state_stride, stop);
       if (sums_t) p.checkpoint_t[place * p.checkpoint_t_stride + head] = sum;
     }
   }
   if (sums_t) *t_sum = sum;
-  keep(p.state + slot * p.state_slot_stride + at_state);
+  keep(p.state, slot * p.state_slot_stride, end);
 }
 
-// state_dim kDim = 4 * (lanes of a row) * kWide, 16 bytes a lane and vector. A warp holds
-// 32 / kLanes rows of S at a time and kRounds such sets.
-template <int kDim>
+// state_dim kDim = kEach * (lanes of a row) * kWide, 16 bytes a lane and vector. A warp holds
+// kRowsOfSet rows of S at a time and kRounds such sets, all of them on their way together.
+// kSets: at most so many sets.
+template <int kDim, class S, int kSets>
 struct StepShape {
-  static constexpr int kLanes = kDim / 4 < kWarp ? kDim / 4 : kWarp;
-  static constexpr int kWide = kDim / (4 * kLanes);
-  static constexpr int kRounds = 8 / kWide;
+  static constexpr int kEach = kStateEach<S>;
+  static constexpr int kLanes = kDim / kEach < kWarp ? kDim / kEach : kWarp;
+  static constexpr int kWide = kDim / (kEach * kLanes);
   static constexpr int kRowsOfSet = kWarp / kLanes;
+  static constexpr int kFits = 8 / kWide < 16 / kRowsOfSet ? 8 / kWide : 16 / kRowsOfSet;
+  static constexpr int kRounds = kFits < kSets ? kFits : kSets;
   static constexpr int kRowsOfWarp = kRounds * kRowsOfSet;
   static constexpr int kRows = kRowsOfWarp * (kThreads / kWarp);  // of a block
 };
 
 // The sequences of one row. B and C of the head's group must be readable in fours.
-template <int kDim>
+template <int kDim, class S, int kSets>
 __global__ void __launch_bounds__(kThreads) Step(SsdScanParams p) {
-  using Shape = StepShape<kDim>;
+  using Shape = StepShape<kDim, S, kSets>;
+  constexpr int kEach = Shape::kEach, kApart = kEach * kWarp;
+  LetNextStart();
+  WaitForInputs();
   const int32_t seq = static_cast<int32_t>(blockIdx.x), head = static_cast<int32_t>(blockIdx.y);
   const int lane = threadIdx.x % Shape::kLanes;
   const int32_t first = static_cast<int32_t>(blockIdx.z) * Shape::kRows +
@@ -163,9 +173,9 @@ __global__ void __launch_bounds__(kThreads) Step(SsdScanParams p) {
                         threadIdx.x % kWarp / Shape::kLanes;
   const int64_t row = p.rows.row_start[seq], slot = p.rows.slot[seq];
   if (p.rows.row_start[seq + 1] != row + 1) return;
-  float* state =
-      p.state + slot * p.state_slot_stride + int64_t{head} * p.head_dim * kDim + 4 * lane;
-  float4 s[Shape::kRounds][Shape::kWide];
+  const int64_t at_head = int64_t{head} * p.head_dim * kDim + kEach * lane;
+  S* state = static_cast<S*>(p.state.data) + slot * p.state_slot_stride + at_head;
+  uint4 s[Shape::kRounds][Shape::kWide];
   float x[Shape::kRounds];
 #pragma unroll
   for (int i = 0; i < Shape::kRounds; ++i) {
@@ -174,20 +184,21 @@ __global__ void __launch_bounds__(kThreads) Step(SsdScanParams p) {
     if (r >= p.head_dim) continue;
 #pragma unroll
     for (int w = 0; w < Shape::kWide; ++w) {
-      s[i][w] = *reinterpret_cast<const float4*>(state + int64_t{r} * kDim + w * 4 * kWarp);
+      s[i][w] = *reinterpret_cast<const uint4*>(state + int64_t{r} * kDim + w * kApart);
     }
     x[i] = LoadOne(p.x, row * p.x_stride + int64_t{head} * p.head_dim + r);
   }
+  const uint32_t key = RoundingKeyOf(p, seq, 1);
   const float dt = StepSize(p, row, head), decay = expf(dt * p.a[head]), skip = p.d[head];
   if (blockIdx.z == 0 && threadIdx.x == 0) {
     p.t_sum[slot * p.t_slot_stride + head] += static_cast<double>(dt);
   }
-  const int64_t shared_at = int64_t{head / (p.heads / p.groups)} * kDim + 4 * lane;
-  float b[Shape::kWide][4], c[Shape::kWide][4];
+  const int64_t shared_at = int64_t{head / (p.heads / p.groups)} * kDim + kEach * lane;
+  float b[Shape::kWide][kEach], c[Shape::kWide][kEach];
 #pragma unroll
   for (int w = 0; w < Shape::kWide; ++w) {
-    LoadFour(p.b, row * p.b_stride + shared_at + w * 4 * kWarp, b[w]);
-    LoadFour(p.c, row * p.c_stride + shared_at + w * 4 * kWarp, c[w]);
+    LoadFours(p.b, row * p.b_stride + shared_at + w * kApart, b[w]);
+    LoadFours(p.c, row * p.c_stride + shared_at + w * kApart, c[w]);
   }
 #pragma unroll
   for (int i = 0; i < Shape::kRounds; ++i) {
@@ -197,13 +208,16 @@ __global__ void __launch_bounds__(kThreads) Step(SsdScanParams p) {
     float y = 0;
 #pragma unroll
     for (int w = 0; w < Shape::kWide; ++w) {
-      float4& v = s[i][w];
-      if (!live) v = make_float4(0, 0, 0, 0);
-      v.x = fmaf(in, b[w][0], v.x * decay), y = fmaf(v.x, c[w][0], y);
-      v.y = fmaf(in, b[w][1], v.y * decay), y = fmaf(v.y, c[w][1], y);
-      v.z = fmaf(in, b[w][2], v.z * decay), y = fmaf(v.z, c[w][2], y);
-      v.w = fmaf(in, b[w][3], v.w * decay), y = fmaf(v.w, c[w][3], y);
-      if (live) *reinterpret_cast<float4*>(state + int64_t{r} * kDim + w * 4 * kWarp) = v;
+      float v[kEach] = {};
+      if (live) UnpackState(s[i][w], v);
+#pragma unroll
+      for (int j = 0; j < kEach; ++j) {
+        v[j] = fmaf(in, b[w][j], v[j] * decay);
+        y = fmaf(v[j], c[w][j], y);
+      }
+      const int64_t at = int64_t{r} * kDim + w * kApart;
+      s[i][w] = PackState(v, key, static_cast<uint32_t>(at_head + at), y);
+      if (live) *reinterpret_cast<uint4*>(state + at) = s[i][w];
     }
 #pragma unroll
     for (int step = Shape::kLanes / 2; step > 0; step /= 2) {
@@ -216,15 +230,15 @@ __global__ void __launch_bounds__(kThreads) Step(SsdScanParams p) {
   for (int32_t at = p.checkpoints.FirstFrom(row);
        at < p.checkpoints.count && p.checkpoints.row[at] == row; ++at) {
     const int64_t place = p.checkpoints.place[at];
-    float* kept = p.checkpoint_state + place * p.checkpoint_state_stride +
-                  int64_t{head} * p.head_dim * kDim + 4 * lane;
+    S* kept =
+        static_cast<S*>(p.checkpoint_state.data) + place * p.checkpoint_state_stride + at_head;
 #pragma unroll
     for (int i = 0; i < Shape::kRounds; ++i) {
       const int32_t r = first + i * Shape::kRowsOfSet;
       if (r >= p.head_dim) continue;
 #pragma unroll
       for (int w = 0; w < Shape::kWide; ++w) {
-        *reinterpret_cast<float4*>(kept + int64_t{r} * kDim + w * 4 * kWarp) = s[i][w];
+        *reinterpret_cast<uint4*>(kept + int64_t{r} * kDim + w * kApart) = s[i][w];
       }
     }
     if (blockIdx.z == 0 && threadIdx.x == 0) {
@@ -233,11 +247,25 @@ __global__ void __launch_bounds__(kThreads) Step(SsdScanParams p) {
   }
 }
 
-template <int kDim>
+template <int kDim, class S, int kSets>
 absl::Status RunStep(const SsdScanParams& p, const Launch& launch) {
+  constexpr int kRows = StepShape<kDim, S, kSets>::kRows;
   const dim3 grid(static_cast<unsigned>(p.rows.num_seqs), static_cast<unsigned>(p.heads),
-                  static_cast<unsigned>(CeilDiv(p.head_dim, StepShape<kDim>::kRows)));
-  return Start(launch, kName, Step<kDim>, grid, kThreads, 0, p);
+                  static_cast<unsigned>(CeilDiv(p.head_dim, kRows)));
+  return StartEarly(launch, kName, Step<kDim, S, kSets>, grid, kThreads, 0, p);
+}
+
+// Few sequences are spread over more blocks, with less on its way in each.
+template <int kDim, class S>
+absl::Status RunStep(const SsdScanParams& p, const Launch& launch) {
+  const bool few = p.rows.num_seqs * p.heads < 4 * launch.cuda->multiprocessors();
+  return few ? RunStep<kDim, S, 2>(p, launch) : RunStep<kDim, S, 8>(p, launch);
+}
+
+template <class S>
+absl::Status RunStep(const SsdScanParams& p, const Launch& launch) {
+  if (p.state_dim == 64) return RunStep<64, S>(p, launch);
+  return p.state_dim == 128 ? RunStep<128, S>(p, launch) : RunStep<256, S>(p, launch);
 }
 
 template <int kLanes, int kStates>
@@ -258,15 +286,14 @@ absl::Status Walk(const SsdScanParams& p, int32_t min_rows, int32_t max_rows,
 }
 
 bool TakesSteps(const SsdScanParams& p) {
-  return (p.state_dim == 64 || p.state_dim == 128 || p.state_dim == 256) && IsAligned(p.state) &&
-         p.state_slot_stride % 4 == 0 && TakesFours(p.b, p.b_stride) &&
-         TakesFours(p.c, p.c_stride) && IsAligned(p.checkpoint_state) &&
-         p.checkpoint_state_stride % 4 == 0;
+  return (p.state_dim == 64 || p.state_dim == 128 || p.state_dim == 256) &&
+         TakesVectors(p.state.data, p.state_slot_stride) && TakesFours(p.b, p.b_stride) &&
+         TakesFours(p.c, p.c_stride) &&
+         TakesVectors(p.checkpoint_state.data, p.checkpoint_state_stride);
 }
 
 absl::Status Step(const SsdScanParams& p, const Launch& launch) {
-  if (p.state_dim == 64) return RunStep<64>(p, launch);
-  return p.state_dim == 128 ? RunStep<128>(p, launch) : RunStep<256>(p, launch);
+  return p.state.dtype == DType::kFloat32 ? RunStep<float>(p, launch) : RunStep<Bf16>(p, launch);
 }
 
 absl::Status Check(const SsdScanParams& p, const Launch& launch) {
@@ -280,9 +307,9 @@ absl::Status Check(const SsdScanParams& p, const Launch& launch) {
                        p.c_stride >= shared && p.dt_stride >= p.heads && p.state_slot_stride >= 0 &&
                        p.t_slot_stride >= 0;
   const bool arrays = p.rows.num_seqs > 0 && p.rows.row_start && p.rows.slot && p.x.data &&
-                      p.b.data && p.c.data && p.dt.data && p.a && p.d && p.dt_bias && p.state &&
-                      p.t_sum && p.y.data;
-  const bool ring = p.checkpoints.count == 0 || (p.checkpoint_state && p.checkpoint_t);
+                      p.b.data && p.c.data && p.dt.data && p.a && p.d && p.dt_bias &&
+                      p.state.data && p.t_sum && p.y.data && KnowsPositions(p);
+  const bool ring = p.checkpoints.count == 0 || TakesCheckpoints(p);
   return Require(strides && arrays && ring && p.dt_lo <= p.dt_hi, kName,
                  "missing array, short stride or dt_lo > dt_hi");
 }

@@ -7,6 +7,7 @@
 #include "kernels/cuda/mma.h"
 #include "kernels/cuda/ssd_segment.h"
 #include "kernels/cuda/start.h"
+#include "kernels/cuda/state_io.h"
 
 namespace anabranch::kernels::cuda {
 namespace {
@@ -61,9 +62,9 @@ struct Tiles {
     first_p = warp / 4 * (kP / 2), first_n = warp % 4 * (kN / 4);
     g = lane / 4, t = lane % 4;
   }
-  // Calls f(pointer to two floats of the state, their values).
+  // Calls f(place of two neighbours in the head's state, their values).
   template <class F>
-  __device__ void ForEach(float* state, F f) {
+  __device__ void ForEach(F f) {
 #pragma unroll
     for (int m = 0; m < kM; ++m) {
 #pragma unroll
@@ -71,11 +72,31 @@ struct Tiles {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
           const int row = first_p + m * 16 + half * 8 + g, column = first_n + n * 8 + 2 * t;
-          f(reinterpret_cast<float2*>(state + row * kN + column), s[m][n][2 * half],
-            s[m][n][2 * half + 1]);
+          f(row * kN + column, s[m][n][2 * half], s[m][n][2 * half + 1]);
         }
       }
     }
+  }
+  // The state of a head: `at_head` within the sequence's, whose first element is at `at` of the
+  // array.
+  __device__ void Load(const Acts& state, int64_t at, int64_t at_head) {
+    ForEach([&](int i, float& a, float& b) {
+      if (state.dtype == DType::kFloat32) {
+        const auto pair = *reinterpret_cast<const float2*>(static_cast<const float*>(state.data) +
+                                                           at + at_head + i);
+        a = pair.x, b = pair.y;
+      } else {
+        const auto pair = *reinterpret_cast<const uint32_t*>(
+            static_cast<const uint16_t*>(state.data) + at + at_head + i);
+        a = LowOf(pair), b = HighOf(pair);
+      }
+    });
+  }
+  __device__ void Store(const Acts& state, int64_t at, int64_t at_head, uint32_t key) {
+    ForEach([&](int i, float a, float b) {
+      const float pair[2] = {a, b};
+      StoreState(state, at + at_head + i, static_cast<uint32_t>(at_head + i), key, pair);
+    });
   }
   // As operands b of products over state_dim: for each 16 x 16 of S, the fragments of its first and
   // of its second 8 rows.
@@ -139,8 +160,8 @@ struct Tiles {
 template <int kP, int kN>
 __device__ void KeepCheckpoint(const SsdScanParams& p, const Segment& segment, int32_t head,
                                int64_t item, int local, double t_before, int64_t place,
-                               const Tiles<kP, kN>& before, const StatesStage<kP, kN>& stage,
-                               float* weights) {
+                               uint32_t key, const Tiles<kP, kN>& before,
+                               const StatesStage<kP, kN>& stage, float* weights) {
   const float* dt = segment.dt + item * kChunk;
   const float* sums = segment.sums + item * kChunk;
   const int thread = static_cast<int>(threadIdx.x);
@@ -158,8 +179,7 @@ __device__ void KeepCheckpoint(const SsdScanParams& p, const Segment& segment, i
   Tiles<kP, kN> tiles = before;
   tiles.Decay(expf(sums[local]));
   tiles.Add(stage, weights);
-  tiles.ForEach(p.checkpoint_state + place * p.checkpoint_state_stride + int64_t{head} * kP * kN,
-                [](float2* at, float a, float b) { *at = make_float2(a, b); });
+  tiles.Store(p.checkpoint_state, place * p.checkpoint_state_stride, int64_t{head} * kP * kN, key);
 }
 
 template <int kP, int kN>
@@ -178,9 +198,9 @@ __global__ void __launch_bounds__(kThreads, 1) States(SsdScanParams p, Segment s
 
   for (int i = 0; i < kStages - 1; ++i) LoadStage(p, segment, walker, walker.from + i, stages);
   const int64_t slot = p.rows.slot[seq];
-  float* state = p.state + slot * p.state_slot_stride + int64_t{walker.head} * kP * kN;
+  const int64_t at_head = int64_t{walker.head} * kP * kN;
   Tiles<kP, kN> tiles;
-  tiles.ForEach(state, [](const float2* at, float& a, float& b) { a = at->x, b = at->y; });
+  tiles.Load(p.state, slot * p.state_slot_stride, at_head);
   double* t_sum = p.t_sum + slot * p.t_slot_stride + walker.head;
   double sum = threadIdx.x == 0 ? *t_sum : 0.0;
   int64_t item = int64_t{walker.base + walker.from - segment.first} * p.heads + walker.head;
@@ -206,21 +226,23 @@ __global__ void __launch_bounds__(kThreads, 1) States(SsdScanParams p, Segment s
     for (; check < p.checkpoints.count && p.checkpoints.row[check] < last; ++check) {
       KeepCheckpoint(p, segment, walker.head, item - p.heads,
                      static_cast<int>(p.checkpoints.row[check] - first), t_before,
-                     p.checkpoints.place[check], tiles, stage, shared.weights);
+                     p.checkpoints.place[check],
+                     RoundingKeyOf(p, seq, p.checkpoints.row[check] + 1 - walker.begin), tiles,
+                     stage, shared.weights);
     }
     tiles.Decay(decay);
     tiles.Add(stage, stage.weights);
     for (; check < p.checkpoints.count && p.checkpoints.row[check] == last; ++check) {
       const int64_t place = p.checkpoints.place[check];
-      tiles.ForEach(
-          p.checkpoint_state + place * p.checkpoint_state_stride + int64_t{walker.head} * kP * kN,
-          [](float2* at, float a, float b) { *at = make_float2(a, b); });
+      tiles.Store(p.checkpoint_state, place * p.checkpoint_state_stride, at_head,
+                  RoundingKeyOf(p, seq, last + 1 - walker.begin));
       if (threadIdx.x == 0) {
         p.checkpoint_t[place * p.checkpoint_t_stride + walker.head] = sum;
       }
     }
   }
-  tiles.ForEach(state, [](float2* at, float a, float b) { *at = make_float2(a, b); });
+  const int64_t read = min(walker.begin + int64_t{walker.to} * kChunk, walker.end) - walker.begin;
+  tiles.Store(p.state, slot * p.state_slot_stride, at_head, RoundingKeyOf(p, seq, read));
   if (threadIdx.x == 0) *t_sum = sum;
 }
 

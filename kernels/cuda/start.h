@@ -18,11 +18,30 @@ __device__ inline void* DynamicShared() {
   return shared;
 }
 
-// `shared` bytes of dynamic shared memory; more than 48 KB are asked for first. An error names
-// `what`. Nothing happens for an empty grid.
+// For the short kernels of a step, whose starts would cost as much as their work. A kernel begun
+// with StartEarly may run beside the kernels ahead of it. It calls LetNextStart, and WaitForInputs
+// in every thread before it reads what they write or writes what they read; before that it may
+// read weights.
+
+// From here on the kernel behind may be started, once every block has come here: it takes what room
+// there is and waits for its inputs. Soonest is best.
+__device__ inline void LetNextStart() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+// Until the kernels ahead have ended and what they wrote can be seen.
+__device__ inline void WaitForInputs() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+// An error names `what`. Nothing happens for an empty grid. More than 48 KB of dynamic shared
+// memory are asked for first.
 template <class... Params>
-absl::Status Start(const Launch& launch, const char* what, void (*kernel)(Params...), dim3 grid,
-                   dim3 block, size_t shared, std::type_identity_t<Params>... args) {
+absl::Status StartWith(bool early, const Launch& launch, const char* what,
+                       void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared,
+                       std::type_identity_t<Params>... args) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return absl::OkStatus();
   const void* function = reinterpret_cast<const void*>(kernel);
   constexpr size_t kAlwaysAllowed = 48 * 1024;
@@ -34,8 +53,31 @@ absl::Status Start(const Launch& launch, const char* what, void (*kernel)(Params
     if (!s.ok()) return s;
   }
   void* pointers[] = {&args...};
-  return CudaStatus(
-      cudaLaunchKernel(function, grid, block, pointers, shared, launch.cuda->stream()), what);
+  cudaLaunchAttribute overlap = {};
+  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  overlap.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.dynamicSmemBytes = shared;
+  config.stream = launch.cuda->stream();
+  config.attrs = &overlap;
+  config.numAttrs = early && launch.cuda->starts_early() ? 1 : 0;
+  return CudaStatus(cudaLaunchKernelExC(&config, function, pointers), what);
+}
+
+// For kernels that know nothing of each other: each begins when the one before has ended.
+template <class... Params>
+absl::Status Start(const Launch& launch, const char* what, void (*kernel)(Params...), dim3 grid,
+                   dim3 block, size_t shared, std::type_identity_t<Params>... args) {
+  return StartWith(false, launch, what, kernel, grid, block, shared, args...);
+}
+// For kernels that call WaitForInputs.
+template <class... Params>
+absl::Status StartEarly(const Launch& launch, const char* what, void (*kernel)(Params...),
+                        dim3 grid, dim3 block, size_t shared,
+                        std::type_identity_t<Params>... args) {
+  return StartWith(true, launch, what, kernel, grid, block, shared, args...);
 }
 
 }  // namespace anabranch::kernels::cuda

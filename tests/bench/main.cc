@@ -82,7 +82,8 @@ int RunFolderBenches(const anabranch::bench::Options& options,
   return 0;
 }
 
-void AddShapeOptions(CLI::App& app, ShapeOptions& options, std::string& dtype) {
+void AddShapeOptions(CLI::App& app, ShapeOptions& options, std::string& dtype,
+                     std::string& state_dtype) {
   std::vector<std::string> names;
   for (const auto& shape : anabranch::bench::Shapes()) names.push_back(shape.name);
   app.add_option("--shape", options.shape,
@@ -93,6 +94,9 @@ void AddShapeOptions(CLI::App& app, ShapeOptions& options, std::string& dtype) {
   app.add_option("--device", options.device, "of --shape: cpu, cuda or cuda:N")
       ->capture_default_str();
   app.add_option("--dtype", dtype, "of --shape")
+      ->check(CLI::IsMember({"bfloat16", "float32"}))
+      ->capture_default_str();
+  app.add_option("--state-dtype", state_dtype, "of --shape: what recurrent states are kept in")
       ->check(CLI::IsMember({"bfloat16", "float32"}))
       ->capture_default_str();
   app.add_option("--batch", options.batches, "sequences that decode together")
@@ -129,13 +133,17 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   app.add_flag("--json", json, "print JSON instead of a table");
   ShapeOptions shape;
-  std::string dtype = "bfloat16";
-  AddShapeOptions(app, shape, dtype);
+  std::string dtype = "bfloat16", state_dtype = "float32";
+  AddShapeOptions(app, shape, dtype, state_dtype);
   CLI11_PARSE(app, argc, argv);
 
   if (app.count("--shape") == 0) return RunFolderBenches(options, which, json);
-  shape.dtype = dtype == "float32" ? anabranch::kernels::DType::kFloat32
-                                   : anabranch::kernels::DType::kBFloat16;
+  const auto parsed = [](const std::string& name) {
+    return name == "float32" ? anabranch::kernels::DType::kFloat32
+                             : anabranch::kernels::DType::kBFloat16;
+  };
+  shape.dtype = parsed(dtype);
+  shape.state_dtype = parsed(state_dtype);
   shape.threads = options.threads;
   shape.json = json;
   const absl::Status status = anabranch::bench::RunShapeBench(shape);

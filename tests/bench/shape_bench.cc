@@ -153,6 +153,7 @@ absl::Status RunShapeBench(const ShapeOptions& options) {
   }
   LoadOptions load;
   load.dtype = options.dtype;
+  load.state_dtype = options.state_dtype;
   load.device = options.device;
   load.num_threads = options.threads;
   const absl::Time start = absl::Now();

@@ -21,6 +21,7 @@ struct ShapeOptions {
   std::string shape = "mamba2-2.7b";
   std::string device = "cuda";
   kernels::DType dtype = kernels::DType::kBFloat16;
+  kernels::DType state_dtype = kernels::DType::kFloat32;
   std::vector<std::string> parts;  // empty: all of ShapeParts()
   std::vector<int> batches = {1, 16, 64, 256};
   std::vector<int64_t> lengths = {2048, 8192, 32768, 131072};

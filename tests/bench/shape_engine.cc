@@ -30,7 +30,7 @@ absl::Status BenchDecode(ShapeRun& run) {
     ANABRANCH_ASSIGN_OR_RETURN(SequencePtr sequence, engine->Fork(prompt));
     all.push_back(std::move(sequence));
   }
-  const int64_t steps = run.options.quick ? 16 : 64;
+  const int64_t steps = 64;
   for (const int batch : batches) {
     const std::vector<SequencePtr> some(all.begin(), all.begin() + batch);
     ANABRANCH_ASSIGN_OR_RETURN(Figure figure, Measure(kPart, absl::StrCat("decode, batch ", batch),

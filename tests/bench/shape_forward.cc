@@ -70,18 +70,28 @@ class Rig {
       batch.page_start = page_start;
     }
     batch.logit_rows = logit_rows;
-    const auto logits = absl::MakeSpan(logits_.floats(), seqs * vocab);
-    ANABRANCH_RETURN_IF_ERROR(model_.Forward(batch, pool_->arrays(), logits));
+    if (model_.draws_tokens()) {  // as the engine does
+      rules_.resize(seqs);
+      drawn_.resize(seqs);
+      batch.rules = rules_;
+      ANABRANCH_RETURN_IF_ERROR(model_.ForwardAndDraw(
+          batch, pool_->arrays(), static_cast<int32_t>(vocab), absl::MakeSpan(drawn_)));
+    } else {
+      const auto logits = absl::MakeSpan(logits_.floats(), seqs * vocab);
+      ANABRANCH_RETURN_IF_ERROR(model_.Forward(batch, pool_->arrays(), logits));
+    }
     for (int i = first; i < first + seqs; ++i) refs_[i].position += rows;
     return absl::OkStatus();
   }
 
   // NaN in what is measured would make it worthless.
   absl::Status CheckLogits(int seqs) const {
-    const int64_t count = seqs * model_.description().vocab;
+    bool finite = true;
+    for (const DrawnToken& drawn : drawn_) finite = finite && drawn.finite;
+    const int64_t count = model_.draws_tokens() ? 0 : seqs * model_.description().vocab;
     const float sum = std::accumulate(logits_.floats(), logits_.floats() + count, 0.0f,
                                       [](float a, float b) { return a + b * 0; });
-    if (sum == 0) return absl::OkStatus();
+    if (finite && sum == 0) return absl::OkStatus();
     return absl::DataLossError("logits are not finite: the figures of this part count for nothing");
   }
 
@@ -90,6 +100,8 @@ class Rig {
   std::unique_ptr<SlotPool> pool_;
   std::vector<SlotRef> refs_;
   std::vector<int32_t> tokens_;
+  std::vector<kernels::RowSampling> rules_;  // greedy
+  std::vector<DrawnToken> drawn_;
   Buffer logits_;
 };
 

@@ -34,8 +34,9 @@ class CudaEngine : public testing::CudaTest, public ::testing::WithParamInterfac
   void SetUp() override {
     CudaTest::SetUp();
     if (IsSkipped() || HasFatalFailure()) return;
-    auto model =
-        Model::Load(testing::GoldenModelDir(GetParam().model), CudaOptions(GetParam().dtype));
+    LoadOptions options = CudaOptions(GetParam().dtype);
+    options.state_dtype = GetParam().state_dtype;
+    auto model = Model::Load(testing::GoldenModelDir(GetParam().model), options);
     ASSERT_TRUE(model.ok()) << model.status();
     model_ = *std::move(model);
     engine_ = MakeEngine(2 * Sessions() + 4);
@@ -198,6 +199,7 @@ TEST_P(CudaEngine, AStateOfTheGpuIsRefusedOnTheCpu) {
 
   LoadOptions on_cpu;
   on_cpu.dtype = GetParam().dtype;
+  on_cpu.state_dtype = GetParam().state_dtype;
   on_cpu.num_threads = 1;
   auto model = Model::Load(testing::GoldenModelDir(GetParam().model), on_cpu);
   ASSERT_TRUE(model.ok()) << model.status();
@@ -208,6 +210,13 @@ TEST_P(CudaEngine, AStateOfTheGpuIsRefusedOnTheCpu) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, CudaEngine, ::testing::ValuesIn(testing::GoldenCases()),
+                         [](const auto& info) { return info.param.name(); });
+
+constexpr auto kHalf = kernels::DType::kBFloat16;
+INSTANTIATE_TEST_SUITE_P(StatesInBfloat16, CudaEngine,
+                         ::testing::Values(GoldenCase{"mamba", kHalf, kHalf},
+                                           GoldenCase{"mamba2", kHalf, kHalf},
+                                           GoldenCase{"zamba2", kHalf, kHalf}),
                          [](const auto& info) { return info.param.name(); });
 
 using CudaMemory = testing::CudaTest;

@@ -96,6 +96,14 @@ TEST_P(CudaGoldenModel, PassesTheRuleOfBFloat16) {
   EXPECT_TRUE(std::isfinite(report->total.max_abs_error));
 }
 
+TEST_P(CudaGoldenModel, PassesTheRuleOfBFloat16WithStatesInBFloat16) {
+  LoadOptions options = CudaOptions(kernels::DType::kBFloat16);
+  options.state_dtype = kernels::DType::kBFloat16;
+  const auto report = RunCheckModel(dir(), options, 1e9);
+  ASSERT_TRUE(report.ok()) << report.status();
+  EXPECT_TRUE(report->passed) << FormatCheckReport(*report);
+}
+
 INSTANTIATE_TEST_SUITE_P(Models, CudaGoldenModel, ::testing::ValuesIn(ModelsAndRecall()),
                          [](const auto& info) { return info.param; });
 

@@ -35,6 +35,7 @@ inline std::vector<std::string> GoldenModels() {
 struct GoldenCase {
   std::string model;
   kernels::DType dtype;
+  kernels::DType state_dtype = kernels::DType::kFloat32;
 
   std::string name() const {
     return model + (dtype == kernels::DType::kFloat32 ? "_float32" : "_bfloat16");

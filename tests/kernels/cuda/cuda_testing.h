@@ -90,6 +90,13 @@ class Memory {
     }
     return out;
   }
+  // The same on either side.
+  Acts PutState(const Floats& values, DType dtype) {
+    if (dtype == DType::kFloat32) return Acts(Put(values));
+    std::vector<uint16_t> narrow;
+    for (float v : values) narrow.push_back(ToBf16(v));
+    return {Put(narrow), dtype};
+  }
   PackedRows PutRows(const Packing& packing) {
     PackedRows rows = packing.rows();
     rows.row_start = Put(packing.row_start);
@@ -122,6 +129,9 @@ class Memory {
     if (bytes == 0) return;
     if (device_) {
       EXPECT_EQ(cudaMemcpy(to, from, bytes, kind), cudaSuccess);
+      // A copy from ordinary memory may still be on its way, and a context's stream does not wait
+      // for it: on a busy device kernels would read what was there before.
+      EXPECT_EQ(cudaStreamSynchronize(cudaStreamLegacy), cudaSuccess);
     } else {
       std::memcpy(to, from, bytes);
     }

@@ -28,6 +28,7 @@ struct Scan {
   int64_t channels;
   int32_t state_dim;
   DType dtype;
+  DType state_dtype = DType::kFloat32;
   bool gate = true;
   int64_t pad = 0;
   std::vector<int64_t> lengths;
@@ -72,7 +73,8 @@ struct Scan {
     p.c = memory.PutActs(c.Gather(plan, p.c_stride), dtype);
     if (gate) p.z = memory.PutActs(z.Gather(plan, p.z_stride), dtype);
     p.a = memory.Put(a), p.d = memory.Put(d), p.dt_bias = memory.Put(dt_bias);
-    p.state = memory.Put(out.state), p.state_slot_stride = slot_stride;
+    p.state = memory.PutState(out.state, state_dtype), p.state_slot_stride = slot_stride;
+    p.positions = memory.Put(packing.position), p.rounding_seed = 3;
     p.t_sum = memory.Put(out.t_sum), p.t_slot_stride = t_stride;
     const auto count = static_cast<size_t>(packing.row_start.back() * p.y_stride);
     p.y = memory.PutActs(Floats(count, kPoison), dtype);
@@ -81,16 +83,16 @@ struct Scan {
     if (!keep.empty()) {
       p.checkpoints = {static_cast<int32_t>(keep.size()), memory.Put(keep),
                        memory.Put(BackwardPlaces(keep.size()))};
-      p.checkpoint_state = memory.Put(Floats(kept, -77.0f));
+      p.checkpoint_state = memory.PutState(Floats(kept, -77.0f), state_dtype);
       p.checkpoint_t = memory.Put(std::vector<double>(kept_t, -77.0));
       p.checkpoint_state_stride = slot_stride, p.checkpoint_t_stride = t_stride;
     }
     const absl::Status status =
         where == Memory::Where::kHost ? SelectiveScan(p, launch) : cuda::SelectiveScan(p, launch);
     ASSERT_TRUE(status.ok()) << status;
-    out.state = memory.Get(p.state, out.state.size());
+    out.state = memory.GetActs(p.state, out.state.size());
     out.t_sum = memory.Get(p.t_sum, out.t_sum.size());
-    out.kept = memory.Get(p.checkpoint_state, kept);
+    out.kept = memory.GetActs(p.checkpoint_state, kept);
     out.kept_t = memory.Get(p.checkpoint_t, kept_t);
     out.y.Scatter(plan, memory.GetActs(p.y, count), p.y_stride);
   }
@@ -116,7 +118,9 @@ void ExpectSame(const Scan& s, const Plan& plan, const Launch& cuda) {
   const Result size = s.Sizes().Run(plan, Memory::Where::kHost, {});
   const Result got = s.Run(plan, Memory::Where::kDevice, cuda);
   const int64_t longest = *std::max_element(s.lengths.begin(), s.lengths.end());
-  const double exact = kUnit * static_cast<double>(16 * (longest + 1) + s.state_dim + 64);
+  // A state in bfloat16 lies on the one or the other side of what both sides agree on.
+  const double rough = s.state_dtype == DType::kBFloat16 ? 2 * kBf16Unit : 0;
+  const double exact = rough + kUnit * static_cast<double>(16 * (longest + 1) + s.state_dim + 64);
   for (size_t i = 0; i < s.lengths.size(); ++i) {
     std::vector<double> tolerance;
     for (size_t j = 0; j < want.y.of[i].size(); ++j) {
@@ -160,6 +164,25 @@ TEST_F(SelectiveScanCudaTest, MatchesTheCpuForAnyShape) {
                      launch_);
         }
       }
+    }
+  }
+}
+
+TEST_F(SelectiveScanCudaTest, StatesInBfloat16AreRoundedAsOnTheCpu) {
+  for (DType dtype : kBothDTypes) {
+    for (int32_t state_dim : {16, 20, 64}) {
+      Scan s(72, state_dim, {70, 5, 4}, dtype, 5);
+      s.state_dtype = DType::kBFloat16;
+      s.state0 = KeptAs(s.state_dtype, s.state0);
+      SCOPED_TRACE(state_dim);
+      ExpectSame(s,
+                 {{{0, 0, 40}, {1, 0, 5}, {2, 0, 1}},
+                  {{2, 1, 2}, {0, 40, 41}},
+                  {{2, 2, 3}, {0, 41, 70}},
+                  {{2, 3, 4}}},
+                 launch_);
+      s.keep = {0, 31, 69, 71, 74, 75, 78};
+      ExpectSame(s, {{{0, 0, 70}, {1, 0, 5}, {2, 0, 4}}}, launch_);
     }
   }
 }

@@ -1,0 +1,72 @@
+// The part of a recurrent state that an item of a CPU scan works on, as float32: the slot itself,
+// or a copy of a slot in bfloat16 that is rounded back.
+#pragma once
+
+#include <algorithm>
+#include <bit>
+#include <cstdint>
+#include <vector>
+
+#include "kernels/activations.h"
+#include "kernels/state_rounding.h"
+
+namespace anabranch::kernels {
+
+class ResidentState {
+ public:
+  // Parts of `cells` elements.
+  ResidentState(const Acts& state, int64_t cells)
+      : state_(state), cells_(cells), copy_(state.dtype == DType::kFloat32 ? 0 : cells) {}
+
+  // The part that begins at element `offset` of the sequence's state, whose first is at `slot` of
+  // the array. Valid until the next Open.
+  float* Open(int64_t slot, int64_t offset) {
+    slot_ = slot, offset_ = offset;
+    if (copy_.empty()) return floats_ = static_cast<float*>(state_.data) + slot + offset;
+    const auto* from = static_cast<const uint16_t*>(state_.data) + slot + offset;
+    for (int64_t i = 0; i < cells_; ++i) copy_[i] = std::bit_cast<float>(uint32_t{from[i]} << 16);
+    return floats_ = copy_.data();
+  }
+  // As it is, to the same place of another slot.
+  void Keep(const Acts& to, int64_t slot, uint32_t key) const {
+    if (copy_.empty()) {
+      std::copy_n(floats_, cells_, static_cast<float*>(to.data) + slot + offset_);
+      return;
+    }
+    auto* rounded = static_cast<uint16_t*>(to.data) + slot + offset_;
+    for (int64_t i = 0; i < cells_; ++i) {
+      rounded[i] = RoundElement(floats_[i], key, static_cast<uint32_t>(offset_ + i));
+    }
+  }
+  // Back to where it came from.
+  void Close(uint32_t key) const {
+    if (!copy_.empty()) Keep(state_, slot_, key);
+  }
+
+ private:
+  const Acts state_;
+  const int64_t cells_;
+  std::vector<float> copy_;
+  float* floats_ = nullptr;
+  int64_t slot_ = 0, offset_ = 0;
+};
+
+// What the state of sequence `seq` is rounded by after `rows` of its rows.
+template <class Params>
+uint32_t RoundingKeyAfter(const Params& p, int32_t seq, int64_t rows) {
+  if (p.state.dtype == DType::kFloat32) return 0;
+  return RoundingKey(p.rounding_seed, p.positions[seq] + rows);
+}
+
+// For checks of parameters.
+template <class Params>
+bool HasState(const Params& p) {
+  return p.state.data != nullptr && (p.state.dtype == DType::kFloat32 || p.positions != nullptr);
+}
+template <class Params>
+bool HasCheckpoints(const Params& p) {
+  return p.checkpoint_state.data != nullptr && p.checkpoint_t != nullptr &&
+         p.checkpoint_state.dtype == p.state.dtype;
+}
+
+}  // namespace anabranch::kernels
