@@ -202,9 +202,11 @@ absl::Status CopyRows(const CopyRowsParams& p, const Launch& launch) {
 absl::Status SumDirections(const SumDirectionsParams& p, const Launch&) {
   if (p.rows.num_rows() == 0 || p.width == 0) return absl::OkStatus();
   if (absl::Status s = CheckRows(p.rows, false, "SumDirections"); !s.ok()) return s;
-  if (p.width < 0 || p.x == nullptr || p.sums == nullptr) {
+  const bool kept = p.checkpoints.count == 0 || p.checkpoint_sums != nullptr;
+  if (p.width < 0 || p.x == nullptr || p.sums == nullptr || !kept) {
     return Require(false, "SumDirections", "negative width or a missing array");
   }
+  int32_t next = 0;
   for (int32_t seq = 0; seq < p.rows.num_seqs; ++seq) {
     float* const sum = p.sums + seq * p.width;
     for (int32_t row = p.rows.row_start[seq]; row < p.rows.row_start[seq + 1]; ++row) {
@@ -213,6 +215,9 @@ absl::Status SumDirections(const SumDirectionsParams& p, const Launch&) {
       for (int64_t i = 0; i < p.width; ++i) square += x[i] * x[i];
       const float scale = 1 / std::sqrt(square + 1e-12f);
       for (int64_t i = 0; i < p.width; ++i) sum[i] += scale * x[i];
+      for (; next < p.checkpoints.count && p.checkpoints.row[next] == row; ++next) {
+        std::copy_n(sum, p.width, p.checkpoint_sums + next * p.width);
+      }
     }
   }
   return absl::OkStatus();

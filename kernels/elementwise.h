@@ -1,6 +1,7 @@
 // Row-wise helpers around the linear layers.
 #pragma once
 
+#include "kernels/checkpoints.h"
 #include "kernels/launch.h"
 
 namespace anabranch::kernels {
@@ -71,8 +72,10 @@ absl::Status CopyRows(const CopyRowsParams& params, const Launch& launch);
 struct SumDirectionsParams {
   PackedRows rows;
   int64_t width = 0;
-  ConstActs x;            // [rows, width], dense
-  float* sums = nullptr;  // [num_seqs, width]
+  ConstActs x;                       // [rows, width], dense
+  float* sums = nullptr;             // [num_seqs, width]
+  Checkpoints checkpoints;           // by number, not by place:
+  float* checkpoint_sums = nullptr;  // [checkpoints, width]
 };
 absl::Status SumDirections(const SumDirectionsParams& params, const Launch& launch);
 

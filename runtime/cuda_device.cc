@@ -3,14 +3,12 @@
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
 #include "absl/container/flat_hash_map.h"
-#include "absl/synchronization/mutex.h"
 #include "kernels/cuda/context.h"
 #include "kernels/cuda/cuda_kernels.h"
-#include "runtime/cuda_staging.h"
+#include "runtime/cuda_copies.h"
 #include "runtime/tensor_memory.h"
 #include "statestore/base/status_macros.h"
 
@@ -19,33 +17,6 @@ namespace {
 
 using kernels::CudaContext;
 using kernels::CudaStatus;
-
-cudaMemcpyKind KindOf(CopyDirection direction) {
-  switch (direction) {
-    case CopyDirection::kToDevice:
-      return cudaMemcpyHostToDevice;
-    case CopyDirection::kToHost:
-      return cudaMemcpyDeviceToHost;
-    case CopyDirection::kWithin:
-      break;
-  }
-  return cudaMemcpyDeviceToDevice;
-}
-
-// Whether the host's side is ordinary memory, and there is enough of it to be worth threads.
-bool WorthStaging(absl::Span<const CopyPart> parts) {
-  constexpr size_t kLeast = size_t{1} << 20;
-  size_t bytes = 0;
-  for (const CopyPart& part : parts) bytes += part.bytes;
-  if (bytes < kLeast) return false;
-  // The device's side counts as known to the driver, so that both are asked the same.
-  const auto known = [](const void* pointer) {
-    cudaPointerAttributes attributes;
-    return cudaPointerGetAttributes(&attributes, pointer) == cudaSuccess &&
-           attributes.type != cudaMemoryTypeUnregistered;
-  };
-  return !known(parts.front().from) || !known(parts.front().to);
-}
 
 // A recorded step. The scratch that it used may have moved since.
 struct Recorded {
@@ -56,14 +27,19 @@ struct Recorded {
 
 class CudaDevice final : public Device {
  public:
-  CudaDevice(std::unique_ptr<CudaContext> context, cudaStream_t copies,
-             std::unique_ptr<CudaStaging> staging)
-      : context_(std::move(context)), copies_(copies), staging_(std::move(staging)) {}
+  // Copies have streams of their own, so that a thread that captures or restores a state does not
+  // wait for a step. Sequences that are copied are not in a step: the engine sees to that.
+  struct Lanes {
+    // What steps need, which is small; copies within the device; and, each way, states.
+    std::unique_ptr<CudaCopies> steps, within, beside_to_host, beside_to_device;
+  };
+
+  CudaDevice(std::unique_ptr<CudaContext> context, Lanes lanes)
+      : context_(std::move(context)), lanes_(std::move(lanes)) {}
   ~CudaDevice() override {
     (void)context_->Use();
     ForgetReplays();
-    staging_.reset();
-    cudaStreamDestroy(copies_);
+    lanes_ = Lanes();
   }
 
   const char* kind() const override { return "cuda"; }
@@ -75,13 +51,29 @@ class CudaDevice final : public Device {
 
   absl::StatusOr<Buffer> Allocate(size_t bytes) override;
   absl::StatusOr<Buffer> AllocateHost(size_t bytes) override;
-  absl::Status Copy(CopyDirection direction, absl::Span<const CopyPart> parts) override;
-  absl::Status Fill(absl::Span<const absl::Span<uint8_t>> blocks, int byte) override;
   absl::Status Queue(CopyDirection direction, const CopyPart& part) override {
     ANABRANCH_RETURN_IF_ERROR(context_->Use());
-    return CudaStatus(
-        cudaMemcpyAsync(part.to, part.from, part.bytes, KindOf(direction), context_->stream()),
-        "copy");
+    const bool to_host = direction == CopyDirection::kToHost;
+    const cudaMemcpyKind kind = to_host                                 ? cudaMemcpyDeviceToHost
+                                : direction == CopyDirection::kToDevice ? cudaMemcpyHostToDevice
+                                                                        : cudaMemcpyDeviceToDevice;
+    return CudaStatus(cudaMemcpyAsync(part.to, part.from, part.bytes, kind, context_->stream()),
+                      "copy");
+  }
+  absl::Status Copy(CopyDirection direction, absl::Span<const CopyPart> parts) override {
+    ANABRANCH_RETURN_IF_ERROR(context_->Use());
+    const bool within = direction == CopyDirection::kWithin;
+    return (within ? lanes_.within : lanes_.steps)->Copy(direction, parts);
+  }
+  absl::Status CopyBeside(CopyDirection direction, absl::Span<const CopyPart> parts) override {
+    if (direction == CopyDirection::kWithin) return Copy(direction, parts);
+    ANABRANCH_RETURN_IF_ERROR(context_->Use());
+    const bool to_host = direction == CopyDirection::kToHost;
+    return (to_host ? lanes_.beside_to_host : lanes_.beside_to_device)->Copy(direction, parts);
+  }
+  absl::Status Fill(absl::Span<const absl::Span<uint8_t>> blocks, int byte) override {
+    ANABRANCH_RETURN_IF_ERROR(context_->Use());
+    return lanes_.within->Fill(blocks, byte);
   }
 
   absl::Status Replay(int64_t key, absl::FunctionRef<absl::Status()> work) override;
@@ -95,12 +87,7 @@ class CudaDevice final : public Device {
   absl::Status Record(Recorded& recorded, absl::FunctionRef<absl::Status()> work);
 
   const std::unique_ptr<CudaContext> context_;
-  // Copies have a stream of their own, so that a thread that captures or restores a state does not
-  // wait for a step. Sequences that are copied are not in a step: the engine sees to that.
-  const cudaStream_t copies_;
-  std::unique_ptr<CudaStaging> staging_;  // used while copying_ is held
-  absl::Mutex
-      copying_;  // one copy at a time: they share a link, and end sooner one after the other
+  Lanes lanes_;
   absl::flat_hash_map<int64_t, Recorded> recorded_;  // by key
 };
 
@@ -125,30 +112,6 @@ absl::StatusOr<Buffer> CudaDevice::AllocateHost(size_t bytes) {
   ANABRANCH_RETURN_IF_ERROR(
       CudaStatus(cudaMallocHost(&data, std::max<size_t>(bytes, 1)), "pinned memory"));
   return Buffer(std::shared_ptr<void>(data, [](void* p) { cudaFreeHost(p); }), data, bytes);
-}
-
-absl::Status CudaDevice::Copy(CopyDirection direction, absl::Span<const CopyPart> parts) {
-  ANABRANCH_RETURN_IF_ERROR(context_->Use());
-  absl::MutexLock lock(&copying_);
-  if (direction != CopyDirection::kWithin && WorthStaging(parts)) {
-    return direction == CopyDirection::kToHost ? staging_->ToHost(parts)
-                                               : staging_->ToDevice(parts);
-  }
-  for (const CopyPart& part : parts) {
-    ANABRANCH_RETURN_IF_ERROR(CudaStatus(
-        cudaMemcpyAsync(part.to, part.from, part.bytes, KindOf(direction), copies_), "copy"));
-  }
-  return CudaStatus(cudaStreamSynchronize(copies_), "copy");
-}
-
-absl::Status CudaDevice::Fill(absl::Span<const absl::Span<uint8_t>> blocks, int byte) {
-  ANABRANCH_RETURN_IF_ERROR(context_->Use());
-  absl::MutexLock lock(&copying_);
-  for (const absl::Span<uint8_t>& block : blocks) {
-    ANABRANCH_RETURN_IF_ERROR(
-        CudaStatus(cudaMemsetAsync(block.data(), byte, block.size(), copies_), "fill"));
-  }
-  return CudaStatus(cudaStreamSynchronize(copies_), "fill");
 }
 
 // The first run sizes scratch and chooses algorithms, which cannot be recorded.
@@ -190,11 +153,11 @@ void CudaDevice::ForgetReplays() {
 
 absl::StatusOr<std::shared_ptr<Device>> OpenCudaDevice(int ordinal) {
   ANABRANCH_ASSIGN_OR_RETURN(std::unique_ptr<CudaContext> context, CudaContext::Create(ordinal));
-  cudaStream_t copies = nullptr;
-  ANABRANCH_RETURN_IF_ERROR(
-      CudaStatus(cudaStreamCreateWithFlags(&copies, cudaStreamNonBlocking), "stream"));
-  ANABRANCH_ASSIGN_OR_RETURN(std::unique_ptr<CudaStaging> staging, CudaStaging::Create(copies));
-  return std::make_shared<CudaDevice>(std::move(context), copies, std::move(staging));
+  CudaDevice::Lanes lanes;
+  for (auto* lane : {&lanes.steps, &lanes.within, &lanes.beside_to_host, &lanes.beside_to_device}) {
+    ANABRANCH_ASSIGN_OR_RETURN(*lane, CudaCopies::Create());
+  }
+  return std::make_shared<CudaDevice>(std::move(context), std::move(lanes));
 }
 
 }  // namespace anabranch

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "kernels/cuda/context.h"
+#include "runtime/host_threads.h"
 #include "statestore/base/status_macros.h"
 
 namespace anabranch {
@@ -71,20 +72,14 @@ absl::Status CudaStaging::Wait(int side) {
 
 void CudaStaging::Gather(const Load& load, char* pinned) const {
   const std::vector<size_t> offsets = Offsets(load);
-  parallel_.For(static_cast<int64_t>(load.size()), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      std::memcpy(pinned + offsets[i], load[i].from, load[i].bytes);
-    }
-  });
+  ForEachOnHost(kBytes, load.size(),
+                [&](size_t i) { std::memcpy(pinned + offsets[i], load[i].from, load[i].bytes); });
 }
 
 void CudaStaging::Scatter(const Load& load, const char* pinned) const {
   const std::vector<size_t> offsets = Offsets(load);
-  parallel_.For(static_cast<int64_t>(load.size()), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      std::memcpy(load[i].to, pinned + offsets[i], load[i].bytes);
-    }
-  });
+  ForEachOnHost(kBytes, load.size(),
+                [&](size_t i) { std::memcpy(load[i].to, pinned + offsets[i], load[i].bytes); });
 }
 
 absl::Status CudaStaging::ToDevice(absl::Span<const CopyPart> parts) {

@@ -15,7 +15,6 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "runtime/device.h"
-#include "runtime/tensor_memory.h"
 
 namespace anabranch {
 
@@ -43,7 +42,6 @@ class CudaStaging {
 
   static constexpr size_t kBytes = size_t{16} << 20;  // of one pinned buffer
   const cudaStream_t stream_;
-  const TorchParallel parallel_{0};
   char* pinned_[2] = {nullptr, nullptr};
   cudaEvent_t done_[2] = {nullptr, nullptr};
 };

@@ -35,6 +35,9 @@ class CpuDevice final : public Device {
   absl::Status Queue(CopyDirection direction, const CopyPart& part) override {
     return Copy(direction, {part});
   }
+  absl::Status CopyBeside(CopyDirection direction, absl::Span<const CopyPart> parts) override {
+    return Copy(direction, parts);
+  }
   absl::Status Fill(absl::Span<const absl::Span<uint8_t>> blocks, int byte) override {
     for (const absl::Span<uint8_t>& block : blocks) std::memset(block.data(), byte, block.size());
     return absl::OkStatus();

@@ -56,6 +56,9 @@ class Device {
   // Done when it returns. Not ordered with queued kernels: Wait() comes before a copy of what they
   // write, and nobody copies what a running step uses.
   virtual absl::Status Copy(CopyDirection direction, absl::Span<const CopyPart> parts) = 0;
+  // The same for what is large and may take its time, such as states: between host and device, and
+  // a Copy does not wait for it.
+  virtual absl::Status CopyBeside(CopyDirection direction, absl::Span<const CopyPart> parts) = 0;
   virtual absl::Status Fill(absl::Span<const absl::Span<uint8_t>> blocks, int byte) = 0;
   // A copy in its place among the queued kernels, done when Wait() returns. The host's side is of
   // AllocateHost and left alone until then.

@@ -10,6 +10,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "runtime/capture_queue.h"
 #include "runtime/sequence.h"
 #include "runtime/step_outputs.h"
 #include "runtime/step_planner.h"
@@ -42,16 +43,17 @@ absl::Status ValidateOptions(const EngineOptions& options, int64_t vocab) {
 class EngineImpl final : public Engine {
  public:
   EngineImpl(std::shared_ptr<Model> model, const EngineOptions& options,
-             std::unique_ptr<SlotPool> pool)
+             std::shared_ptr<SlotPool> pool, std::unique_ptr<CaptureQueue> captures)
       : model_(std::move(model)),
         vocab_(model_->description().vocab),
         max_queue_(options.max_queue),
         limits_{options.max_context_tokens, static_cast<int32_t>(vocab_),
                 options.valid_vocab > 0 ? options.valid_vocab : static_cast<int32_t>(vocab_)},
         pool_(std::move(pool)),
+        captures_(std::move(captures)),
         planner_({options.max_decode_rows, options.max_prefill_rows,
                   options.max_prefill_rows_decoding, options.max_score_rows}),
-        rows_(pool_->layout().has_kv()),
+        rows_(pool_->layout().has_kv(), &captures_->ring()),
         outputs_(model_, limits_.valid_vocab),
         thread_([this] { Run(); }) {}
 
@@ -120,13 +122,20 @@ class EngineImpl final : public Engine {
   }
   absl::StatusOr<StateImage> CaptureHeld(const Sequence& sequence) const {
     ANABRANCH_RETURN_IF_ERROR(CheckWhole(sequence));
-    ANABRANCH_ASSIGN_OR_RETURN(StateImage image,
-                               CaptureState(*pool_, sequence.ref, model_->fingerprint(),
-                                            model_->numerics_profile(), LogitsOf(sequence)));
+    ANABRANCH_ASSIGN_OR_RETURN(
+        StateImage image,
+        CaptureState(*pool_, sequence.ref, model_->fingerprint(), model_->numerics_profile(),
+                     LogitsOf(sequence), captures_->buffers()));
     image.header.inner_sum = sequence.inner_sum;
     image.header.origin = sequence.origin;
     return image;
   }
+
+  // A work's part in a step, and the captures that begin in it.
+  struct Part {
+    Work* work = nullptr;
+    std::vector<PendingCapture> captures;
+  };
 
   template <typename W>
   absl::Status Accept(W work);
@@ -136,13 +145,14 @@ class EngineImpl final : public Engine {
   void Run();
   bool Admit();
   void EndUnwanted();
-  void Step();
-  std::vector<Work*> PackRows();
+  void Step(uint64_t captures_seen);
+  std::vector<Part> PackRows();
   absl::Status AddRows(Work& work, int64_t rows);
-  void KeepLogitsOfOthers(const std::vector<Work*>& works);
+  void KeepLogitsOfOthers(const std::vector<Part>& parts);
   absl::Status KeepLogits(Sequence& sequence);
-  absl::Status Forward(const std::vector<Work*>& works);
-  absl::Status Deliver(Work& work, size_t index);
+  absl::Status Forward(const std::vector<Part>& parts);
+  absl::Status Deliver(Part& part, size_t index);
+  absl::Status AddCaptures(Part& part, const StepRows::Range& rows);
   void Begin(Work& work);
   void End(Work& work, const absl::Status& status);
   void EndBroken(Work& work, const absl::Status& status);
@@ -154,6 +164,8 @@ class EngineImpl final : public Engine {
   const std::shared_ptr<SlotPool> pool_;  // thread-safe
 
   // Of the engine's thread.
+  const std::unique_ptr<CaptureQueue> captures_;
+  bool waits_for_captures_ = false;  // a work had no place, or ends when its captures are reported
   StepPlanner planner_;
   std::vector<std::unique_ptr<Work>> active_;  // ascending id
   StepRows rows_;
@@ -194,29 +206,12 @@ absl::StatusOr<StateImage> EngineImpl::Capture(const SequencePtr& sequence) {
 absl::StatusOr<SequencePtr> EngineImpl::Restore(const StateImage& image,
                                                 std::vector<int32_t> tokens) {
   const StateHeader& header = image.header;
-  if (static_cast<int64_t>(tokens.size()) != header.token_count) {
-    return absl::InvalidArgumentError(absl::StrCat("the state has read ", header.token_count,
-                                                   " tokens; ", tokens.size(), " were given"));
-  }
-  if (header.token_count > limits_.max_context_tokens) {
-    return absl::InvalidArgumentError(absl::StrCat("the state has read ", header.token_count,
-                                                   " tokens; the limit is ",
-                                                   limits_.max_context_tokens));
-  }
-  ANABRANCH_RETURN_IF_ERROR(ValidateTokens(tokens, limits_.vocab));
-  ANABRANCH_ASSIGN_OR_RETURN(RestoredState state, RestoreState(*pool_, image, model_->fingerprint(),
-                                                               model_->numerics_profile()));
+  ANABRANCH_RETURN_IF_ERROR(
+      ValidateRestored(header, tokens, model_->description().hidden, limits_));
+  ANABRANCH_ASSIGN_OR_RETURN(RestoredState state,
+                             RestoreState(*pool_, image, model_->fingerprint(),
+                                          model_->numerics_profile(), captures_->buffers()));
   auto sequence = std::make_shared<Sequence>(this, pool_, std::move(state.ref));
-  if (header.vocab != 0 && header.vocab != vocab_) {
-    return absl::DataLossError(absl::StrCat("the state's last logits have ", header.vocab,
-                                            " values; the vocabulary has ", vocab_));
-  }
-  if (!header.inner_sum.empty() &&
-      static_cast<int64_t>(header.inner_sum.size()) != model_->description().hidden) {
-    return absl::DataLossError(absl::StrCat("the state's inner sum has ", header.inner_sum.size(),
-                                            " values; the model has ",
-                                            model_->description().hidden));
-  }
   sequence->inner_sum = header.inner_sum;
   sequence->origin = header.origin;
   sequence->tokens = std::move(tokens);
@@ -255,12 +250,15 @@ absl::Status EngineImpl::Enqueue(std::unique_ptr<Work> work) {
 
 void EngineImpl::Run() {
   while (Admit()) {
+    const uint64_t seen = captures_->changes();
+    waits_for_captures_ = false;
     EndUnwanted();
-    Step();
+    Step(seen);
     active_.erase(std::remove_if(active_.begin(), active_.end(),
                                  [](const auto& work) { return work->ended; }),
                   active_.end());
   }
+  captures_->Drain();
   for (auto& work : active_) End(*work, absl::CancelledError("the engine is shutting down"));
   active_.clear();
 }
@@ -282,44 +280,55 @@ void EngineImpl::EndUnwanted() {
   const absl::Time now = absl::Now();
   for (auto& work : active_) {
     const absl::Status status = work->CheckStillWanted(now);
-    if (!status.ok() || work->complete()) End(*work, status);
+    if (work->ending || !status.ok() || work->complete()) End(*work, status);
   }
 }
 
-void EngineImpl::Step() {
-  const std::vector<Work*> works = PackRows();
-  if (works.empty()) return;
-  const absl::Status status = Forward(works);
-  for (size_t i = 0; i < works.size(); ++i) {
-    const absl::Status delivered = status.ok() ? Deliver(*works[i], i) : status;
-    if (!delivered.ok()) EndBroken(*works[i], delivered);
+void EngineImpl::Step(uint64_t captures_seen) {
+  std::vector<Part> parts = PackRows();
+  if (parts.empty()) {
+    // Not for long: what is submitted or cancelled meanwhile waits, too.
+    if (waits_for_captures_) captures_->WaitForChange(captures_seen, absl::Milliseconds(1));
+    return;
+  }
+  const absl::Status status = Forward(parts);
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const absl::Status delivered = status.ok() ? Deliver(parts[i], i) : status;
+    if (!delivered.ok()) EndBroken(*parts[i].work, delivered);
   }
 }
 
 // Chooses the works of the step and packs their rows. A work whose slots or pages run out ends
-// here, before anything of its state was touched.
-std::vector<Work*> EngineImpl::PackRows() {
+// here, before anything of its state was touched; one whose captures find no place waits.
+std::vector<EngineImpl::Part> EngineImpl::PackRows() {
   std::vector<StepCandidate> candidates;
   std::vector<Work*> candidate_works;
   for (auto& work : active_) {
-    if (work->ended) continue;
-    candidates.push_back({work->id, work->decodes(), work->scores(), work->RowsWanted()});
+    if (work->ending) continue;
+    candidates.push_back({work->id, work->decodes(), work->scores(),
+                          work->RowsWanted(captures_->places_of_a_step())});
     candidate_works.push_back(work.get());
   }
   rows_.Clear();
-  std::vector<Work*> works;
+  std::vector<Part> parts;
   for (const StepShare& share : planner_.Plan(candidates)) {
     Work& work = *candidate_works[share.index];
+    auto captures = captures_->Plan(work.sequence(), work.CheckpointsIn(share.rows));
+    if (!captures.ok()) {
+      waits_for_captures_ = true;
+      continue;
+    }
     Begin(work);
     const absl::Status added = AddRows(work, share.rows);
-    if (added.ok()) {
-      works.push_back(&work);
-    } else {
+    if (!added.ok()) {
       End(work, added);
+      continue;
     }
+    if (!work.decodes()) AddCheckpoints(*captures, work.sequence().ref.position, rows_);
+    parts.push_back({&work, *std::move(captures)});
   }
-  KeepLogitsOfOthers(works);
-  return works;
+  KeepLogitsOfOthers(parts);
+  return parts;
 }
 
 // Nothing is added if it fails.
@@ -340,10 +349,11 @@ absl::Status EngineImpl::AddRows(Work& work, int64_t rows) {
 }
 
 // Before a step takes the place of the last one's logits: of those that are not in it.
-void EngineImpl::KeepLogitsOfOthers(const std::vector<Work*>& works) {
+void EngineImpl::KeepLogitsOfOthers(const std::vector<Part>& parts) {
   for (auto& work : active_) {
     if (work->ended || work->sequence().logits_row < 0) continue;
-    if (std::find(works.begin(), works.end(), work.get()) != works.end()) continue;
+    const auto in_step = [&](const Part& part) { return part.work == work.get(); };
+    if (std::any_of(parts.begin(), parts.end(), in_step)) continue;
     const absl::Status kept = KeepLogits(work->sequence());
     if (!kept.ok()) EndBroken(*work, kept);
   }
@@ -359,25 +369,27 @@ absl::Status EngineImpl::KeepLogits(Sequence& sequence) {
   return absl::OkStatus();
 }
 
-absl::Status EngineImpl::Forward(const std::vector<Work*>& works) {
+absl::Status EngineImpl::Forward(const std::vector<Part>& parts) {
   const absl::Time start = absl::Now();
   absl::Status status = outputs_.Run(rows_, pool_->arrays());
   const absl::Duration busy = absl::Now() - start;
-  for (Work* work : works) work->stats.compute_time += busy;
+  for (const Part& part : parts) part.work->stats.compute_time += busy;
   absl::MutexLock lock(&mutex_);
   ++stats_.steps;
   stats_.busy += busy;
   if (!status.ok()) return status;
   stats_.rows += rows_.num_rows();
-  for (size_t i = 0; i < works.size(); ++i) {
-    (works[i]->decodes() ? stats_.tokens_generated : stats_.tokens_read) += rows_.tokens(i).size();
+  for (size_t i = 0; i < parts.size(); ++i) {
+    (parts[i].work->decodes() ? stats_.tokens_generated : stats_.tokens_read) +=
+        rows_.tokens(i).size();
   }
   return status;
 }
 
 // The rows of one work are in its state: move the sequence on and tell the caller. An error: the
 // sequence is broken.
-absl::Status EngineImpl::Deliver(Work& work, size_t index) {
+absl::Status EngineImpl::Deliver(Part& part, size_t index) {
+  Work& work = *part.work;
   const absl::Span<const int32_t> tokens = rows_.tokens(index);
   const StepRows::Range rows = rows_.logit_rows(index);
   Sequence& sequence = work.sequence();
@@ -399,11 +411,35 @@ absl::Status EngineImpl::Deliver(Work& work, size_t index) {
     ANABRANCH_ASSIGN_OR_RETURN(logits, outputs_.Logits(rows));
   }
   work.Advanced(tokens, logits);
-  if (work.complete()) {
-    End(work, absl::OkStatus());
-  } else if (work.AtCheckpoint()) {
-    ANABRANCH_RETURN_IF_ERROR(KeepLogits(sequence));
-    work.ReportCheckpoint(CaptureHeld(sequence));
+  ANABRANCH_RETURN_IF_ERROR(AddCaptures(part, rows));
+  if (work.complete()) End(work, absl::OkStatus());
+  return absl::OkStatus();
+}
+
+// What a reading work captures lies in its places already. A generating one is captured as it
+// stands, unless it ends here. The work holds the sequence until its captures are reported, and
+// with it the pages.
+absl::Status EngineImpl::AddCaptures(Part& part, const StepRows::Range& rows) {
+  Work& work = *part.work;
+  const Sequence& sequence = work.sequence();
+  const auto count = static_cast<int64_t>(part.captures.size());
+  if (count == 0 || (work.decodes() && work.complete())) return absl::OkStatus();
+  ANABRANCH_ASSIGN_OR_RETURN(const absl::Span<const float> logits,
+                             outputs_.Logits({rows.first, count}));
+  for (int64_t i = 0; i < count; ++i) {
+    PendingCapture& capture = part.captures[i];
+    const absl::Span<const float> at = logits.subspan(i * vocab_, vocab_);
+    capture.last_logits.assign(at.begin(), at.end());
+    if (work.decodes()) {
+      capture.inner_sum = sequence.inner_sum;
+      capture.placed = captures_->CopyInto(sequence.ref, capture.place);
+    }
+    capture.pages.pages = sequence.ref.pages;
+    work.ExpectCapture();
+    capture.done = [&work, position = capture.pages.position](absl::StatusOr<StateImage> image) {
+      work.ReportCapture(position, std::move(image));
+    };
+    captures_->Add(std::move(capture));
   }
   return absl::OkStatus();
 }
@@ -416,7 +452,13 @@ void EngineImpl::Begin(Work& work) {
   ++stats_.running;
 }
 
+// Comes back while captures of the work are on their way; the first status counts.
 void EngineImpl::End(Work& work, const absl::Status& status) {
+  if (!std::exchange(work.ending, true)) work.end_status = status;
+  if (work.ExpectsCaptures()) {
+    waits_for_captures_ = true;
+    return;
+  }
   if (std::exchange(work.ended, true)) return;
   if (!work.started) work.stats.queue_time = absl::Now() - work.submitted;
   const absl::Status kept = work.sequence().broken ? absl::OkStatus() : KeepLogits(work.sequence());
@@ -426,7 +468,7 @@ void EngineImpl::End(Work& work, const absl::Status& status) {
     --(work.started ? stats_.running : stats_.queued);
   }
   work.LetGo();
-  work.Done(kept.ok() ? status : kept);
+  work.Done(kept.ok() ? work.end_status : kept);
 }
 
 void EngineImpl::EndBroken(Work& work, const absl::Status& status) {
@@ -442,7 +484,10 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(std::shared_ptr<Model> mo
   ANABRANCH_RETURN_IF_ERROR(ValidateOptions(options, model->description().vocab));
   ANABRANCH_ASSIGN_OR_RETURN(
       auto pool, SlotPool::Create(model->state_layout(), options.slots, model->device()));
-  return std::make_unique<EngineImpl>(std::move(model), options, std::move(pool));
+  const std::shared_ptr<SlotPool> shared = std::move(pool);
+  ANABRANCH_ASSIGN_OR_RETURN(auto captures,
+                             CaptureQueue::Create(shared, *model, options.capture_places));
+  return std::make_unique<EngineImpl>(std::move(model), options, shared, std::move(captures));
 }
 
 }  // namespace anabranch

@@ -2,9 +2,9 @@
 // step runs one decode row for each generating sequence plus bounded chunks of reading, so that
 // long reads never starve running streams. Cancellation and deadlines take effect within one step.
 //
-// Thread rule: every member may be called from any thread. Callbacks run on the engine's thread and
-// must not block; they may submit further work. Because kernels are row-invariant
-// (kernels/launch.h) the batching never changes a result.
+// Thread rule: every member may be called from any thread. Callbacks run on the engine's threads,
+// one at a time for a work, and must not block; they may submit further work. Because kernels are
+// row-invariant (kernels/launch.h) the batching never changes a result.
 #pragma once
 
 #include <atomic>
@@ -50,11 +50,13 @@ struct WorkOptions {
 
 // Called after each step that advanced the sequence: the tokens now part of it, and its length.
 using OnProgress = std::function<void(absl::Span<const int32_t> tokens, int64_t position)>;
-// Called when the sequence stands exactly at a checkpoint position of the grid, after the progress
-// (and the token) that led there. Not called where the work ends.
+// Called with the state at each position of the checkpoint grid, in order, after the progress (and
+// the token) that led there, on a thread of the engine's own: the sequence may have gone on
+// meanwhile. Not called where the work ends. An error is that capture's alone.
 using OnCheckpoint = std::function<void(int64_t position, absl::StatusOr<StateImage> image)>;
-// Called once, last. The sequence is idle and valid at its current position whatever the status,
-// unless the step itself failed (INTERNAL or the model's status): then it may only be dropped.
+// Called once, last, when all captures were reported. The sequence is idle and valid at its current
+// position whatever the status, unless the step itself failed (INTERNAL or the model's status):
+// then it may only be dropped.
 using OnDone = std::function<void(absl::Status status, const WorkStats& stats)>;
 
 struct ReadWork {
@@ -106,6 +108,7 @@ struct EngineOptions {
   int32_t max_queue = 1024;                 // works not yet begun; RESOURCE_EXHAUSTED beyond it
   int64_t max_context_tokens = 131072;      // INVALID_ARGUMENT for reads beyond it
   int32_t valid_vocab = 0;                  // ids the sampler may choose; 0: the model's vocabulary
+  int32_t capture_places = 0;               // states on their way off the device; 0: by its memory
 };
 
 struct EngineStats {

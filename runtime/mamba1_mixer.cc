@@ -99,6 +99,9 @@ absl::Status Mamba1Mixer::Convolve(const StepContext& step, ConstActs projected,
   params.bias = conv_bias_.floats();
   params.window = static_cast<float*>(step.state->base[entry_]);
   params.window_slot_stride = step.state->stride[entry_];
+  params.checkpoints = step.checkpoints;
+  params.checkpoint_window = step.Kept<float>(entry_);
+  params.checkpoint_window_stride = step.KeptStride(entry_);
   params.out = u;
   params.out_stride = spec_.inner;
   return step.kernels->causal_conv1d(params, step.launch);
@@ -147,6 +150,14 @@ absl::Status Mamba1Mixer::Scan(const StepContext& step, int64_t head, ConstActs 
   params.state_slot_stride = step.state->stride[entry_ + 1];
   params.t_sum = static_cast<double*>(step.state->base[entry_ + 2]) + first;
   params.t_slot_stride = step.state->stride[entry_ + 2];
+  params.checkpoints = step.checkpoints;
+  if (params.checkpoints.count > 0) {
+    params.checkpoint_state =
+        Acts(step.Kept<void>(entry_ + 1), state_dtype_) + first * spec_.state_dim;
+    params.checkpoint_state_stride = step.KeptStride(entry_ + 1);
+    params.checkpoint_t = step.Kept<double>(entry_ + 2) + first;
+    params.checkpoint_t_stride = step.KeptStride(entry_ + 2);
+  }
   params.y = y + first;
   return step.kernels->selective_scan(params, step.launch);
 }

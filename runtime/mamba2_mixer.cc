@@ -80,6 +80,9 @@ absl::Status Mamba2Mixer::Convolve(const StepContext& step, ConstActs projected,
   params.bias = conv_bias_.floats();
   params.window = static_cast<float*>(step.state->base[entry_]);
   params.window_slot_stride = step.state->stride[entry_];
+  params.checkpoints = step.checkpoints;
+  params.checkpoint_window = step.Kept<float>(entry_);
+  params.checkpoint_window_stride = step.KeptStride(entry_);
   params.out = xbc;
   params.out_stride = conv_channels();
   return step.kernels->causal_conv1d(params, step.launch);
@@ -110,6 +113,11 @@ absl::Status Mamba2Mixer::Scan(const StepContext& step, ConstActs xbc, ConstActs
   params.state_slot_stride = step.state->stride[entry_ + 1];
   params.t_sum = static_cast<double*>(step.state->base[entry_ + 2]);
   params.t_slot_stride = step.state->stride[entry_ + 2];
+  params.checkpoints = step.checkpoints;
+  params.checkpoint_state = Acts(step.Kept<void>(entry_ + 1), state_dtype_);
+  params.checkpoint_state_stride = step.KeptStride(entry_ + 1);
+  params.checkpoint_t = step.Kept<double>(entry_ + 2);
+  params.checkpoint_t_stride = step.KeptStride(entry_ + 2);
   params.y = y;
   params.y_stride = spec_.inner;
   return step.kernels->ssd_scan(params, step.launch);

@@ -48,6 +48,12 @@ struct StepBatch {
   // [seqs], each [hidden] or null: its rows of an inner layer are added, one after the other.
   // Empty: none is wanted.
   absl::Span<float* const> inner_sums;
+  // States inside the batch that are to be kept (kernels/checkpoints.h): rows, ascending, and the
+  // places of `checkpoint_ring` (arrays of the same layout) that get the state after them.
+  absl::Span<const int32_t> checkpoint_rows, checkpoint_places;
+  const StateArrays* checkpoint_ring = nullptr;
+  // [checkpoints], each [hidden] or null: set to what its sequence's inner sum is then.
+  absl::Span<float* const> checkpoint_sums;
 };
 
 // What ForwardAndDraw tells of a row whose logits are wanted.

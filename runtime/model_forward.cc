@@ -43,6 +43,27 @@ absl::Status CheckPages(const StepBatch& batch) {
   return absl::OkStatus();
 }
 
+absl::Status CheckCheckpoints(const StepBatch& batch, const StateLayout& layout) {
+  const size_t count = batch.checkpoint_rows.size();
+  if (count == 0) return absl::OkStatus();
+  const StateArrays* ring = batch.checkpoint_ring;
+  if (batch.checkpoint_places.size() != count || ring == nullptr ||
+      ring->base.size() != layout.entries.size() || ring->stride.size() != layout.entries.size() ||
+      (!batch.inner_sums.empty() && batch.checkpoint_sums.size() != count)) {
+    return BadBatch("checkpoints without places");
+  }
+  int32_t previous = -1;
+  for (size_t i = 0; i < count; ++i) {
+    const int32_t row = batch.checkpoint_rows[i];
+    if (row <= previous || static_cast<size_t>(row) >= batch.tokens.size() ||
+        batch.checkpoint_places[i] < 0) {
+      return BadBatch("checkpoint_rows is not ascending within the rows, or a place is negative");
+    }
+    previous = row;
+  }
+  return absl::OkStatus();
+}
+
 // y = scale * x, dense [rows, width]; y may be x.
 absl::Status Multiply(const StepContext& step, int64_t rows, int64_t width, ConstActs x,
                       float scale, Acts y) {
@@ -109,6 +130,7 @@ absl::Status CheckBatch(const StepBatch& batch, const StateArrays& state, const 
   if (!batch.inner_sums.empty() && batch.inner_sums.size() != seqs) {
     return BadBatch("inner_sums does not match slots");
   }
+  ANABRANCH_RETURN_IF_ERROR(CheckCheckpoints(batch, layout));
   if (state.base.size() != layout.entries.size() || state.stride.size() != layout.entries.size()) {
     return BadBatch("state arrays of another layout");
   }
@@ -213,7 +235,7 @@ bool ForwardPass::AddsDirectly(const ModelWeights::Step& step) const {
          branch.out_scale == 1 && model_.residual_scale == 1 && branch.mixer->CanAdd();
 }
 
-absl::Status ForwardPass::RunSteps(const StepContext& step, float* sums, float* x) const {
+absl::Status ForwardPass::RunSteps(const StepContext& step, const Sums& sums, float* x) const {
   const int64_t rows = step.rows.num_rows(), hidden = model_.hidden;
   ANABRANCH_ASSIGN_OR_RETURN(const Acts normed, step.workspace->Take(rows * hidden));
   ANABRANCH_ASSIGN_OR_RETURN(float* mixed, step.workspace->TakeFloats(rows * hidden));
@@ -238,9 +260,9 @@ absl::Status ForwardPass::RunSteps(const StepContext& step, float* sums, float* 
       ANABRANCH_RETURN_IF_ERROR(RunBranches(step, weights.branches, normed, mixed));
       ANABRANCH_RETURN_IF_ERROR(Add(step, hidden, mixed, model_.residual_scale, x));
     }
-    if (sums == nullptr || &weights != InnerStep(weights_)) continue;
-    ANABRANCH_RETURN_IF_ERROR(
-        step.kernels->sum_directions({step.rows, hidden, x, sums}, step.launch));
+    if (sums.all == nullptr || &weights != InnerStep(weights_)) continue;
+    ANABRANCH_RETURN_IF_ERROR(step.kernels->sum_directions(
+        {step.rows, hidden, x, sums.all, step.checkpoints, sums.kept}, step.launch));
   }
   return absl::OkStatus();
 }
@@ -261,30 +283,49 @@ absl::Status ForwardPass::Head(const StepContext& step, int64_t count, const flo
 
 // The running sums go to the device and come back, so that they are the same however the rows were
 // split into steps.
-absl::Status ForwardPass::SendSums(absl::Span<float* const> sums, float* placed) {
-  const size_t hidden = model_.hidden, bytes = sums.size() * hidden * sizeof(float);
-  if (bytes > sums_.size()) {
-    ANABRANCH_ASSIGN_OR_RETURN(sums_, device_->AllocateHost(bytes));
+absl::StatusOr<ForwardPass::Sums> ForwardPass::SendSums(const StepBatch& batch) {
+  Sums sums;
+  const auto wanted = [](const float* sum) { return sum != nullptr; };
+  if (std::none_of(batch.inner_sums.begin(), batch.inner_sums.end(), wanted)) return sums;
+  const size_t hidden = model_.hidden, seqs = batch.inner_sums.size();
+  const size_t floats = (seqs + batch.checkpoint_rows.size()) * hidden;
+  if (floats * sizeof(float) > sums_.size()) {
+    ANABRANCH_ASSIGN_OR_RETURN(sums_, device_->AllocateHost(floats * sizeof(float)));
   }
-  for (size_t seq = 0; seq < sums.size(); ++seq) {
+  for (size_t seq = 0; seq < seqs; ++seq) {
     float* const packed = sums_.floats() + seq * hidden;
-    if (sums[seq] == nullptr) {
+    if (batch.inner_sums[seq] == nullptr) {
       std::fill_n(packed, hidden, 0.0f);
     } else {
-      std::copy_n(sums[seq], hidden, packed);
+      std::copy_n(batch.inner_sums[seq], hidden, packed);
     }
   }
-  return device_->Queue(CopyDirection::kToDevice, {sums_.data(), placed, bytes});
+  ANABRANCH_ASSIGN_OR_RETURN(sums.all, workspace_.TakeFloats(static_cast<int64_t>(floats)));
+  if (floats > seqs * hidden) sums.kept = sums.all + seqs * hidden;
+  ANABRANCH_RETURN_IF_ERROR(device_->Queue(
+      CopyDirection::kToDevice, {sums_.data(), sums.all, seqs * hidden * sizeof(float)}));
+  return sums;
 }
 
-void ForwardPass::KeepSums(absl::Span<float* const> sums) const {
-  for (size_t seq = 0; seq < sums.size(); ++seq) {
-    if (sums[seq] == nullptr) continue;
-    std::copy_n(sums_.floats() + seq * model_.hidden, model_.hidden, sums[seq]);
+absl::Status ForwardPass::QueueSums(const StepBatch& batch, const Sums& sums) {
+  if (sums.all == nullptr) return absl::OkStatus();
+  const size_t rows = batch.inner_sums.size() + batch.checkpoint_rows.size();
+  return device_->Queue(CopyDirection::kToHost,
+                        {sums.all, sums_.data(), rows * model_.hidden * sizeof(float)});
+}
+
+void ForwardPass::KeepSums(const StepBatch& batch) const {
+  const float* packed = sums_.floats();
+  for (const auto& list : {batch.inner_sums, batch.checkpoint_sums}) {
+    for (float* const sum : list) {
+      if (sum != nullptr) std::copy_n(packed, model_.hidden, sum);
+      packed += model_.hidden;
+    }
   }
 }
 
-absl::Status ForwardPass::Compute(const StepContext& step, int64_t logit_rows, float* sums) const {
+absl::Status ForwardPass::Compute(const StepContext& step, int64_t logit_rows,
+                                  const Sums& sums) const {
   ANABRANCH_ASSIGN_OR_RETURN(float* x,
                              step.workspace->TakeFloats(step.rows.num_rows() * model_.hidden));
   ANABRANCH_RETURN_IF_ERROR(Embed(step, x));
@@ -315,6 +356,7 @@ absl::Status ForwardPass::RunStep(const StepBatch& batch, const StateArrays& sta
   StepContext step;
   inputs_.Describe(step);
   step.state = &state;
+  step.checkpoint_ring = batch.checkpoint_ring;
   step.kernels = &device_->kernels();
   step.launch = device_->launch();
   step.workspace = &workspace_;
@@ -324,24 +366,18 @@ absl::Status ForwardPass::RunStep(const StepBatch& batch, const StateArrays& sta
   if (logits_ == nullptr) {
     ANABRANCH_ASSIGN_OR_RETURN(logits_, workspace_.TakeFloats(logit_rows * model_.vocab));
   }
-  float* sums = nullptr;
-  const auto wanted = [](const float* sum) { return sum != nullptr; };
-  if (std::any_of(batch.inner_sums.begin(), batch.inner_sums.end(), wanted)) {
-    ANABRANCH_ASSIGN_OR_RETURN(sums, workspace_.TakeFloats(step.rows.num_seqs * model_.hidden));
-    ANABRANCH_RETURN_IF_ERROR(SendSums(batch.inner_sums, sums));
-  }
+  ANABRANCH_ASSIGN_OR_RETURN(const Sums sums, SendSums(batch));
   const auto compute = [&] { return Compute(step, logit_rows, sums); };
   // One token of each sequence is what is run again and again with the same counts.
-  const bool decodes = step.rows.longest == 1 && logit_rows == step.rows.num_seqs;
-  const int64_t key = 4 * int64_t{step.rows.num_seqs} + 2 * (valid_vocab_ >= 0) + (sums != nullptr);
+  const bool decodes =
+      step.rows.longest == 1 && logit_rows == step.rows.num_seqs && batch.checkpoint_rows.empty();
+  const int64_t key =
+      4 * int64_t{step.rows.num_seqs} + 2 * (valid_vocab_ >= 0) + (sums.all != nullptr);
   ANABRANCH_RETURN_IF_ERROR(decodes ? device_->Replay(key, compute) : compute());
-  if (sums != nullptr) {
-    const size_t bytes = step.rows.num_seqs * model_.hidden * sizeof(float);
-    ANABRANCH_RETURN_IF_ERROR(device_->Queue(CopyDirection::kToHost, {sums, sums_.data(), bytes}));
-  }
+  ANABRANCH_RETURN_IF_ERROR(QueueSums(batch, sums));
   if (valid_vocab_ >= 0) ANABRANCH_RETURN_IF_ERROR(drawer_.QueueResults());
   ANABRANCH_RETURN_IF_ERROR(device_->Wait());
-  if (sums != nullptr) KeepSums(batch.inner_sums);
+  if (sums.all != nullptr) KeepSums(batch);
   return absl::OkStatus();
 }
 

@@ -73,17 +73,22 @@ class ForwardPass {
   absl::Status RunSideChain(const StepContext& step, const std::vector<ModelWeights::Stage>& chain,
                             const float* x, const float* embedded, float* y) const;
   bool AddsDirectly(const ModelWeights::Step& step) const;
-  // `sums`: [seqs, hidden] to add an inner layer's directions to, or null.
-  absl::Status RunSteps(const StepContext& step, float* sums, float* x) const;
+  // Of an inner layer's directions: `all` [seqs, hidden] are added to; `kept` [checkpoints, hidden]
+  // get what the sums are there. Together one array.
+  struct Sums {
+    float *all = nullptr, *kept = nullptr;  // null: not wanted
+  };
+  absl::Status RunSteps(const StepContext& step, const Sums& sums, float* x) const;
   absl::Status Head(const StepContext& step, int64_t count, const float* x, float* logits) const;
   // All of a step that runs on the device, to logits_.
-  absl::Status Compute(const StepContext& step, int64_t logit_rows, float* sums) const;
+  absl::Status Compute(const StepContext& step, int64_t logit_rows, const Sums& sums) const;
   // Takes in what the step reads. Recorded steps are forgotten if one of its places has moved.
   absl::Status Prepare(const StepBatch& batch, const StateArrays& state);
   // `host_logits`: null on a device with memory of its own, where logits_ tells where they lie.
   absl::Status RunStep(const StepBatch& batch, const StateArrays& state, float* host_logits);
-  absl::Status SendSums(absl::Span<float* const> sums, float* placed);
-  void KeepSums(absl::Span<float* const> sums) const;
+  absl::StatusOr<Sums> SendSums(const StepBatch& batch);
+  absl::Status QueueSums(const StepBatch& batch, const Sums& sums);
+  void KeepSums(const StepBatch& batch) const;
 
   const ModelDescription& model_;  // outlives this
   ModelWeights weights_;
@@ -92,7 +97,7 @@ class ForwardPass {
   StepInputs inputs_;
   Workspace workspace_;
   TokenDrawer drawer_;
-  Buffer sums_;                         // inner sums on their way, [seqs, hidden]
+  Buffer sums_;                         // inner sums on their way, [seqs + checkpoints, hidden]
   const void* state_memory_ = nullptr;  // of the last step
   float* logits_ = nullptr;             // of the last step, [logit_rows, vocab]
   // Ids that may be drawn in the step that runs; -1: no tokens are drawn.

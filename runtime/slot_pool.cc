@@ -123,13 +123,16 @@ class SlotPoolImpl final : public SlotPool {
     }
   }
 
-  absl::StatusOr<SlotRef> Acquire() override {
+  absl::StatusOr<SlotRef> AcquireUnset() override {
     SlotRef ref;
-    {
-      absl::MutexLock lock(&mutex_);
-      if (slots_.num_free() == 0) return OutOf("slots", slots_.size());
-      ref.slot = slots_.Take();
-    }
+    absl::MutexLock lock(&mutex_);
+    if (slots_.num_free() == 0) return OutOf("slots", slots_.size());
+    ref.slot = slots_.Take();
+    return ref;
+  }
+
+  absl::StatusOr<SlotRef> Acquire() override {
+    ANABRANCH_ASSIGN_OR_RETURN(SlotRef ref, AcquireUnset());
     const absl::Status zeroed = FillSlot(ref.slot, 0);
     if (zeroed.ok()) return ref;
     Release(ref);

@@ -52,6 +52,8 @@ class SlotPool {
 
   // An empty, zeroed slot. RESOURCE_EXHAUSTED when all are in use (never evicts by itself).
   virtual absl::StatusOr<SlotRef> Acquire() = 0;
+  // The same with what a slot held before: the caller writes all of it.
+  virtual absl::StatusOr<SlotRef> AcquireUnset() = 0;
   // Another reference to the same state, O(pages), no payload copied.
   virtual SlotRef Share(const SlotRef& ref) = 0;
   // Gives up the reference and clears `ref`; an empty ref is left as it is.

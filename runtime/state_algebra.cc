@@ -108,11 +108,11 @@ void Prepare(Formula& formula) {
   if (header.vocab > 0) header.segments.pop_back();
   const uint64_t bytes =
       header.segments.empty() ? 0 : header.segments.back().offset + header.segments.back().bytes;
-  formula.out.payload.assign(bytes, '\0');
+  formula.out.payload = std::string(bytes, '\0');
   header.vocab = formula.logits->header.vocab;
   if (header.vocab == 0) return;
   const StateSegment& segment = formula.logits->header.segments.back();
-  formula.out.payload.append(formula.logits->payload, segment.offset, segment.bytes);
+  formula.out.payload.text().append(formula.logits->payload.data() + segment.offset, segment.bytes);
 }
 
 absl::StatusOr<StateImage> Compute(Formula formula, std::vector<KvRange> kv) {

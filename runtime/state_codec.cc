@@ -260,8 +260,7 @@ absl::Status CheckStored(const std::vector<StateSegment>& table, const StateImag
     if (is.encoding == StateEncoding::kPlain && is.bytes != table[i].bytes) {
       return damaged("it has the wrong size");
     }
-    if (SegmentChecksum(absl::string_view(stored.payload).substr(is.offset, is.bytes)) !=
-        is.checksum) {
+    if (SegmentChecksum(stored.payload.view().substr(is.offset, is.bytes)) != is.checksum) {
       return damaged("it does not match its checksum");
     }
   }
@@ -295,8 +294,8 @@ absl::StatusOr<StateImage> EncodeState(const StateLayout& layout, StateImage exa
   std::string payload;
   payload.reserve(exact.payload.size() / 2 + 4096);
   for (StateSegment& segment : exact.header.segments) {
-    EncodeSegment(absl::string_view(exact.payload).substr(segment.offset, segment.bytes), codec,
-                  segment, payload);
+    EncodeSegment(exact.payload.view().substr(segment.offset, segment.bytes), codec, segment,
+                  payload);
   }
   exact.payload = std::move(payload);
   ANABRANCH_RETURN_IF_ERROR(EncodeBlocks(layout, codec, exact));
@@ -314,9 +313,9 @@ absl::StatusOr<StateImage> DecodeState(const StateLayout& layout, StateImage sto
   std::string payload(table.empty() ? 0 : table.back().offset + table.back().bytes, '\0');
   for (size_t i = 0; i < table.size(); ++i) {
     const StateSegment& segment = header.segments[i];
-    ANABRANCH_RETURN_IF_ERROR(DecodeSegment(
-        segment, absl::string_view(stored.payload).substr(segment.offset, segment.bytes),
-        payload.data() + table[i].offset));
+    ANABRANCH_RETURN_IF_ERROR(
+        DecodeSegment(segment, stored.payload.view().substr(segment.offset, segment.bytes),
+                      payload.data() + table[i].offset));
   }
   stored.payload = std::move(payload);
   ANABRANCH_RETURN_IF_ERROR(DecodeBlocks(layout, stored));

@@ -11,7 +11,9 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "runtime/host_buffers.h"
 #include "runtime/slot_pool.h"
+#include "runtime/state_bytes.h"
 #include "runtime/state_layout.h"
 #include "runtime/state_origin.h"
 #include "statestore/base/state_codec.h"
@@ -64,7 +66,7 @@ struct StateHeader {
 
 struct StateImage {
   StateHeader header;
-  std::string payload;
+  StateBytes payload;
   std::vector<std::string> kv_blocks;  // in the order of header.kv_blocks
 };
 
@@ -74,12 +76,25 @@ struct StateImage {
 std::string SerializeStateHeader(const StateHeader& header);
 absl::StatusOr<StateHeader> ParseStateHeader(absl::string_view bytes);
 
-// Copies the state of an idle sequence. `last_logits` may be empty. INTERNAL if a window is not
-// exact in its stored dtype (a model broke its layout's promise).
+// Copies the state of an idle sequence into a block of `buffers` (null: ordinary memory), which are
+// of CaptureBytes(). `last_logits` may be empty. INTERNAL if a window is not exact in its stored
+// dtype (a model broke its layout's promise).
 absl::StatusOr<StateImage> CaptureState(SlotPool& pool, const SlotRef& ref,
                                         const std::string& fingerprint,
                                         const std::string& numerics_profile,
-                                        absl::Span<const float> last_logits);
+                                        absl::Span<const float> last_logits,
+                                        HostBuffers* buffers = nullptr);
+
+// The same in two halves, so that the slot may be used again after the first.
+uint64_t CaptureBytes(const StateLayout& layout, int64_t vocab);
+// The tensors of a slot in host memory.
+absl::StatusOr<Buffer> CopySlotToHost(SlotPool& pool, const SlotRef& slot, int64_t vocab,
+                                      HostBuffers* buffers);
+// Keys and values are read from the pages of `ref`, up to its position.
+absl::StatusOr<StateImage> MakeImage(Buffer tensors, SlotPool& pool, const SlotRef& ref,
+                                     const std::string& fingerprint,
+                                     const std::string& numerics_profile,
+                                     absl::Span<const float> last_logits);
 
 // Whether the image is a whole state of this model: FAILED_PRECONDITION for another fingerprint or
 // profile (names both), DATA_LOSS for a wrong table, size or checksum (names the segment).
@@ -93,9 +108,11 @@ struct RestoredState {
   SlotRef ref;
   std::vector<float> last_logits;
 };
-// Checks the state before a slot is acquired; releases the slot if anything fails.
+// Checks the image's header and sizes before a slot is acquired, and its checksums while it is
+// copied; releases the slot if anything fails. `buffers`: as of CaptureState.
 absl::StatusOr<RestoredState> RestoreState(SlotPool& pool, const StateImage& image,
                                            const std::string& fingerprint,
-                                           const std::string& numerics_profile);
+                                           const std::string& numerics_profile,
+                                           HostBuffers* buffers = nullptr);
 
 }  // namespace anabranch

@@ -359,7 +359,7 @@ void Prepare(Merge& merge) {
   MergeInnerSum(merge);
   const uint64_t bytes =
       header.segments.empty() ? 0 : header.segments.back().offset + header.segments.back().bytes;
-  merge.merged.payload.resize(bytes);
+  merge.merged.payload = std::string(bytes, '\0');
 }
 
 }  // namespace

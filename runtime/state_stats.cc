@@ -63,7 +63,7 @@ class Summary {
   int64_t nonfinite_ = 0;
 };
 
-TensorStats OfSegment(const StateSegment& segment, const std::string& payload) {
+TensorStats OfSegment(const StateSegment& segment, absl::string_view payload) {
   TensorStats stats;
   stats.layer = segment.layer;
   stats.kind = segment.kind;

@@ -1,8 +1,10 @@
 // One step of the engine, as mixers see it.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
+#include "kernels/checkpoints.h"
 #include "kernels/kernel_set.h"
 #include "runtime/state_layout.h"
 #include "runtime/tensor_memory.h"
@@ -17,9 +19,20 @@ struct StepContext {
   const int32_t* page_start = nullptr;  // [seqs + 1]
   int64_t max_context = 0;              // longest sequence, rows of this step included
   const StateArrays* state = nullptr;
+  kernels::Checkpoints checkpoints;
+  const StateArrays* checkpoint_ring = nullptr;
   const kernels::KernelSet* kernels = nullptr;
   kernels::Launch launch;
   Workspace* workspace = nullptr;  // what Run takes from it is freed by the caller
+
+  // Where checkpoints of an entry go; null if there are none.
+  template <typename T>
+  T* Kept(size_t entry) const {
+    return checkpoints.count == 0 ? nullptr : static_cast<T*>(checkpoint_ring->base[entry]);
+  }
+  int64_t KeptStride(size_t entry) const {
+    return checkpoints.count == 0 ? 0 : checkpoint_ring->stride[entry];
+  }
 };
 
 }  // namespace anabranch

@@ -30,6 +30,8 @@ absl::StatusOr<bool> StepInputs::Load(const StepBatch& batch) {
   tokens_ = batch.tokens.data();
   logit_rows_ = batch.logit_rows.data();
   rules_ = batch.rules.data();
+  checkpoints_ = {static_cast<int32_t>(batch.checkpoint_rows.size()), batch.checkpoint_rows.data(),
+                  batch.checkpoint_places.data()};
   if (device_->in_host_memory()) return false;
   return Upload(batch);
 }
@@ -48,6 +50,7 @@ absl::StatusOr<bool> StepInputs::Upload(const StepBatch& batch) {
   const auto need = [&](const auto& span) { bytes += Padded(span.size() * sizeof(span[0])); };
   need(batch.positions), need(batch.tokens), need(batch.row_start), need(batch.slots);
   need(batch.logit_rows), need(batch.rules), need(batch.page_start), need(batch.pages);
+  need(batch.checkpoint_rows), need(batch.checkpoint_places);
   ANABRANCH_ASSIGN_OR_RETURN(const bool moved, Grow(bytes));
   size_t at = 0;
   const auto place = [&](const auto& span, auto*& pointer) {
@@ -67,6 +70,8 @@ absl::StatusOr<bool> StepInputs::Upload(const StepBatch& batch) {
   place(batch.rules, rules_);
   place(batch.page_start, page_start_);
   place(batch.pages, pages_);
+  place(batch.checkpoint_rows, checkpoints_.row);
+  place(batch.checkpoint_places, checkpoints_.place);
   ANABRANCH_RETURN_IF_ERROR(
       device_->Queue(CopyDirection::kToDevice, {staging_.data(), placed_.data(), at}));
   return moved;
@@ -78,6 +83,7 @@ void StepInputs::Describe(StepContext& step) const {
   step.pages = pages_;
   step.page_start = page_start_;
   step.max_context = max_context_;
+  step.checkpoints = checkpoints_;
 }
 
 }  // namespace anabranch

@@ -21,7 +21,7 @@ class StepInputs {
   // Valid until the next Load; `batch` outlives that on the CPU. True if the place has moved.
   absl::StatusOr<bool> Load(const StepBatch& batch);
 
-  // Rows, positions, pages and the longest context.
+  // Rows, positions, pages, checkpoints and the longest context.
   void Describe(StepContext& step) const;
   const int32_t* tokens() const { return tokens_; }
   const int32_t* logit_rows() const { return logit_rows_; }
@@ -34,6 +34,7 @@ class StepInputs {
   const std::shared_ptr<Device> device_;
   Buffer staging_, placed_;
   kernels::PackedRows rows_;
+  kernels::Checkpoints checkpoints_;
   const int64_t* positions_ = nullptr;
   const int32_t *pages_ = nullptr, *page_start_ = nullptr, *tokens_ = nullptr,
                 *logit_rows_ = nullptr;

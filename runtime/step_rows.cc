@@ -3,7 +3,11 @@
 namespace anabranch {
 
 void StepRows::Clear() {
-  for (auto* list : {&tokens_, &slots_, &pages_, &logit_rows_}) list->clear();
+  for (auto* list :
+       {&tokens_, &slots_, &pages_, &logit_rows_, &checkpoint_rows_, &checkpoint_places_}) {
+    list->clear();
+  }
+  checkpoint_sums_.clear();
   positions_.clear();
   rules_.clear();
   inner_sums_.clear();
@@ -30,8 +34,25 @@ void StepRows::Add(const SlotRef& ref, absl::Span<const int32_t> tokens, bool al
   page_start_.push_back(pages_.size());
 }
 
+void StepRows::AddCheckpoint(int64_t tokens, int32_t place, float* inner_sum) {
+  const int32_t begin = row_start_[row_start_.size() - 2], last = row_start_.back() - 1;
+  const int32_t row = begin + static_cast<int32_t>(tokens) - 1;
+  if (row != last) {  // the last row is at the end already
+    logit_rows_.insert(logit_rows_.end() - 1, row);
+    rules_.insert(rules_.end() - 1, kernels::RowSampling());
+    ++logit_start_.back();
+  }
+  checkpoint_rows_.push_back(row);
+  checkpoint_places_.push_back(place);
+  checkpoint_sums_.push_back(inner_sum);
+}
+
 StepBatch StepRows::batch() const {
   StepBatch batch;
+  batch.checkpoint_rows = checkpoint_rows_;
+  batch.checkpoint_places = checkpoint_places_;
+  batch.checkpoint_sums = checkpoint_sums_;
+  batch.checkpoint_ring = checkpoint_ring_;
   batch.tokens = tokens_;
   batch.row_start = row_start_;
   batch.slots = slots_;

@@ -12,13 +12,21 @@ namespace anabranch {
 
 class StepRows {
  public:
-  explicit StepRows(bool has_kv) : has_kv_(has_kv) { Clear(); }
+  // Checkpoints go to places of `checkpoint_ring`, which outlives this.
+  StepRows(bool has_kv, const StateArrays* checkpoint_ring)
+      : has_kv_(has_kv), checkpoint_ring_(checkpoint_ring) {
+    Clear();
+  }
 
   void Clear();
   // `ref` was prepared for the tokens. Logits are wanted for every row or only for the last, after
   // which a token may be drawn by `rule`. `inner_sum`: see StepBatch; may be null.
   void Add(const SlotRef& ref, absl::Span<const int32_t> tokens, bool all_logits,
            const kernels::RowSampling& rule, float* inner_sum);
+  // The state of the sequence added last is kept in `place` after `tokens` of its tokens, more than
+  // at the checkpoint before; `inner_sum` (may be null) gets its sum. That row has logits, too: its
+  // rows of logits are those of its checkpoints, in order, and then the last one.
+  void AddCheckpoint(int64_t tokens, int32_t place, float* inner_sum);
 
   bool empty() const { return slots_.empty(); }
   int64_t num_rows() const { return static_cast<int64_t>(tokens_.size()); }
@@ -35,6 +43,9 @@ class StepRows {
 
  private:
   const bool has_kv_;
+  const StateArrays* const checkpoint_ring_;
+  std::vector<int32_t> checkpoint_rows_, checkpoint_places_;
+  std::vector<float*> checkpoint_sums_;
   std::vector<int32_t> tokens_, row_start_, slots_, pages_, page_start_, logit_rows_, logit_start_;
   std::vector<int64_t> positions_;
   std::vector<kernels::RowSampling> rules_;  // by logit row

@@ -8,6 +8,13 @@
 namespace anabranch {
 namespace {
 
+// Captures leave a device when the step that made them is over, and the last ones are waited for
+// when a read ends. So steps with captures are as short as costs no speed, about eight captures
+// each.
+int64_t RowsBetweenCaptures(int64_t every) {
+  return std::max(every, every < 1024 ? int64_t{8192} : std::min<int64_t>(8 * every, 16384));
+}
+
 absl::Status ValidateRead(const Sequence& sequence, absl::Span<const int32_t> tokens,
                           const WorkLimits& limits) {
   const int64_t end = sequence.ref.position + static_cast<int64_t>(tokens.size());
@@ -40,7 +47,23 @@ class TokensWork : public Work {
 
   absl::Status Validate() override { return ValidateRead(sequence(), tokens_, limits_); }
   bool complete() const override { return next_ == tokens_.size(); }
-  int64_t RowsWanted() const override { return RowsToCheckpoint(tokens_.size() - next_); }
+  int64_t RowsWanted(int32_t most_checkpoints) const override {
+    const int64_t rows = static_cast<int64_t>(tokens_.size() - next_);
+    if (!on_grid()) return rows;
+    const int64_t position = sequence().ref.position, every = checkpoint_every();
+    return std::min({rows, (position / every + most_checkpoints) * every - position,
+                     RowsBetweenCaptures(every)});
+  }
+  std::vector<int64_t> CheckpointsIn(int64_t rows) const override {
+    const int64_t position = sequence().ref.position;
+    const bool ends = rows == static_cast<int64_t>(tokens_.size() - next_);
+    std::vector<int64_t> tokens;
+    const int64_t points = GridPoints(position, position + rows - (ends ? 1 : 0));
+    for (int64_t i = 1; i <= points; ++i) {
+      tokens.push_back((position / checkpoint_every() + i) * checkpoint_every() - position);
+    }
+    return tokens;
+  }
   absl::Span<const int32_t> NextTokens(int64_t rows) override {
     return absl::MakeSpan(tokens_).subspan(next_, rows);
   }
@@ -141,7 +164,11 @@ class Generating final : public Work {
     return ValidateHasLogits(sequence());
   }
   bool complete() const override { return finish_ != FinishReason::kNone; }
-  int64_t RowsWanted() const override { return 1; }
+  int64_t RowsWanted(int32_t) const override { return 1; }
+  std::vector<int64_t> CheckpointsIn(int64_t) const override {
+    const int64_t position = sequence().ref.position;
+    return std::vector<int64_t>(GridPoints(position, position + 1), 1);
+  }
   absl::Span<const int32_t> NextTokens(int64_t) override {
     token_ = GeneratedToken();
     token_.position = sequence().ref.position;
@@ -196,16 +223,6 @@ absl::Status Work::CheckStillWanted(absl::Time now) const {
   return absl::OkStatus();
 }
 
-bool Work::AtCheckpoint() const {
-  return checkpoint_every_ > 0 && on_checkpoint_ != nullptr &&
-         sequence_->ref.position % checkpoint_every_ == 0;
-}
-
-int64_t Work::RowsToCheckpoint(int64_t rows) const {
-  if (checkpoint_every_ <= 0) return rows;
-  return std::min(rows, checkpoint_every_ - sequence_->ref.position % checkpoint_every_);
-}
-
 std::unique_ptr<Work> MakeWork(ReadWork work, const WorkLimits& limits) {
   return std::make_unique<Reading>(std::move(work), limits);
 }
@@ -214,6 +231,28 @@ std::unique_ptr<Work> MakeWork(GenerateWork work, const WorkLimits& limits) {
 }
 std::unique_ptr<Work> MakeWork(ScoreWork work, const WorkLimits& limits) {
   return std::make_unique<Scoring>(std::move(work), limits);
+}
+
+absl::Status ValidateRestored(const StateHeader& header, absl::Span<const int32_t> tokens,
+                              int64_t hidden, const WorkLimits& limits) {
+  if (static_cast<int64_t>(tokens.size()) != header.token_count) {
+    return absl::InvalidArgumentError(absl::StrCat("the state has read ", header.token_count,
+                                                   " tokens; ", tokens.size(), " were given"));
+  }
+  if (header.token_count > limits.max_context_tokens) {
+    return absl::InvalidArgumentError(absl::StrCat("the state has read ", header.token_count,
+                                                   " tokens; the limit is ",
+                                                   limits.max_context_tokens));
+  }
+  if (header.vocab != 0 && header.vocab != limits.vocab) {
+    return absl::DataLossError(absl::StrCat("the state's last logits have ", header.vocab,
+                                            " values; the vocabulary has ", limits.vocab));
+  }
+  if (!header.inner_sum.empty() && static_cast<int64_t>(header.inner_sum.size()) != hidden) {
+    return absl::DataLossError(absl::StrCat("the state's inner sum has ", header.inner_sum.size(),
+                                            " values; the model has ", hidden));
+  }
+  return ValidateTokens(tokens, limits.vocab);
 }
 
 absl::Status ValidateTokens(absl::Span<const int32_t> tokens, int32_t vocab) {

@@ -1,9 +1,10 @@
 // The three kinds of work behind one interface, as the engine's thread drives them: how many rows
 // it can use, which tokens they are, and what to tell the caller once they are read.
 //
-// Thread rule: made by the submitter, then used by the engine's thread only.
+// Thread rule: made by the submitter, then used by the engine's thread only, but for ReportCapture.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -40,8 +41,12 @@ class Work {
   virtual bool decodes() const { return false; }
   virtual bool scores() const { return false; }
   virtual bool complete() const = 0;
-  // Rows that can run now, never across a checkpoint position. At least 1 unless complete().
-  virtual int64_t RowsWanted() const = 0;
+  // Rows that can run now, with at most `most_checkpoints` (at least 1) among them. At least 1
+  // unless complete().
+  virtual int64_t RowsWanted(int32_t most_checkpoints) const = 0;
+  // Of the next `rows` rows, those after which the state is reported: how many tokens of them have
+  // been read then, ascending.
+  virtual std::vector<int64_t> CheckpointsIn(int64_t rows) const = 0;
   // The tokens of the next `rows` rows. Valid until the next call.
   virtual absl::Span<const int32_t> NextTokens(int64_t rows) = 0;
   // How the token of `position` is drawn, if it can be drawn without the host.
@@ -54,7 +59,7 @@ class Work {
   bool drawn() const { return drawn_.has_value(); }
   // The rows are part of the sequence now. `logits` of each row if scores(), else none.
   virtual void Advanced(absl::Span<const int32_t> tokens, absl::Span<const float> logits) = 0;
-  // Last call, after LetGo.
+  // Last call, after LetGo. No captures are expected then.
   virtual void Done(const absl::Status& status) = 0;
   // Ends the hold on the sequence, so that on_done may submit its next work.
   void LetGo() {
@@ -64,21 +69,30 @@ class Work {
 
   // CANCELLED or DEADLINE_EXCEEDED.
   absl::Status CheckStillWanted(absl::Time now) const;
-  // True where the sequence stands at a position whose image is to be reported.
-  bool AtCheckpoint() const;
-  void ReportCheckpoint(absl::StatusOr<StateImage> image) const {
-    on_checkpoint_(sequence_->ref.position, std::move(image));
+  // The capture of a position is on its way: Done waits for it.
+  void ExpectCapture() { captures_.fetch_add(1, std::memory_order_relaxed); }
+  // Any thread.
+  void ReportCapture(int64_t position, absl::StatusOr<StateImage> image) {
+    on_checkpoint_(position, std::move(image));
+    captures_.fetch_sub(1, std::memory_order_release);
   }
+  bool ExpectsCaptures() const { return captures_.load(std::memory_order_acquire) > 0; }
 
   Sequence& sequence() const { return *sequence_; }
   uint64_t id = 0;
   absl::Time submitted;
-  bool started = false, ended = false;
+  bool started = false, ending = false, ended = false;
+  absl::Status end_status;  // if ending
   WorkStats stats;
 
  protected:
-  int64_t RowsToCheckpoint(int64_t rows) const;
   std::optional<SampledToken> TakeDrawn() { return std::exchange(drawn_, std::nullopt); }
+  // Positions of the grid in (from, to].
+  int64_t GridPoints(int64_t from, int64_t to) const {
+    return on_grid() ? to / checkpoint_every_ - from / checkpoint_every_ : 0;
+  }
+  bool on_grid() const { return checkpoint_every_ > 0 && on_checkpoint_ != nullptr; }
+  int64_t checkpoint_every() const { return checkpoint_every_; }
 
  private:
   SequencePtr sequence_;
@@ -86,11 +100,17 @@ class Work {
   const int64_t checkpoint_every_;
   const OnCheckpoint on_checkpoint_;
   std::optional<SampledToken> drawn_;
+  std::atomic<int64_t> captures_{0};  // on their way
 };
 
 std::unique_ptr<Work> MakeWork(ReadWork work, const WorkLimits& limits);
 std::unique_ptr<Work> MakeWork(GenerateWork work, const WorkLimits& limits);
 std::unique_ptr<Work> MakeWork(ScoreWork work, const WorkLimits& limits);
+
+// Whether a sequence of these tokens may go on from the state: INVALID_ARGUMENT for tokens that are
+// not its own or too many, DATA_LOSS for logits or sums of another model.
+absl::Status ValidateRestored(const StateHeader& header, absl::Span<const int32_t> tokens,
+                              int64_t hidden, const WorkLimits& limits);
 
 // INVALID_ARGUMENT names the first id outside [0, vocab).
 absl::Status ValidateTokens(absl::Span<const int32_t> tokens, int32_t vocab);

@@ -44,7 +44,7 @@ int64_t StageImage(StoredImage stored_image, const absl::flat_hash_set<std::stri
     if (!is_stored) bytes += block.bytes;
     put->blobs.push_back(is_stored ? std::string() : std::move(image.kv_blocks[i]));
   }
-  put->payload = std::move(image.payload);
+  put->payload = std::move(image.payload).TakeString();
   state.payload_bytes = put->payload.size();
   return bytes;
 }

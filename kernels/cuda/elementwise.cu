@@ -166,6 +166,29 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
+// The sums as they are after a checkpoint's row, from the ones before the launch: as if the rows
+// ended there. Blocks: (columns, checkpoints). After SumChunks if there are partials, else before.
+__global__ void __launch_bounds__(kThreads)
+    KeepSums(SumDirectionsParams p, const float* scales, bool direct, const float* partials) {
+  const int64_t column = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (column >= p.width) return;
+  const int64_t last = p.checkpoints.row[blockIdx.y];
+  int64_t seq = 0;
+  while (p.rows.row_start[seq + 1] <= last) ++seq;
+  const int64_t begin = p.rows.row_start[seq], whole = (last - begin) / kChunkRows;
+  float sum = p.sums[seq * p.width + column];
+  for (int64_t chunk = 0; chunk < whole; ++chunk) {
+    sum += partials[ChunkSlot(p.rows, seq, chunk) * p.width + column];
+  }
+  float partial = direct ? sum : 0;
+  for (int64_t row = begin + whole * kChunkRows; row <= last; ++row) {
+    float v[1];
+    LoadActs(p.x.data, p.x.dtype, row * p.width + column, v);
+    partial += scales[row] * v[0];
+  }
+  p.checkpoint_sums[blockIdx.y * p.width + column] = direct ? partial : sum + partial;
+}
+
 __global__ void __launch_bounds__(kThreads)
     AddChunks(SumDirectionsParams p, const float* partials) {
   const int64_t column = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
@@ -239,7 +262,8 @@ absl::Status SumDirections(const SumDirectionsParams& p, const Launch& launch) {
   if (absl::Status s = CheckLaunch(launch, false, "SumDirections"); !s.ok()) return s;
   if (p.rows.num_rows() == 0 || p.width == 0) return absl::OkStatus();
   const bool ok = p.width > 0 && p.x.data != nullptr && p.sums != nullptr &&
-                  p.rows.row_start != nullptr && p.rows.num_seqs > 0 && p.rows.longest > 0;
+                  p.rows.row_start != nullptr && p.rows.num_seqs > 0 && p.rows.longest > 0 &&
+                  (p.checkpoints.count == 0 || p.checkpoint_sums != nullptr);
   if (!ok) return Require(false, "SumDirections", "negative size or a missing array");
   const int64_t rows = p.rows.num_rows(), chunks = CeilDiv(p.rows.longest, kChunkRows);
   const int64_t slots = chunks == 1 ? 0 : rows / kChunkRows + p.rows.num_seqs + 1;
@@ -253,8 +277,16 @@ absl::Status SumDirections(const SumDirectionsParams& p, const Launch& launch) {
   DirectionScales<<<warps, kThreads, 0, stream>>>(p.x, rows, p.width, scales);
   const auto across = static_cast<unsigned>(CeilDiv(p.width, kThreads));
   const auto seqs = static_cast<unsigned>(p.rows.num_seqs);
+  const bool direct = chunks == 1;
+  const auto keep = [&] {
+    const auto checkpoints = static_cast<unsigned>(p.checkpoints.count);
+    if (checkpoints == 0) return;
+    KeepSums<<<dim3(across, checkpoints), kThreads, 0, stream>>>(p, scales, direct, partials);
+  };
+  if (direct) keep();
   SumChunks<<<dim3(across, seqs, static_cast<unsigned>(chunks)), kThreads, 0, stream>>>(
-      p, scales, chunks == 1, partials);
+      p, scales, direct, partials);
+  if (!direct) keep();
   if (chunks > 1) AddChunks<<<dim3(across, seqs), kThreads, 0, stream>>>(p, partials);
   return LaunchStatus("SumDirections");
 }

@@ -86,15 +86,14 @@ __global__ void __launch_bounds__(kThreads)
 
 constexpr int kDeep = 4;  // 16-byte copies of a thread on their way at once
 
-// Blocks: (parts, 1, tensors). kWidth bytes a copy.
+// Blocks: (parts, 1, blocks of memory). sizeof(Word) bytes a copy.
 template <class Word>
 __global__ void __launch_bounds__(kThreads)
-    CopyKernel(const __grid_constant__ Table<SlotBytes> table, int32_t from, int32_t to) {
-  const SlotBytes& tensor = table.of[blockIdx.z];
-  char* base = static_cast<char*>(tensor.base);
-  const auto* in = reinterpret_cast<const Word*>(base + from * tensor.slot_stride);
-  auto* out = reinterpret_cast<Word*>(base + to * tensor.slot_stride);
-  const int64_t count = tensor.bytes / static_cast<int64_t>(sizeof(Word));
+    CopyKernel(const __grid_constant__ Table<BlockCopy> table) {
+  const BlockCopy& block = table.of[blockIdx.z];
+  const auto* in = static_cast<const Word*>(block.from);
+  auto* out = static_cast<Word*>(block.to);
+  const int64_t count = block.bytes / static_cast<int64_t>(sizeof(Word));
   const int64_t step = static_cast<int64_t>(gridDim.x) * kThreads;
   int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   for (; i + (kDeep - 1) * step < count; i += kDeep * step) {
@@ -105,6 +104,20 @@ __global__ void __launch_bounds__(kThreads)
     for (int j = 0; j < kDeep; ++j) out[i + j * step] = words[j];
   }
   for (; i < count; i += step) out[i] = in[i];
+}
+
+// Blocks: (parts, 1, blocks of memory).
+template <class Word>
+__global__ void __launch_bounds__(kThreads)
+    FillKernel(const __grid_constant__ Table<BlockCopy> table, Word word) {
+  const BlockCopy& block = table.of[blockIdx.z];
+  auto* out = static_cast<Word*>(block.to);
+  const int64_t count = block.bytes / static_cast<int64_t>(sizeof(Word));
+  const int64_t step = static_cast<int64_t>(gridDim.x) * kThreads;
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < count;
+       i += step) {
+    out[i] = word;
+  }
 }
 
 // Blocks: (parts, 1, tensors).
@@ -129,6 +142,26 @@ int64_t MostBytes(const Table<SlotBytes>& table, unsigned count) {
   int64_t most = 0;
   for (unsigned i = 0; i < count; ++i) most = std::max(most, table.of[i].bytes);
   return most;
+}
+
+// Of the blocks of memory of one launch.
+struct BlockShape {
+  int64_t most = 0;  // bytes
+  bool wide = true;  // whole and aligned words of 16 bytes
+  dim3 grid(unsigned count) const {
+    const int64_t each = int64_t{kThreads} * kDeep * (wide ? 16 : 1);
+    return dim3(static_cast<unsigned>(CeilDiv(most, each)), 1, count);
+  }
+};
+BlockShape ShapeOf(const Table<BlockCopy>& table, unsigned count) {
+  BlockShape shape;
+  for (unsigned i = 0; i < count; ++i) {
+    const BlockCopy& block = table.of[i];
+    shape.most = std::max(shape.most, block.bytes);
+    shape.wide =
+        shape.wide && IsAligned(block.from) && IsAligned(block.to) && block.bytes % 16 == 0;
+  }
+  return shape;
 }
 
 int64_t MostGroups(const Table<RecurrentTensor>& table, unsigned count) {
@@ -185,27 +218,31 @@ absl::Status CompareSlots(const CompareSlotsParams& p, const Launch& launch) {
   });
 }
 
-absl::Status CopySlot(const CopySlotParams& p, const Launch& launch) {
-  if (absl::Status s = CheckLaunch(launch, false, "CopySlot"); !s.ok()) return s;
-  if (p.from < 0 || p.to < 0) return Require(false, "CopySlot", "negative slot");
-  if (p.from == p.to) return absl::OkStatus();
-  const cudaStream_t stream = launch.cuda->stream();
-  return ForTables(p.tensors, [&](const Table<SlotBytes>& table, unsigned count, size_t) {
-    bool wide = true;
-    for (unsigned i = 0; i < count; ++i) {
-      const SlotBytes& t = table.of[i];
-      wide &= IsAligned(t.base) && t.slot_stride % 16 == 0 && t.bytes % 16 == 0;
-    }
-    const int64_t each = int64_t{kThreads} * kDeep * (wide ? 16 : 1);
-    const int64_t most = MostBytes(table, count);
-    if (most == 0) return absl::OkStatus();
-    const dim3 grid(static_cast<unsigned>(CeilDiv(most, each)), 1, count);
-    if (wide) {
-      CopyKernel<uint4><<<grid, kThreads, 0, stream>>>(table, p.from, p.to);
+absl::Status CopyBlocks(const CopyBlocksParams& p, cudaStream_t stream) {
+  return ForTables(p.blocks, [&](const Table<BlockCopy>& table, unsigned count, size_t) {
+    const BlockShape shape = ShapeOf(table, count);
+    if (shape.most == 0) return absl::OkStatus();
+    if (shape.wide) {
+      CopyKernel<uint4><<<shape.grid(count), kThreads, 0, stream>>>(table);
     } else {
-      CopyKernel<char><<<grid, kThreads, 0, stream>>>(table, p.from, p.to);
+      CopyKernel<char><<<shape.grid(count), kThreads, 0, stream>>>(table);
     }
-    return LaunchStatus("CopySlot");
+    return LaunchStatus("CopyBlocks");
+  });
+}
+
+absl::Status FillBlocks(const FillBlocksParams& p, cudaStream_t stream) {
+  return ForTables(p.blocks, [&](const Table<BlockCopy>& table, unsigned count, size_t) {
+    const BlockShape shape = ShapeOf(table, count);
+    if (shape.most == 0) return absl::OkStatus();
+    if (shape.wide) {
+      const uint32_t word = p.byte * 0x01010101u;
+      FillKernel<uint4>
+          <<<shape.grid(count), kThreads, 0, stream>>>(table, make_uint4(word, word, word, word));
+    } else {
+      FillKernel<uint8_t><<<shape.grid(count), kThreads, 0, stream>>>(table, p.byte);
+    }
+    return LaunchStatus("FillBlocks");
   });
 }
 

@@ -4,8 +4,10 @@
 //
 // A state consists of tensors, most of them recurrent, each an array of slots. Lists (tensors,
 // slots, weights) lie on the host and travel with the launch; everything else on the device. Calls
-// queue work on the launch's stream.
+// queue work on the launch's stream, or on the one they are given.
 #pragma once
+
+#include <cuda_runtime_api.h>
 
 #include <cstdint>
 
@@ -75,19 +77,31 @@ struct CompareSlotsParams {
 };
 absl::Status CompareSlots(const CompareSlotsParams& params, const Launch& launch);
 
-// Bytes of one tensor in every slot; any kind, windows and T as well.
+// Copies blocks of memory that do not overlap, many in one launch: a fork's copy when one of the
+// two is written is one block for each tensor of its slot.
+struct BlockCopy {
+  const void* from = nullptr;
+  void* to = nullptr;
+  int64_t bytes = 0;
+};
+struct CopyBlocksParams {
+  absl::Span<const BlockCopy> blocks;
+};
+absl::Status CopyBlocks(const CopyBlocksParams& params, cudaStream_t stream);
+
+// Sets every byte of the blocks (their `from` is not looked at).
+struct FillBlocksParams {
+  absl::Span<const BlockCopy> blocks;
+  uint8_t byte = 0;
+};
+absl::Status FillBlocks(const FillBlocksParams& params, cudaStream_t stream);
+
+// Bytes of one tensor in every slot.
 struct SlotBytes {
   void* base = nullptr;
   int64_t slot_stride = 0;  // bytes between slots
   int64_t bytes = 0;
 };
-// Copies whole slots, all tensors in one launch: a fork's copy when one of the two is written.
-struct CopySlotParams {
-  absl::Span<const SlotBytes> tensors;
-  int32_t from = 0, to = 0;
-};
-absl::Status CopySlot(const CopySlotParams& params, const Launch& launch);
-
 // The weighted mean of float32 tensors: of windows, when states are merged in no order.
 struct MeanSlotsParams {
   absl::Span<const SlotBytes> tensors;  // whole floats

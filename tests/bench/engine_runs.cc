@@ -41,7 +41,8 @@ absl::Status ReadAll(Engine& engine, const SequencePtr& sequence, std::vector<in
   return result;
 }
 
-absl::Status GenerateAll(Engine& engine, const std::vector<SequencePtr>& sequences, int64_t count) {
+absl::Status GenerateAll(Engine& engine, const std::vector<SequencePtr>& sequences, int64_t count,
+                         int64_t checkpoint_every) {
   absl::BlockingCounter left(static_cast<int>(sequences.size()));
   absl::Mutex mutex;
   absl::Status result;
@@ -49,6 +50,11 @@ absl::Status GenerateAll(Engine& engine, const std::vector<SequencePtr>& sequenc
     GenerateWork work;
     work.sequence = sequence;
     work.max_tokens = count;
+    work.checkpoint_every = checkpoint_every;
+    work.on_checkpoint = [&](int64_t, absl::StatusOr<StateImage> image) {
+      absl::MutexLock lock(&mutex);
+      result.Update(image.status());
+    };
     work.on_done = [&](absl::Status status, const WorkStats&, FinishReason) {
       {
         absl::MutexLock lock(&mutex);

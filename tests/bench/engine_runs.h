@@ -15,7 +15,9 @@ absl::StatusOr<std::unique_ptr<Engine>> LoadEngine(const std::string& model_dir,
 std::vector<int32_t> SomeTokens(int64_t count, int64_t vocab);
 
 absl::Status ReadAll(Engine& engine, const SequencePtr& sequence, std::vector<int32_t> tokens);
-// Generates `count` greedy tokens on every sequence at once.
-absl::Status GenerateAll(Engine& engine, const std::vector<SequencePtr>& sequences, int64_t count);
+// Generates `count` greedy tokens on every sequence at once, with captures on a grid if
+// `checkpoint_every` > 0; the images are dropped as they come.
+absl::Status GenerateAll(Engine& engine, const std::vector<SequencePtr>& sequences, int64_t count,
+                         int64_t checkpoint_every = 0);
 
 }  // namespace anabranch::bench

@@ -106,17 +106,6 @@ absl::Status BenchSlots(ShapeRun& run) {
   ANABRANCH_RETURN_IF_ERROR(Add(run, absl::StrCat("merge of ", kMerged, " slots"),
                                 (kMerged + 1) * state_bytes,
                                 [&] { return cuda::MergeSlots(merge, device.launch()); }));
-  std::vector<cuda::SlotBytes> all;
-  for (size_t e = 0; e < pool->layout().entries.size(); ++e) {
-    const StateEntry& entry = pool->layout().entries[e];
-    if (entry.paged()) continue;
-    const auto bytes = static_cast<int64_t>(entry.bytes());
-    all.push_back({pool->arrays().base[e], bytes, bytes});
-  }
-  const cuda::CopySlotParams copy{all, inputs.front(), output};
-  ANABRANCH_RETURN_IF_ERROR(Add(run, "copy of a slot in one launch",
-                                2 * static_cast<double>(pool->layout().slot_bytes()),
-                                [&] { return cuda::CopySlot(copy, device.launch()); }));
   for (SlotRef& ref : refs) pool->Release(ref);
   return absl::OkStatus();
 }

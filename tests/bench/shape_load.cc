@@ -1,4 +1,5 @@
-// Long reads: with states captured on a grid, and beside streams that decode.
+// Long reads: with states captured on a grid, and beside streams that decode. Streams with
+// captures.
 #include <algorithm>
 #include <atomic>
 #include <utility>
@@ -16,8 +17,6 @@
 
 namespace anabranch::bench {
 namespace {
-
-constexpr double kLongestGridSeconds = 20;
 
 struct GridRead {
   double ms = 0;
@@ -56,11 +55,15 @@ absl::StatusOr<GridRead> ReadOnGrid(Engine& engine, const std::vector<int32_t>& 
 
 }  // namespace
 
-absl::Status BenchCheckpoints(ShapeRun& run) {
-  constexpr char kPart[] = "checkpoints";
+namespace {
+
+constexpr char kCheckpoints[] = "checkpoints";
+constexpr int kStreams = 64;
+
+// Medians of reads with captures every so many tokens, beside the read without.
+absl::Status BenchReadsOnGrid(ShapeRun& run) {
   if (run.options.lengths.empty()) return absl::OkStatus();
-  int64_t length = *std::max_element(run.options.lengths.begin(), run.options.lengths.end());
-  if (run.options.quick) length = std::min<int64_t>(length, 32768);
+  const int64_t length = *std::max_element(run.options.lengths.begin(), run.options.lengths.end());
   EngineOptions options;
   options.slots.num_slots = 2;
   options.slots.num_kv_pages = static_cast<int32_t>(2 * (length / kKvPageTokens + 1));
@@ -68,35 +71,88 @@ absl::Status BenchCheckpoints(ShapeRun& run) {
   options.max_context_tokens = length;
   ANABRANCH_ASSIGN_OR_RETURN(auto engine, Engine::Create(run.model, options));
   const auto tokens = SomeTokens(length, run.model->description().vocab);
-  ANABRANCH_RETURN_IF_ERROR(ReadOnGrid(*engine, tokens, 0).status());  // warm-up
-  ANABRANCH_ASSIGN_OR_RETURN(const GridRead plain, ReadOnGrid(*engine, tokens, 0));
-  run.report.Add(FigureOf(kPart, absl::StrCat("read ", Grouped(length), ", none"), {plain.ms}));
-  double ms_each = 0;  // that a capture added, in the grid before
-  for (const int64_t every : {16384, 2048, 1024, 512, 256}) {
+  for (const int64_t every : {int64_t{0}, length / 16}) {  // warm-up
+    ANABRANCH_RETURN_IF_ERROR(ReadOnGrid(*engine, tokens, every).status());
+  }
+  const auto bytes = static_cast<double>(run.model->state_layout().slot_bytes());
+  double plain = 0;
+  for (const int64_t every : {0, 16384, 2048, 1024, 512, 256}) {
     if (every >= length) continue;
-    const auto captures = static_cast<double>(length / every);
-    const std::string name = absl::StrCat("read ", Grouped(length), ", every ", Grouped(every));
-    if (plain.ms + captures * ms_each > 1e3 * kLongestGridSeconds) {
-      Figure skipped = FigureOf(kPart, name, {});
-      skipped.note = absl::StrFormat("left out: would take about %.0f s",
-                                     (plain.ms + captures * ms_each) / 1e3);
-      run.report.Add(std::move(skipped));
-      continue;
+    std::vector<double> samples;
+    int captures = 0;
+    for (int i = 0; i < (run.options.quick ? 2 : 5); ++i) {
+      ANABRANCH_ASSIGN_OR_RETURN(const GridRead read, ReadOnGrid(*engine, tokens, every));
+      samples.push_back(read.ms);
+      captures = read.captures;
     }
-    ANABRANCH_ASSIGN_OR_RETURN(const GridRead read, ReadOnGrid(*engine, tokens, every));
-    ms_each = std::max(0.0, read.ms - plain.ms) / std::max(1, read.captures);
-    Figure figure = FigureOf(kPart, name, {read.ms});
-    figure.floor = plain.ms;
-    figure.note = absl::StrFormat("floor: the read without; %d captures, %.2f ms each",
-                                  read.captures, ms_each);
+    const std::string grid = every == 0 ? "none" : absl::StrCat("every ", Grouped(every));
+    Figure figure = FigureOf(kCheckpoints, absl::StrCat("read ", Grouped(length), ", ", grid),
+                             std::move(samples));
+    if (every == 0) plain = figure.median;
+    figure.floor = every == 0 ? 0 : plain;
+    if (every > 0) {
+      figure.note = absl::StrFormat(
+          "floor: the read without; %+.1f %%; %d captures of %s bytes; link alone: %.0f ms",
+          100 * (figure.median / plain - 1), captures, Grouped(static_cast<int64_t>(bytes)),
+          1e3 * captures * bytes / run.ceilings.to_host);
+    }
     run.report.Add(std::move(figure));
   }
   return absl::OkStatus();
 }
 
+// Streams that stand at positions of their own, so that captures come one by one.
+absl::Status BenchStreamsOnGrid(ShapeRun& run) {
+  constexpr int64_t kEvery = 256;
+  const int64_t vocab = run.model->description().vocab;
+  EngineOptions options;
+  options.slots.num_slots = kStreams + 1;
+  options.slots.num_kv_pages = 16 * (kStreams + 1);
+  options.max_decode_rows = kStreams;
+  ANABRANCH_ASSIGN_OR_RETURN(auto engine, Engine::Create(run.model, options));
+  ANABRANCH_ASSIGN_OR_RETURN(SequencePtr prompt, engine->NewSequence());
+  ANABRANCH_RETURN_IF_ERROR(ReadAll(*engine, prompt, SomeTokens(kEvery, vocab)));
+  std::vector<SequencePtr> streams;
+  for (int i = 0; i < kStreams; ++i) {
+    ANABRANCH_ASSIGN_OR_RETURN(SequencePtr stream, engine->Fork(prompt));
+    ANABRANCH_RETURN_IF_ERROR(
+        ReadAll(*engine, stream, SomeTokens(1 + i * kEvery / kStreams, vocab)));
+    streams.push_back(std::move(stream));
+  }
+  ANABRANCH_RETURN_IF_ERROR(GenerateAll(*engine, streams, 64, 32));  // warm-up
+  double plain = 0;
+  for (const int64_t every : {int64_t{0}, kEvery}) {
+    std::vector<double> samples;
+    for (int i = 0; i < (run.options.quick ? 1 : 3); ++i) {
+      absl::Status status;
+      samples.push_back(1e3 / kEvery *
+                        TimeOnce([&] { status = GenerateAll(*engine, streams, kEvery, every); }));
+      ANABRANCH_RETURN_IF_ERROR(status);
+    }
+    Figure figure = FigureOf(
+        kCheckpoints,
+        absl::StrCat("step of ", kStreams, " streams, ",
+                     every == 0 ? "no captures" : absl::StrCat("each captured every ", every)),
+        std::move(samples));
+    if (every == 0) plain = figure.median;
+    figure.floor = every == 0 ? 0 : plain;
+    figure.note =
+        every == 0 ? absl::StrCat("mean of ", kEvery, " steps")
+                   : absl::StrFormat("floor: without; %+.1f %%", 100 * (figure.median / plain - 1));
+    run.report.Add(std::move(figure));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status BenchCheckpoints(ShapeRun& run) {
+  ANABRANCH_RETURN_IF_ERROR(BenchReadsOnGrid(run));
+  return BenchStreamsOnGrid(run);
+}
+
 namespace {
 
-constexpr int kStreams = 64;
 constexpr int64_t kReadTokens = 32768;
 
 // Streams that decode until they are told to end, and the times between their tokens.

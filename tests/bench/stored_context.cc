@@ -26,7 +26,7 @@ absl::StatusOr<std::string> StoreContext(const Engine& engine, StateStore& store
   }
   put.record.created = absl::Now();
   put.record.id = StateId(put.record);
-  put.payload = std::move(context.image.payload);
+  put.payload = std::move(context.image.payload).TakeString();
   put.blobs = std::move(context.image.kv_blocks);
   std::string id = put.record.id;
   Mutation mutation;

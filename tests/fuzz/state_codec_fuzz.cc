@@ -71,8 +71,8 @@ void State(bool compact, int64_t tokens, std::string bytes) {
   bytes.erase(0, image.payload.size());
   for (auto& segment : segments) {
     if (segment.offset + segment.bytes > image.payload.size()) return;
-    segment.checksum = anabranch::SegmentChecksum(
-        absl::string_view(image.payload).substr(segment.offset, segment.bytes));
+    segment.checksum =
+        anabranch::SegmentChecksum(image.payload.view().substr(segment.offset, segment.bytes));
   }
   for (int64_t start = 0; start < tokens; start += 256) {
     anabranch::KvBlockRef ref;

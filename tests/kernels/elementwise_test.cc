@@ -224,5 +224,39 @@ TEST(ElementwiseTest, RefuseMissingArraysAndShortStrides) {
   EXPECT_TRUE(AddScaled({}, {}).ok()) << "nothing to do";
 }
 
+TEST(SumDirectionsTest, SumsAtCheckpointsAreThoseOfShorterLaunches) {
+  Random random(3);
+  const int64_t width = 37;
+  const std::vector<int32_t> starts = {0, 40, 41, 100};
+  const Floats x = random.Normals(100 * width), sums = random.Normals(3 * width);
+  const std::vector<int32_t> checks = {0, 17, 39, 40, 99};
+  const auto run = [&](std::vector<int32_t> row_start, Floats* kept) {
+    Floats result = sums;
+    SumDirectionsParams p;
+    p.rows = {3, row_start[3], 100, row_start.data(), nullptr};
+    p.width = width, p.x = x.data(), p.sums = result.data();
+    if (kept != nullptr) {
+      p.checkpoints = {static_cast<int32_t>(checks.size()), checks.data(), nullptr};
+      p.checkpoint_sums = kept->data();
+    }
+    const std::vector<int32_t> slots = {0, 1, 2};
+    p.rows.slot = slots.data();
+    EXPECT_TRUE(SumDirections(p, {}).ok());
+    return result;
+  };
+  Floats kept(checks.size() * width);
+  EXPECT_EQ(run(starts, &kept), run(starts, nullptr)) << "a checkpoint changed the sums";
+  for (size_t i = 0; i < checks.size(); ++i) {
+    std::vector<int32_t> shorter = starts;
+    size_t seq = 0;
+    while (starts[seq + 1] <= checks[i]) ++seq;
+    for (size_t s = seq + 1; s < shorter.size(); ++s) shorter[s] = checks[i] + 1;
+    const Floats want = run(shorter, nullptr);
+    EXPECT_TRUE(std::equal(want.begin() + seq * width, want.begin() + (seq + 1) * width,
+                           kept.begin() + i * width))
+        << "row " << checks[i];
+  }
+}
+
 }  // namespace
 }  // namespace anabranch::kernels

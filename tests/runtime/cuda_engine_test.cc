@@ -4,7 +4,9 @@
 #include <gmock/gmock.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
+#include <cstring>
 #include <random>
 
 #include "absl/synchronization/blocking_counter.h"
@@ -188,6 +190,65 @@ TEST_P(CudaEngine, ForksDoNotTouchEachOther) {
   const StateImage childs = ImageOf(*child);
   ASSERT_TRUE(Read(*engine_, parent, right).ok());
   EXPECT_TRUE(SameImage(ImageOf(*child), childs)) << "the parent wrote into its child's state";
+}
+
+// The largest relative L2 difference of a segment.
+double Difference(const StateImage& a, const StateImage& b) {
+  double largest = 0;
+  for (const StateSegment& segment : a.header.segments) {
+    if (segment.dtype != StateDType::kFloat32) continue;
+    double off = 0, norm = 0;
+    for (uint64_t at = segment.offset; at < segment.offset + segment.bytes; at += sizeof(float)) {
+      float x, y;
+      std::memcpy(&x, a.payload.data() + at, sizeof(x));
+      std::memcpy(&y, b.payload.data() + at, sizeof(y));
+      off += (double{x} - y) * (double{x} - y);
+      norm += double{x} * x;
+    }
+    largest = std::max(largest, std::sqrt(off / (norm + 1e-30)));
+  }
+  return largest;
+}
+
+// All but the last logits, whose product depends on how many rows of a launch have some.
+bool SameState(const StateImage& a, const StateImage& b) {
+  const size_t bytes = a.header.segments.back().offset;
+  return a.payload.size() == b.payload.size() && a.kv_blocks == b.kv_blocks &&
+         a.payload.view().substr(0, bytes) == b.payload.view().substr(0, bytes);
+}
+
+// States leave a launch from inside. At the end of a launch they are those of a read that ends
+// there, bit for bit; elsewhere that read is a launch of another shape.
+TEST_P(CudaEngine, CapturesInsideALaunchAreRightAndChangeNothing) {
+  const Ids tokens = Tokens(600, 6);
+  const SequencePtr plain = SequenceOf(tokens);
+  for (int run = 0; run < 2; ++run) {
+    std::vector<StateImage> images;
+    ReadWork work;
+    work.sequence = *engine_->NewSequence();
+    work.tokens = tokens;
+    work.checkpoint_every = run == 0 ? 128 : 100;
+    work.on_checkpoint = [&](int64_t position, absl::StatusOr<StateImage> image) {
+      ASSERT_TRUE(image.ok()) << position << ": " << image.status();
+      images.push_back(*std::move(image));
+    };
+    const SequencePtr sequence = work.sequence;
+    const int64_t every = work.checkpoint_every;
+    ASSERT_TRUE(testing::StartRead(*engine_, std::move(work))->Wait().ok());
+    EXPECT_EQ(static_cast<int64_t>(images.size()), (600 - 1) / every);
+    EXPECT_TRUE(SameImage(ImageOf(sequence), ImageOf(plain))) << "a capture changed the read";
+    for (const StateImage& image : images) {
+      const int64_t position = image.header.token_count;
+      const Ids head(tokens.begin(), tokens.begin() + position);
+      const StateImage alone = ImageOf(SequenceOf(head));
+      if (position == 512) {
+        EXPECT_TRUE(SameState(image, alone)) << "at the end of the launch";
+      }
+      const double most = GetParam().dtype == kernels::DType::kFloat32 ? 1e-3 : 0.1;
+      EXPECT_LE(Difference(image, alone), most) << position;
+      EXPECT_TRUE(engine_->Restore(image, head).ok()) << position;
+    }
+  }
 }
 
 TEST_P(CudaEngine, AStateOfTheGpuIsRefusedOnTheCpu) {

@@ -62,7 +62,8 @@ Seen RunAll(bool draws) {
     work.checkpoint_every = 16;
     work.on_checkpoint = [&, i](int64_t position, absl::StatusOr<StateImage> image) {
       ASSERT_TRUE(image.ok()) << image.status();
-      seen.checkpoints[{i, position}].assign(image->payload.begin(), image->payload.end());
+      const absl::string_view bytes = image->payload;
+      seen.checkpoints[{i, position}].assign(bytes.begin(), bytes.end());
     };
     work.on_token = [&, i](const GeneratedToken& token) {
       seen.logprobs[i].push_back(token.sampled.logprob);

@@ -315,26 +315,33 @@ TEST(EngineTest, GenerationEndsForEachReason) {
 TEST(EngineTest, ProgressAndTokenAgree) {
   Harness h;
   GenerateWork work = Generating(h.Sequence({1, 2}), 6);
+  absl::Mutex mutex;  // checkpoints come on a thread of their own
   std::vector<std::string> calls;
   int32_t last = -1;
   work.on_progress = [&](absl::Span<const int32_t> tokens, int64_t position) {
     ASSERT_EQ(tokens.size(), 1u);
     last = tokens[0];
+    absl::MutexLock lock(&mutex);
     calls.push_back(absl::StrCat("read ", position));
   };
   work.on_token = [&](const GeneratedToken& token) {
     EXPECT_EQ(token.sampled.token, last);
+    absl::MutexLock lock(&mutex);
     calls.push_back(absl::StrCat("token ", token.position));
     return true;
   };
   work.checkpoint_every = 4;
+  std::vector<std::string> before_checkpoint;
   work.on_checkpoint = [&](int64_t position, absl::StatusOr<StateImage>) {
-    calls.push_back(absl::StrCat("checkpoint ", position));
+    EXPECT_EQ(position, 4);
+    absl::MutexLock lock(&mutex);
+    before_checkpoint = calls;
   };
   ASSERT_TRUE(StartGenerate(*h.engine, std::move(work))->Wait().ok());
-  EXPECT_THAT(calls, ::testing::ElementsAre("read 3", "token 2", "read 4", "token 3",
-                                            "checkpoint 4", "read 5", "token 4", "read 6",
-                                            "token 5", "read 7", "token 6", "read 8", "token 7"));
+  EXPECT_THAT(
+      calls, ::testing::ElementsAre("read 3", "token 2", "read 4", "token 3", "read 5", "token 4",
+                                    "read 6", "token 5", "read 7", "token 6", "read 8", "token 7"));
+  EXPECT_THAT(before_checkpoint, ::testing::Contains("token 3"));
 }
 
 TEST(EngineTest, PagesRunningOutEndOneWorkAndKeepItsSequence) {

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <cstring>
 #include <functional>
 #include <limits>
 #include <set>
@@ -58,7 +59,7 @@ class FakeModel : public Model {
       steps_.push_back(parts);
       hook = hook_;
     }
-    size_t next_logits = 0;
+    size_t next_logits = 0, next_kept = 0;
     for (size_t s = 0; s < parts.size(); ++s) {
       for (int32_t r = 0; r < parts[s].rows; ++r) {
         const int32_t row = batch.row_start[s] + r;
@@ -66,6 +67,9 @@ class FakeModel : public Model {
         if (next_logits < batch.logit_rows.size() && batch.logit_rows[next_logits] == row) {
           std::copy(out.begin(), out.end(), logits.begin() + next_logits * kVocab);
           ++next_logits;
+        }
+        if (next_kept < batch.checkpoint_rows.size() && batch.checkpoint_rows[next_kept] == row) {
+          Keep(batch, state, parts[s].slot, batch.checkpoint_places[next_kept++]);
         }
       }
     }
@@ -104,6 +108,8 @@ class FakeModel : public Model {
   // Rows of logits that were asked for.
   int64_t rows_read() const { return rows_read_; }
 
+  // Before an engine is made of it.
+  void set_device(std::shared_ptr<Device> device) { device_ = std::move(device); }
   // Called in each step, with the state already written; its status is the step's.
   void set_hook(std::function<absl::Status(const std::vector<Part>&)> hook) {
     absl::MutexLock lock(&mutex_);
@@ -145,6 +151,16 @@ class FakeModel : public Model {
       parts.push_back(part);
     }
     return absl::OkStatus();
+  }
+
+  // The state of a slot as it is, into a place of the ring.
+  void Keep(const StepBatch& batch, const StateArrays& state, int32_t slot, int32_t place) const {
+    for (int e = 0; e < static_cast<int>(layout_.entries.size()); ++e) {
+      const StateEntry& entry = layout_.entries[e];
+      if (entry.paged()) continue;
+      std::memcpy(At<char>(*batch.checkpoint_ring, e, 0) + entry.bytes() * place,
+                  At<char>(state, e, 0) + entry.bytes() * slot, entry.bytes());
+    }
   }
 
   // A pseudo-random weight in [-1, 1].
@@ -228,7 +244,7 @@ class FakeModel : public Model {
 
   const StateLayout layout_;
   const std::string fingerprint_, profile_ = "cpu-float32";
-  const std::shared_ptr<Device> device_ = *Device::Open("cpu", 0);
+  std::shared_ptr<Device> device_ = *Device::Open("cpu", 0);
   ModelDescription description_;
   bool draws_ = false;
   std::vector<float> kept_;  // logits of the last ForwardAndDraw

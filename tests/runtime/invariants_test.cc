@@ -124,7 +124,7 @@ SequencePtr Restored(Engine& engine, StateImage image, const Ids& tokens) {
 // State and last logits, bit for bit.
 bool SameImage(const StateImage& a, const StateImage& b) {
   return a.header.token_count == b.header.token_count && a.payload == b.payload &&
-         a.kv_blocks == b.kv_blocks;
+         a.kv_blocks == b.kv_blocks && a.header.inner_sum == b.header.inner_sum;
 }
 
 void AnyChunksGiveTheSame(Subject& subject) {

@@ -277,5 +277,18 @@ TEST(SlotPoolTest, ThreadsForkAndWriteOneParent) {
   EXPECT_EQ(pool->usage().pages_used, 1);
 }
 
+TEST(SlotPoolTest, AnUnsetSlotIsGivenAsItWasLeft) {
+  auto pool = MakePool(HybridLayout(), 1, 4, /*poison=*/false);
+  SlotRef ref = *pool->Acquire();
+  FillSlot(*pool, ref, 7);
+  pool->Release(ref);
+  ref = *pool->AcquireUnset();
+  EXPECT_TRUE(AllBytesAre(pool->SlotBytes(ref, 0), 7));
+  EXPECT_EQ(pool->AcquireUnset().status().code(), absl::StatusCode::kResourceExhausted);
+  pool->Release(ref);
+  ref = *pool->Acquire();
+  EXPECT_TRUE(AllBytesAre(pool->SlotBytes(ref, 0), 0));
+}
+
 }  // namespace
 }  // namespace anabranch

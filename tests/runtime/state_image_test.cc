@@ -222,9 +222,9 @@ TEST(StateImageTest, PartsOfTheWrongSizeAreDataLoss) {
     return Restore(image, layout).code();
   };
   const auto kDataLoss = absl::StatusCode::kDataLoss;
-  EXPECT_EQ(code([](StateImage& i) { i.payload.pop_back(); }), kDataLoss);
-  EXPECT_EQ(code([](StateImage& i) { i.payload += 'x'; }), kDataLoss);
-  EXPECT_EQ(code([](StateImage& i) { i.payload.clear(); }), kDataLoss);
+  EXPECT_EQ(code([](StateImage& i) { i.payload.text().pop_back(); }), kDataLoss);
+  EXPECT_EQ(code([](StateImage& i) { i.payload.text() += 'x'; }), kDataLoss);
+  EXPECT_EQ(code([](StateImage& i) { i.payload.text().clear(); }), kDataLoss);
   EXPECT_EQ(code([](StateImage& i) { i.kv_blocks.pop_back(); }), kDataLoss);
   EXPECT_EQ(code([](StateImage& i) { i.kv_blocks.emplace_back(); }), kDataLoss);
   EXPECT_EQ(code([](StateImage& i) { i.kv_blocks[1].pop_back(); }), kDataLoss);

@@ -84,7 +84,7 @@ struct Fixture {
     image.header.token_count = tokens;
     image.header.vocab = 3;
     const auto append = [&](const void* bytes, size_t size) {
-      image.payload.append(static_cast<const char*>(bytes), size);
+      image.payload.text().append(static_cast<const char*>(bytes), size);
     };
     const auto append_value = [&](StateDType dtype) {
       const float number = value();

@@ -26,9 +26,9 @@ StateImage Numbered(const StateLayout& layout) {
     }
   };
   for (const StateEntry& entry : layout.entries) {
-    if (!entry.paged()) append(entry.stored_dtype, entry.num_elements(), &image.payload);
+    if (!entry.paged()) append(entry.stored_dtype, entry.num_elements(), &image.payload.text());
   }
-  append(StateDType::kFloat32, 4, &image.payload);
+  append(StateDType::kFloat32, 4, &image.payload.text());
   for (const int64_t tokens : {256, 44}) {
     std::string block;
     for (const StateEntry& entry : layout.entries) {
@@ -78,7 +78,7 @@ TEST(StateStatsTest, ManyChannelsAreGroupedAndWhatIsNotFiniteIsCounted) {
   std::vector<float> values(1024, 1);
   values[0] = std::numeric_limits<float>::infinity();
   values[1] = std::nanf("");
-  image.payload.assign(reinterpret_cast<const char*>(values.data()), values.size() * 4);
+  image.payload.text().assign(reinterpret_cast<const char*>(values.data()), values.size() * 4);
   ASSERT_TRUE(SealState(layout, image).ok());
   const std::vector<TensorStats> all = ComputeStateStats(layout, image);
   ASSERT_EQ(all.size(), 1u);

@@ -30,7 +30,7 @@ class SessionJournalTest : public testing::Test {
     image.header.fingerprint = "f";
     image.header.numerics_profile = "cpu-float32";
     image.header.token_count = position;
-    image.payload = "payload";
+    image.payload = std::string("payload");
     for (const std::string& blob : blobs) {
       image.header.kv_blocks.push_back({"hash-" + blob, 256, blob.size()});
       image.kv_blocks.push_back(blob);

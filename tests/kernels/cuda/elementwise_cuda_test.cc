@@ -233,15 +233,22 @@ TEST_F(ElementwiseCudaTest, SumsDirectionsOfEverySequence) {
         const auto seqs = static_cast<int64_t>(lengths.size());
         const Floats x = KeptAs(dtype, random.Normals(rows * width));
         const Floats sums = random.Normals(seqs * width);
+        const std::vector<int32_t> checks = {0, static_cast<int32_t>(rows / 2),
+                                             static_cast<int32_t>(rows - 1)};
         const auto run = [&](Where where, const Launch& launch) {
           Memory memory(where);
           SumDirectionsParams p;
           p.rows = memory.PutRows(packing), p.width = width;
           p.x = memory.PutActs(x, dtype), p.sums = memory.Put(sums);
+          p.checkpoints = {static_cast<int32_t>(checks.size()), memory.Put(checks), nullptr};
+          p.checkpoint_sums = memory.Put(Floats(checks.size() * width, -77.0f));
           const absl::Status s =
               where == Where::kHost ? SumDirections(p, launch) : cuda::SumDirections(p, launch);
           EXPECT_TRUE(s.ok()) << s;
-          return memory.Get(p.sums, sums.size());
+          Floats result = memory.Get(p.sums, sums.size());
+          const Floats kept = memory.Get(p.checkpoint_sums, checks.size() * width);
+          result.insert(result.end(), kept.begin(), kept.end());
+          return result;
         };
         const Floats want = run(Where::kHost, {}), got = run(Where::kDevice, launch_);
         // Up to 1,000 numbers of at most 1 in another order, each off by the rounding of its norm.

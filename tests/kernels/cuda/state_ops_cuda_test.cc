@@ -265,27 +265,36 @@ TEST_F(StateOpsCudaTest, ComparesGroupByGroup) {
   }
 }
 
-// 70 tensors: more than one table; of whole vectors and of odd bytes.
-TEST_F(StateOpsCudaTest, CopiesWholeSlotsAndNothingElse) {
+// 70 blocks: more than one table; of whole vectors and of odd bytes.
+TEST_F(StateOpsCudaTest, CopiesAndFillsBlocksAndNothingElse) {
   for (int64_t odd : {0, 1}) {
     Memory memory(Memory::Where::kDevice);
     Random random(5);
-    std::vector<SlotBytes> tensors;
+    std::vector<BlockCopy> blocks;
+    std::vector<char*> placed;
     std::vector<std::vector<char>> host;
     for (int i = 0; i < 70; ++i) {
       const int64_t bytes = 16 * random.Int(0, 3000) + odd * random.Int(0, 15);
       const int64_t stride = bytes + 16 * random.Int(0, 2) + odd;
       std::vector<char> data(static_cast<size_t>(3 * stride));
       for (char& c : data) c = static_cast<char>(random.Int(0, 255));
-      tensors.push_back({memory.Put(data), stride, bytes});
+      placed.push_back(memory.Put(data));
+      blocks.push_back({placed.back() + 2 * stride, placed.back(), bytes});
+      std::copy_n(data.begin() + 2 * stride, bytes, data.begin());
       host.push_back(data);
     }
-    CopySlotParams p;
-    p.tensors = tensors, p.from = 2, p.to = 0;
-    ASSERT_TRUE(CopySlot(p, launch_).ok());
-    for (size_t i = 0; i < tensors.size(); ++i) {
-      std::copy_n(host[i].begin() + 2 * tensors[i].slot_stride, tensors[i].bytes, host[i].begin());
-      EXPECT_EQ(memory.Get(static_cast<char*>(tensors[i].base), host[i].size()), host[i]);
+    const cudaStream_t stream = launch_.cuda->stream();
+    ASSERT_TRUE(CopyBlocks({blocks}, stream).ok());
+    ASSERT_EQ(cudaStreamSynchronize(stream), cudaSuccess);
+    for (size_t i = 0; i < blocks.size(); ++i) {
+      EXPECT_EQ(memory.Get(placed[i], host[i].size()), host[i]);
+    }
+    for (BlockCopy& block : blocks) block.from = nullptr;
+    ASSERT_TRUE(FillBlocks({blocks, 0xa5}, stream).ok());
+    ASSERT_EQ(cudaStreamSynchronize(stream), cudaSuccess);
+    for (size_t i = 0; i < blocks.size(); ++i) {
+      std::fill_n(host[i].begin(), blocks[i].bytes, static_cast<char>(0xa5));
+      EXPECT_EQ(memory.Get(placed[i], host[i].size()), host[i]);
     }
   }
 }
