@@ -45,7 +45,10 @@ class Subject {
   explicit Subject(const GoldenCase& golden) : golden_(golden), model_(Load(1)) {}
 
   std::shared_ptr<Model> Load(int threads) const {
-    auto model = Model::Load(testing::GoldenModelDir(golden_.model), {golden_.dtype, threads});
+    LoadOptions options;
+    options.dtype = golden_.dtype;
+    options.num_threads = threads;
+    auto model = Model::Load(testing::GoldenModelDir(golden_.model), options);
     EXPECT_TRUE(model.ok()) << model.status();
     return *std::move(model);
   }
