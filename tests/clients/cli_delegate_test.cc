@@ -4,8 +4,9 @@
 
 #include <nlohmann/json.hpp>
 #include <sstream>
+#include <utility>
 
-#include "clients/cli/cli.h"
+#include "tests/e2e/cli_run.h"
 #include "tests/e2e/test_client.h"
 #include "tests/e2e/test_server.h"
 
@@ -13,11 +14,6 @@ namespace anabranch {
 namespace {
 
 using testing::HasSubstr;
-
-struct Outcome {
-  int code = 0;
-  std::string out, err;
-};
 
 class CliDelegateTest : public testing::Test {
  protected:
@@ -27,15 +23,8 @@ class CliDelegateTest : public testing::Test {
     server_ = *std::move(server);
     ASSERT_EQ(Run({"ask", "ada", "My name is Ada."}).code, 0);
   }
-  Outcome Run(std::vector<std::string> args, const std::string& in = "") {
-    args.insert(args.begin(), {"--addr", server_->address()});
-    std::istringstream input(in);
-    std::ostringstream out, err;
-    Outcome outcome;
-    outcome.code = cli::RunCli(args, {input, out, err});
-    outcome.out = out.str();
-    outcome.err = err.str();
-    return outcome;
+  CliRun Run(std::vector<std::string> args, const std::string& in = "") {
+    return RunCli(*server_, std::move(args), in);
   }
 
   TempDir dir_;
@@ -43,8 +32,8 @@ class CliDelegateTest : public testing::Test {
 };
 
 TEST_F(CliDelegateTest, PrintsWhatEachBranchSays) {
-  const Outcome two = Run({"delegate", "ada", "--input", "What is my name?", "--inputs", "-"},
-                          "\nWhat is my locker code?\r\n");
+  const CliRun two = Run({"delegate", "ada", "--input", "What is my name?", "--inputs", "-"},
+                         "\nWhat is my locker code?\r\n");
   EXPECT_EQ(two.code, 0) << two.err;
   EXPECT_THAT(two.out, HasSubstr("1\tYour name is Ada.\n"));
   EXPECT_THAT(two.out, HasSubstr("2\t"));
@@ -52,8 +41,8 @@ TEST_F(CliDelegateTest, PrintsWhatEachBranchSays) {
 }
 
 TEST_F(CliDelegateTest, KeepsTheBestAndSpeaksJson) {
-  const Outcome best = Run({"delegate", "ada", "--input", "What is my name?", "--input",
-                            "What is my name?", "--policy", "best", "--prefix", "x", "--json"});
+  const CliRun best = Run({"delegate", "ada", "--input", "What is my name?", "--input",
+                           "What is my name?", "--policy", "best", "--prefix", "x", "--json"});
   EXPECT_EQ(best.code, 0) << best.err;
   std::istringstream lines(best.out);
   nlohmann::json last;
@@ -74,8 +63,8 @@ TEST_F(CliDelegateTest, SaysWhatIsWrong) {
               HasSubstr("no session and no ref named absent"));
   EXPECT_THAT(Run({"delegate", "ada", "--inputs", "/nowhere"}).err, HasSubstr("/nowhere"));
   EXPECT_THAT(Run({"delegate", "ada", "--input", "x", "--keep", "2"}).err, HasSubstr("BEST"));
-  const Outcome late = Run({"delegate", "ada", "--input", "Tell me a long story.", "--time-limit",
-                            "0.001", "--max-tokens", "4000"});
+  const CliRun late = Run({"delegate", "ada", "--input", "Tell me a long story.", "--time-limit",
+                           "0.001", "--max-tokens", "4000"});
   EXPECT_EQ(late.code, 1);
   EXPECT_THAT(late.err, HasSubstr("1 of 1 branches failed"));
 }

@@ -4,9 +4,10 @@
 
 #include <fstream>
 #include <sstream>
+#include <utility>
 
-#include "clients/cli/cli.h"
 #include "nlohmann/json.hpp"
+#include "tests/e2e/cli_run.h"
 #include "tests/e2e/test_client.h"
 #include "tests/e2e/test_server.h"
 
@@ -29,13 +30,10 @@ class LineageCliTest : public testing::Test {
     ASSERT_TRUE(client_->AppendTokens("ada", SomeTokens(100, 2)).has_done);
   }
   int Run(std::vector<std::string> args) {
-    args.insert(args.begin(), {"--addr", server_->address()});
-    std::istringstream in;
-    std::ostringstream out, err;
-    const int code = cli::RunCli(args, {in, out, err});
-    out_ = out.str();
-    err_ = err.str();
-    return code;
+    CliRun run = RunCli(*server_, std::move(args));
+    out_ = std::move(run.out);
+    err_ = std::move(run.err);
+    return run.code;
   }
   std::string File(const std::string& name) const { return dir_.path() + "/" + name; }
   static std::string Read(const std::string& path) {

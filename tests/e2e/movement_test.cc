@@ -8,12 +8,13 @@
 #include <filesystem>
 #include <fstream>
 #include <sstream>
+#include <utility>
 
 #include "absl/time/clock.h"
-#include "clients/cli/cli.h"
 #include "clients/cpp/bundle_file.h"
 #include "nlohmann/json.hpp"
 #include "statestore/key_schema.h"
+#include "tests/e2e/cli_run.h"
 #include "tests/e2e/test_client.h"
 #include "tests/e2e/test_server.h"
 
@@ -42,13 +43,10 @@ struct Place {
   }
 
   int Run(std::vector<std::string> args) {
-    args.insert(args.begin(), {"--addr", server->address()});
-    std::istringstream in;
-    std::ostringstream out_stream, err_stream;
-    const int code = cli::RunCli(args, {in, out_stream, err_stream});
-    out = out_stream.str();
-    err = err_stream.str();
-    return code;
+    CliRun run = RunCli(*server, std::move(args));
+    out = std::move(run.out);
+    err = std::move(run.err);
+    return run.code;
   }
   // A session that reads the tokens, 100 at a time with a state after each, committed to its ref.
   std::string Read(const std::string& id, int parts, int32_t vocab) {

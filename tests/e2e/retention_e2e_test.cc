@@ -3,12 +3,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <sstream>
+#include <utility>
 
 #include "absl/time/clock.h"
-#include "clients/cli/cli.h"
 #include "clients/cpp/client.h"
 #include "nlohmann/json.hpp"
+#include "tests/e2e/cli_run.h"
 #include "tests/e2e/test_client.h"
 #include "tests/e2e/test_server.h"
 
@@ -50,13 +50,10 @@ class RetentionE2eTest : public testing::Test {
     EXPECT_EQ(client_->DeleteRef(unname), absl::OkStatus());
   }
   int Run(std::vector<std::string> args) {
-    args.insert(args.begin(), {"--addr", server_->address()});
-    std::istringstream in;
-    std::ostringstream out, err;
-    const int code = cli::RunCli(args, {in, out, err});
-    out_ = out.str();
-    err_ = err.str();
-    return code;
+    CliRun run = RunCli(*server_, std::move(args));
+    out_ = std::move(run.out);
+    err_ = std::move(run.err);
+    return run.code;
   }
   bool Exists(const std::string& state) { return client_->GetState(state).ok(); }
   // Waits as long as a loaded machine needs.
