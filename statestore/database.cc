@@ -103,8 +103,7 @@ OpenDatabaseOr OpenRocks(const std::string& directory, const StoreOptions& optio
 }
 
 rocksdb::FileSystem& FileSystemOf(const StoreOptions& options) {
-  rocksdb::Env* env = options.env != nullptr ? options.env : rocksdb::Env::Default();
-  return *env->GetFileSystem();
+  return *EnvOf(options).GetFileSystem();
 }
 
 }  // namespace

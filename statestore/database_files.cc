@@ -11,6 +11,7 @@
 #include "absl/strings/strip.h"
 #include "statestore/base/status_macros.h"
 #include "statestore/database.h"
+#include "statestore/rocks_options.h"
 #include "statestore/rocks_status.h"
 
 namespace anabranch {
@@ -54,7 +55,7 @@ std::vector<Database::StoredFile> Database::Files() const {
 }
 
 absl::Status Database::CheckFile(const StoredFile& file) const {
-  rocksdb::Env& env = options_.env != nullptr ? *options_.env : *rocksdb::Env::Default();
+  rocksdb::Env& env = EnvOf(options_);
   const std::string path = absl::StrCat(directory_, "/", file.name);
   std::unique_ptr<rocksdb::SequentialFile> source;
   const rocksdb::Status opened = env.NewSequentialFile(path, &source, rocksdb::EnvOptions());

@@ -14,6 +14,7 @@
 #include "statestore/base/status_macros.h"
 #include "statestore/library_files.h"
 #include "statestore/record_codec.h"
+#include "statestore/rocks_options.h"
 #include "statestore/rocks_state_store.h"
 #include "statestore/rocks_status.h"
 #include "statestore/upgrade.h"
@@ -22,10 +23,6 @@ namespace anabranch {
 namespace {
 
 constexpr size_t kLibraryIdBytes = 16;
-
-rocksdb::Env& EnvOf(const StoreOptions& options) {
-  return options.env != nullptr ? *options.env : *rocksdb::Env::Default();
-}
 
 absl::Status CheckFormat(uint64_t version, const std::string& directory) {
   if (version == kLibraryFormatVersion) return absl::OkStatus();

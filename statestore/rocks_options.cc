@@ -27,6 +27,10 @@ std::shared_ptr<rocksdb::Cache> BlockCache(const StoreOptions& options,
 
 }  // namespace
 
+rocksdb::Env& EnvOf(const StoreOptions& options) {
+  return options.env != nullptr ? *options.env : *rocksdb::Env::Default();
+}
+
 rocksdb::DBOptions DatabaseOptions(const StoreOptions& options, bool create) {
   rocksdb::DBOptions db;
   if (options.env != nullptr) db.env = options.env;

@@ -5,6 +5,7 @@
 #include "statestore/state_store.h"
 
 namespace rocksdb {
+class Env;
 struct ColumnFamilyOptions;
 struct DBOptions;
 struct WriteOptions;
@@ -12,6 +13,8 @@ struct WriteOptions;
 
 namespace anabranch {
 
+// The file system of the library.
+rocksdb::Env& EnvOf(const StoreOptions& options);
 rocksdb::DBOptions DatabaseOptions(const StoreOptions& options, bool create);
 // `cache_holder` shares one block cache between families: pass the first family's options to the
 // next call, or null.

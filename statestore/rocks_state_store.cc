@@ -1,7 +1,5 @@
 #include "statestore/rocks_state_store.h"
 
-#include <rocksdb/env.h>
-
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
 #include "statestore/base/status_macros.h"
@@ -12,6 +10,7 @@
 #include "statestore/library_files.h"
 #include "statestore/library_reads.h"
 #include "statestore/names.h"
+#include "statestore/rocks_options.h"
 
 namespace anabranch {
 namespace {
@@ -63,15 +62,11 @@ RocksStateStore::RocksStateStore(const StoreOptions& options, std::unique_ptr<Li
       hasher_(hash_key),
       page_tokens_(hash_key),
       writer_(*database_, std::move(mark), hasher_, commit_seq, std::move(use), options) {
-  recent_uses_.Load(Env(), LibraryFiles(options_.directory).uses);
+  recent_uses_.Load(EnvOf(options_), LibraryFiles(options_.directory).uses);
 }
 
 RocksStateStore::~RocksStateStore() {
-  recent_uses_.Save(Env(), LibraryFiles(options_.directory).uses);
-}
-
-rocksdb::Env& RocksStateStore::Env() const {
-  return options_.env != nullptr ? *options_.env : *rocksdb::Env::Default();
+  recent_uses_.Save(EnvOf(options_), LibraryFiles(options_.directory).uses);
 }
 
 void RocksStateStore::Commit(Mutation mutation, CommitDone done) {
@@ -237,7 +232,7 @@ absl::StatusOr<ScrubStep> RocksStateStore::Scrub(const std::string& from, uint64
 
 absl::StatusOr<SweepReport> RocksStateStore::Sweep(const SweepOptions& options) {
   SweepReport report;
-  recent_uses_.Save(Env(), LibraryFiles(options_.directory).uses);
+  recent_uses_.Save(EnvOf(options_), LibraryFiles(options_.directory).uses);
   ANABRANCH_RETURN_IF_ERROR(ExpireDue(*database_, *this, options, report));
   ANABRANCH_RETURN_IF_ERROR(Evict(*database_, *this, recent_uses_, options, report));
   return report;

@@ -80,8 +80,6 @@ class RocksStateStore : public StateStore {
   StoreStats stats() const override;
 
  private:
-  rocksdb::Env& Env() const;
-
   const StoreOptions options_;
   const std::unique_ptr<LibraryLock> lock_;  // first: released when all else is closed
   const std::unique_ptr<Database> database_;
