@@ -18,9 +18,8 @@ namespace anabranch {
 namespace {
 
 constexpr const char* kStateDTypeHelp =
-    "What recurrent states are kept in between steps: float32 or bfloat16 (half the memory, "
-    "rounded "
-    "at random)";
+    "What recurrent states are kept in between steps: float32 or bfloat16 (half the "
+    "memory, rounded at random)";
 constexpr char kDeviceHelp[] = "Where the model runs: cpu, cuda or cuda:N";
 
 // Flags in units of their own.
