@@ -118,6 +118,12 @@ struct EngineStats {
   SlotPool::Usage slots;
 };
 
+// Of an engine that is part of another: see engine_group.h.
+struct MemberStats {
+  std::string device;
+  EngineStats stats;
+};
+
 class Engine {
  public:
   static absl::StatusOr<std::unique_ptr<Engine>> Create(std::shared_ptr<Model> model,
@@ -156,6 +162,11 @@ class Engine {
 
   virtual const Model& model() const = 0;
   virtual EngineStats stats() const = 0;
+
+  // Of a group: its engines, and the one whose slots and pages the sequence lives in. Else none,
+  // and this.
+  virtual std::vector<MemberStats> member_stats() const { return {}; }
+  virtual const Engine& HomeOf(const SequencePtr& /*sequence*/) const { return *this; }
 };
 
 }  // namespace anabranch

@@ -39,15 +39,17 @@ class UseGuard {
   std::atomic<int> uses_{0};
 };
 
+class Engine;
+
 class Sequence {
  public:
-  Sequence(const void* owner, std::shared_ptr<SlotPool> pool, SlotRef ref)
+  Sequence(const Engine* owner, std::shared_ptr<SlotPool> pool, SlotRef ref)
       : owner(owner), ref(std::move(ref)), pool_(std::move(pool)) {}
   ~Sequence() { pool_->Release(ref); }
   Sequence(const Sequence&) = delete;
   Sequence& operator=(const Sequence&) = delete;
 
-  const void* const owner;  // the engine
+  const Engine* const owner;
   UseGuard use;
 
   SlotRef ref;

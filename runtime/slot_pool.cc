@@ -81,8 +81,13 @@ class RefCounts {
   }
   int32_t size() const { return static_cast<int32_t>(refs_.size()); }
   int32_t num_free() const { return static_cast<int32_t>(free_.size()); }
+  // References beyond the first of each item.
+  int32_t num_further() const { return further_; }
   bool shared(int32_t item) const { return refs_[item] > 1; }
-  void Add(int32_t item) { ++refs_[item]; }
+  void Add(int32_t item) {
+    ++refs_[item];
+    ++further_;
+  }
   int32_t Take() {
     const int32_t item = free_.back();
     free_.pop_back();
@@ -90,12 +95,17 @@ class RefCounts {
     return item;
   }
   // True if that was the last reference: the caller wipes the item and then calls Free.
-  bool Drop(int32_t item) { return --refs_[item] == 0; }
+  bool Drop(int32_t item) {
+    if (--refs_[item] == 0) return true;
+    --further_;
+    return false;
+  }
   void Free(int32_t item) { free_.push_back(item); }
 
  private:
   std::vector<int32_t> refs_;
   std::vector<int32_t> free_;
+  int32_t further_ = 0;
 };
 
 // All items of one entry: an arena on the CPU, a buffer on other devices.
@@ -173,6 +183,7 @@ class SlotPoolImpl final : public SlotPool {
     absl::MutexLock lock(&mutex_);
     usage.slots_total = slots_.size();
     usage.slots_used = slots_.size() - slots_.num_free();
+    usage.slots_owed = slots_.num_further();
     usage.pages_total = pages_.size();
     usage.pages_used = pages_.size() - pages_.num_free();
     return usage;

@@ -39,6 +39,7 @@ class SlotPool {
   };
   struct Usage {
     int32_t slots_total = 0, slots_used = 0, pages_total = 0, pages_used = 0;
+    int32_t slots_owed = 0;  // more, if each of those who share one writes to it
     size_t slot_bytes = 0, page_bytes = 0;
   };
 

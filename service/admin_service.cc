@@ -103,6 +103,11 @@ grpc::ServerUnaryReactor* AdminService::GetStatus(grpc::CallbackServerContext* c
     *response->mutable_start_time() = anabranch::ToProto(service_->start_time);
     Fill(*service_->model, response->mutable_model());
     Fill(service_->engine->stats(), response->mutable_engine());
+    for (const MemberStats& member : service_->engine->member_stats()) {
+      v1::DeviceStatus* device = response->add_devices();
+      device->set_name(member.device);
+      Fill(member.stats, device->mutable_engine());
+    }
     Fill(service_->store->stats(), service_->library_directory, response->mutable_library());
     const v1::ScrubStatus scrub = service_->scrubber->status();
     if (scrub.has_start_time()) *response->mutable_last_scrub() = scrub;

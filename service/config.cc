@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "runtime/state_codec.h"
 #include "service/host_port.h"
 #include "statestore/base/status_macros.h"
@@ -62,6 +63,23 @@ absl::Status CheckRetention(const ServerConfig& config) {
   return absl::OkStatus();
 }
 
+// The same GPU twice would hold the weights twice and gain nothing. Of the CPU it is allowed: each
+// engine has its own steps, so that a long read on one does not slow the other's streams.
+absl::Status CheckDevices(const std::vector<std::string>& devices) {
+  for (size_t i = 0; i < devices.size(); ++i) {
+    if (devices[i].empty()) {
+      return absl::InvalidArgumentError(
+          "--device must be one device, or several with a comma between them");
+    }
+    const bool again =
+        std::find(devices.begin(), devices.begin() + i, devices[i]) != devices.begin() + i;
+    if (again && devices[i] != "cpu") {
+      return absl::InvalidArgumentError(absl::StrCat("--device has ", devices[i], " twice"));
+    }
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<kernels::DType> ParseDType(const std::string& name) {
@@ -71,12 +89,15 @@ absl::StatusOr<kernels::DType> ParseDType(const std::string& name) {
       absl::StrCat("--dtype is '", name, "', must be float32 or bfloat16"));
 }
 
+std::vector<std::string> ServerConfig::devices() const { return absl::StrSplit(device, ','); }
+
 absl::Status ServerConfig::Validate() const {
   if (model.empty()) return absl::InvalidArgumentError("--model must name a folder");
   if (data.empty()) return absl::InvalidArgumentError("--data must name a folder");
   ANABRANCH_RETURN_IF_ERROR(ParseHostPort(listen).status());
   if (metrics != "off") ANABRANCH_RETURN_IF_ERROR(ParseHostPort(metrics).status());
   ANABRANCH_RETURN_IF_ERROR(ParseDType(dtype).status());
+  ANABRANCH_RETURN_IF_ERROR(CheckDevices(devices()));
   ANABRANCH_RETURN_IF_ERROR(InRange("threads", threads, 0, 1024));
   ANABRANCH_RETURN_IF_ERROR(InRange("slots", slots, 1, 65536));
   ANABRANCH_RETURN_IF_ERROR(InRange("kv-pages", kv_pages, 1, 1 << 24));

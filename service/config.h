@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -20,7 +21,7 @@ struct ServerConfig {
   std::string metrics = "127.0.0.1:9464";  // "off": none
   std::string dtype = "float32";           // or "bfloat16"
   std::string state_dtype = "float32";     // of resident states; or "bfloat16"
-  std::string device = "cpu";              // see Device::Open
+  std::string device = "cpu";              // see Device::Open; several, an engine each: a,b
   std::string chat_format;                 // as for LoadModelText; empty: the folder's own
   int threads = 0;                         // of the model; 0: one per hardware thread
   int32_t slots = 64;                      // live sessions and forks
@@ -39,6 +40,7 @@ struct ServerConfig {
   JanitorOptions retention;
   bool accept_data_loss = false;  // serve a library that lacks acknowledged commits
 
+  std::vector<std::string> devices() const;  // at least one
   // INVALID_ARGUMENT names the first flag that is out of range.
   absl::Status Validate() const;
 };

@@ -21,6 +21,9 @@ constexpr const char* kStateDTypeHelp =
     "What recurrent states are kept in between steps: float32 or bfloat16 (half the "
     "memory, rounded at random)";
 constexpr char kDeviceHelp[] = "Where the model runs: cpu, cuda or cuda:N";
+constexpr char kDevicesHelp[] =
+    "Where the model runs: cpu, cuda or cuda:N; several with a comma between them run an engine "
+    "each, with --slots and --kv-pages each, and sessions go where the least work is";
 
 // Flags in units of their own.
 struct Durations {
@@ -147,7 +150,7 @@ void AddServe(CLI::App& app, ServeOptions& options, Durations& durations) {
   serve->add_option("--dtype", config.dtype, "Compute precision: float32 or bfloat16")
       ->capture_default_str();
   serve->add_option("--state-dtype", config.state_dtype, kStateDTypeHelp)->capture_default_str();
-  serve->add_option("--device", config.device, kDeviceHelp)->capture_default_str();
+  serve->add_option("--device", config.device, kDevicesHelp)->capture_default_str();
   serve->add_option("--chat-format", config.chat_format,
                     "How messages are written: " + absl::StrJoin(ChatFormatNames(), ", ") +
                         ", or none; without it the model's chat_format.json or chat template "

@@ -34,6 +34,27 @@ void RenderEngine(const EngineStats& engine, std::string* out) {
   Value("kv_pages_used", "gauge", "KV pages in use.", engine.slots.pages_used, out);
 }
 
+// Of each engine where there are several; the sums are above.
+void RenderDevices(const std::vector<MemberStats>& members, std::string* out) {
+  if (members.empty()) return;
+  const auto each = [&](absl::string_view name, absl::string_view type, absl::string_view help,
+                        auto value) {
+    Header(name, type, help, out);
+    for (const MemberStats& member : members) {
+      absl::StrAppend(out, "anabranch_", name, "{device=\"", member.device, "\"} ",
+                      value(member.stats), "\n");
+    }
+  };
+  each("device_busy_seconds_total", "counter", "Time spent in steps of a device.",
+       [](const EngineStats& stats) { return absl::ToDoubleSeconds(stats.busy); });
+  each("device_running", "gauge", "Work in the engine of a device.",
+       [](const EngineStats& stats) { return stats.running; });
+  each("device_slots_used", "gauge", "Slots in use on a device.",
+       [](const EngineStats& stats) { return stats.slots.slots_used; });
+  each("device_kv_pages_used", "gauge", "KV pages in use on a device.",
+       [](const EngineStats& stats) { return stats.slots.pages_used; });
+}
+
 void RenderStore(const StoreStats& store, std::string* out) {
   Value("library_states", "gauge", "States in the library.", store.states, out);
   Value("library_refs", "gauge", "Refs in the library.", store.refs, out);
@@ -115,7 +136,7 @@ void Metrics::RenderHistogram(absl::string_view name, absl::string_view labels,
   absl::StrAppend(out, "anabranch_", name, "_count{", labels, "} ", total, "\n");
 }
 
-std::string Metrics::Render(const EngineStats& engine, const StoreStats& store,
+std::string Metrics::Render(const Engine& engine, const StoreStats& store,
                             const JanitorTotals& janitor, int running_calls, bool draining) const {
   std::string out;
   absl::MutexLock lock(&mutex_);
@@ -147,7 +168,8 @@ std::string Metrics::Render(const EngineStats& engine, const StoreStats& store,
   }
   Value("reencoding_freed_bytes_total", "counter", "Bytes of states that this freed.",
         reencoding_freed_bytes_, &out);
-  RenderEngine(engine, &out);
+  RenderEngine(engine.stats(), &out);
+  RenderDevices(engine.member_stats(), &out);
   RenderStore(store, &out);
   RenderJanitor(janitor, &out);
   return out;

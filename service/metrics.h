@@ -32,8 +32,8 @@ class Metrics {
   void RecordReencoding(StateCodec codec, int64_t bytes_freed);
 
   // Everything in the Prometheus text format, with the gauges of engine and library as given.
-  std::string Render(const EngineStats& engine, const StoreStats& store,
-                     const JanitorTotals& janitor, int running_calls, bool draining) const;
+  std::string Render(const Engine& engine, const StoreStats& store, const JanitorTotals& janitor,
+                     int running_calls, bool draining) const;
 
  private:
   static constexpr std::array<double, 14> kBuckets = {

@@ -43,8 +43,8 @@ absl::StatusOr<std::vector<int32_t>> EncodeFor(const ServiceContext& service, Se
 absl::StatusOr<SequencePtr> ForkOf(ServiceContext* service, SessionCall& session, int64_t tokens) {
   // The fork takes a slot of its own with its first token.
   ANABRANCH_RETURN_IF_ERROR(service->sessions->MakeRoom());
-  service->sessions->MakePages(tokens);
   ANABRANCH_ASSIGN_OR_RETURN(SequencePtr fork, service->engine->Fork(session.lease().sequence()));
+  service->sessions->MakeWritable(fork, tokens);
   session.Release();
   return fork;
 }

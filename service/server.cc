@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "runtime/engine_group.h"
 #include "runtime/state_codec.h"
 #include "service/admin_service.h"
 #include "service/health_monitor.h"
@@ -74,6 +75,7 @@ class ServerImpl final : public Server {
   void Drain(absl::Duration timeout) override;
 
  private:
+  absl::Status MakeEngine(LoadOptions load);
   absl::Status StartMetrics();
 
   const ServerConfig config_;
@@ -119,12 +121,30 @@ EngineOptions EngineOptionsFor(const ServerConfig& config, const ServedModel& mo
   return engine;
 }
 
+// One for each device; all but the first load the weights once more.
+absl::Status ServerImpl::MakeEngine(LoadOptions load) {
+  std::vector<EngineMember> members;
+  for (const std::string& device : config_.devices()) {
+    std::shared_ptr<Model> model = model_->model();
+    if (!members.empty()) {
+      load.device = device;
+      ANABRANCH_ASSIGN_OR_RETURN(model, Model::Load(config_.model, load));
+    }
+    ANABRANCH_ASSIGN_OR_RETURN(
+        auto engine, Engine::Create(std::move(model), EngineOptionsFor(config_, *model_)));
+    members.push_back({device, std::move(engine)});
+    LogEvent(LogLevel::kInfo, "engine_ready", {{"device", device}});
+  }
+  ANABRANCH_ASSIGN_OR_RETURN(engine_, JoinEngines(std::move(members)));
+  return absl::OkStatus();
+}
+
 absl::Status ServerImpl::LoadParts() {
   LoadOptions load;
   ANABRANCH_ASSIGN_OR_RETURN(load.dtype, ParseDType(config_.dtype));
   ANABRANCH_ASSIGN_OR_RETURN(load.state_dtype, ParseDType(config_.state_dtype));
   load.num_threads = config_.threads;
-  load.device = config_.device;
+  load.device = config_.devices().front();
   load.progress = EverySecond(LogProgress, absl::Now);
   // The library first: a second server on it should say so before it loads gigabytes.
   StoreOptions store;
@@ -143,8 +163,7 @@ absl::Status ServerImpl::LoadParts() {
   search_indexer_ =
       std::make_unique<SearchIndexer>(store_.get(), model_.get(), search_index_.get());
   janitor_ = std::make_unique<Janitor>(store_.get(), config_.retention);
-  ANABRANCH_ASSIGN_OR_RETURN(engine_,
-                             Engine::Create(model_->model(), EngineOptionsFor(config_, *model_)));
+  ANABRANCH_RETURN_IF_ERROR(MakeEngine(load));
   pool_ = std::make_unique<WorkerPool>(kWorkerThreads, kMaxQueuedCalls);
   context_.storing.layout = &model_->model()->state_layout();
   ANABRANCH_ASSIGN_OR_RETURN(context_.storing.codec, ParseStateCodec(config_.state_codec));
@@ -210,15 +229,15 @@ absl::Status ServerImpl::Serve() {
 
 absl::Status ServerImpl::StartMetrics() {
   if (config_.metrics == "off") return absl::OkStatus();
-  ANABRANCH_ASSIGN_OR_RETURN(
-      http_, MetricsServer::Start(
-                 config_.metrics,
-                 [this] {
-                   return metrics_.Render(engine_->stats(), store_->stats(), janitor_->totals(),
-                                          calls_.running(), calls_.draining()) +
-                          scrubber_->RenderMetrics();
-                 },
-                 [this] { return health_->healthy(); }));
+  ANABRANCH_ASSIGN_OR_RETURN(http_, MetricsServer::Start(
+                                        config_.metrics,
+                                        [this] {
+                                          return metrics_.Render(
+                                                     *engine_, store_->stats(), janitor_->totals(),
+                                                     calls_.running(), calls_.draining()) +
+                                                 scrubber_->RenderMetrics();
+                                        },
+                                        [this] { return health_->healthy(); }));
   return absl::OkStatus();
 }
 

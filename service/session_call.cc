@@ -102,7 +102,7 @@ absl::Status SessionCall::AfterWork(const absl::Status& status) {
 
 void SessionCall::Read(std::vector<int32_t> tokens, const Done& done) {
   if (tokens.empty()) return done(absl::OkStatus());
-  service_->sessions->MakePages(tokens.size());
+  service_->sessions->MakeWritable(lease_->sequence(), tokens.size());
   const std::shared_ptr<SessionJournal> journal = lease_->shared_journal();
   ReadWork work;
   work.sequence = lease_->sequence();
@@ -123,7 +123,7 @@ void SessionCall::Read(std::vector<int32_t> tokens, const Done& done) {
 }
 
 void SessionCall::Generate(GenerateWork work, FinishReason* reason, const Done& done) {
-  service_->sessions->MakePages(work.max_tokens);
+  service_->sessions->MakeWritable(lease_->sequence(), work.max_tokens);
   const std::shared_ptr<SessionJournal> journal = lease_->shared_journal();
   work.sequence = lease_->sequence();
   work.options = call_->work_options();

@@ -38,6 +38,12 @@ absl::StatusOr<std::vector<LineState>> OwnLine(StateStore& store, const SessionR
   return line;
 }
 
+bool HasPages(const SlotPool::Usage& usage, int64_t tokens) {
+  // The last page may be shared with a fork, and is then copied.
+  const int64_t needed = tokens / kKvPageTokens + 2;
+  return usage.pages_total == 0 || usage.pages_total - usage.pages_used >= needed;
+}
+
 double Milliseconds(absl::Duration duration) { return absl::ToDoubleMilliseconds(duration); }
 
 }  // namespace
@@ -327,20 +333,27 @@ absl::Status SessionManager::MakeRoom(int32_t slots) {
 }
 
 void SessionManager::MakePages(int64_t tokens) {
-  // The last page may be shared with a fork, and is then copied.
-  const int64_t needed = tokens / kKvPageTokens + 2;
-  while (true) {
-    const SlotPool::Usage usage = engine_->stats().slots;
-    if (usage.pages_total == 0 || usage.pages_total - usage.pages_used >= needed) return;
+  while (!HasPages(engine_->stats().slots, tokens)) {
     if (!UnloadOne()) return;  // the engine says so when they really run out
   }
 }
 
-std::shared_ptr<LiveSession> SessionManager::TakeLeastRecentlyUsed() {
+void SessionManager::MakeWritable(const SequencePtr& sequence, int64_t tokens) {
+  const Engine& home = engine_->HomeOf(sequence);
+  while (true) {
+    const SlotPool::Usage usage = home.stats().slots;
+    const bool has_slot = usage.slots_owed == 0 || usage.slots_used < usage.slots_total;
+    if (has_slot && HasPages(usage, tokens)) return;
+    if (!UnloadOne(&home)) return;
+  }
+}
+
+std::shared_ptr<LiveSession> SessionManager::TakeLeastRecentlyUsed(const Engine* home) {
   absl::MutexLock lock(&mutex_);
   std::shared_ptr<LiveSession> oldest;
   for (const auto& [key, session] : sessions_) {
     if (session->busy || session->sequence == nullptr) continue;
+    if (home != nullptr && &engine_->HomeOf(session->sequence) != home) continue;
     if (oldest == nullptr || session->last_used < oldest->last_used) oldest = session;
   }
   if (oldest != nullptr) oldest->busy = true;
@@ -349,8 +362,8 @@ std::shared_ptr<LiveSession> SessionManager::TakeLeastRecentlyUsed() {
 
 // The log already holds every token after the head, so that a capture which fails costs a replay at
 // the session's next use and nothing else.
-bool SessionManager::UnloadOne() {
-  std::shared_ptr<LiveSession> session = TakeLeastRecentlyUsed();
+bool SessionManager::UnloadOne(const Engine* home) {
+  std::shared_ptr<LiveSession> session = TakeLeastRecentlyUsed(home);
   if (session == nullptr) return false;
   SessionLease lease(this, session);
   SessionJournal& journal = lease.journal();

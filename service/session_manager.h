@@ -68,6 +68,8 @@ class SessionManager {
   // Makes room for `tokens` more tokens of attention, likewise, as far as idle sessions can give
   // it. Blocks.
   void MakePages(int64_t tokens);
+  // The same where the sequence lives, and room for its own copy of a slot that it shares. Blocks.
+  void MakeWritable(const SequencePtr& sequence, int64_t tokens);
 
   // The right to replace the content of a state: until it is let go of, no session starts to go on
   // from the state, so none believes in blocks that are about to go. ABORTED (SESSION_BUSY) if one
@@ -85,7 +87,7 @@ class SessionManager {
   std::shared_ptr<SessionJournal> LiveJournal(const std::string& tenant, const std::string& id,
                                               bool* busy, bool* loaded);
   void Release(const std::shared_ptr<LiveSession>& session, bool discarded);
-  std::shared_ptr<LiveSession> TakeLeastRecentlyUsed();
+  std::shared_ptr<LiveSession> TakeLeastRecentlyUsed(const Engine* home);
   absl::StatusOr<std::shared_ptr<SessionJournal>> ReadJournal(const std::string& tenant,
                                                               const std::string& id);
   void AwaitRecoding(const std::string& tenant, const std::string& state);
@@ -98,7 +100,8 @@ class SessionManager {
               const std::function<void(absl::Status)>& done);
   absl::StatusOr<SequencePtr> WithRoom(
       absl::FunctionRef<absl::StatusOr<SequencePtr>()> make_sequence);
-  bool UnloadOne();
+  // Of those that live in `home`; null: of all.
+  bool UnloadOne(const Engine* home = nullptr);
 
   StateStore* const store_;
   Engine* const engine_;

@@ -70,6 +70,19 @@ std::string GarbageLine(const v1::RetentionStatus& retention) {
                       HumanBytes(last.dead_bytes_after()), " dead on disk");
 }
 
+std::string Slots(const v1::EngineStatus& engine) {
+  return absl::StrCat(engine.slots_used(), " of ", engine.slots_total(), " used");
+}
+
+// Slots of all devices, then of each where there are several.
+std::string SlotsLine(const v1::ServerStatus& status) {
+  std::string line = Slots(status.engine());
+  for (const v1::DeviceStatus& device : status.devices()) {
+    absl::StrAppend(&line, "; ", device.name(), ": ", Slots(device.engine()));
+  }
+  return line;
+}
+
 absl::Status ShowStatus(Cli& cli) {
   ANABRANCH_ASSIGN_OR_RETURN(v1::ServerStatus status, cli.client().GetStatus());
   if (cli.options.json) {
@@ -93,7 +106,7 @@ absl::Status ShowStatus(Cli& cli) {
        {"state size", absl::StrCat(HumanBytes(model.state_bytes()), kv)},
        {"state codec", CodecName(status.state_codec())},
        {"context", absl::StrCat("at most ", HumanCount(status.max_context_tokens()), " tokens")},
-       {"slots", absl::StrCat(engine.slots_used(), " of ", engine.slots_total(), " used")},
+       {"slots", SlotsLine(status)},
        {"kv pages", absl::StrCat(HumanCount(engine.kv_pages_used()), " of ",
                                  HumanCount(engine.kv_pages_total()), " used")},
        {"calls", absl::StrCat(engine.running(), " running, ", engine.queued(), " waiting")},

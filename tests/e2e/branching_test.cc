@@ -17,10 +17,11 @@ class BranchingTest : public testing::TestWithParam<std::string> {
  protected:
   void SetUp() override { Start(); }
 
-  void Start() {
+  void Start(int32_t slots = 8) {
     client_.reset();
     server_.reset();
     ServerConfig config = TestConfig(GoldenModel(GetParam()), dir_.path());
+    config.slots = slots;
     config.checkpoint_every = 256;
     auto server = Server::Start(config);
     ASSERT_TRUE(server.ok()) << server.status();
@@ -225,6 +226,20 @@ TEST_P(BranchingTest, HistoryIsEditedByRewindingAndAppending) {
   EXPECT_EQ(response.session().token_count(), 0);
   ASSERT_TRUE(client_->AppendTokens("main", other).has_done);
   EXPECT_EQ(Fingerprint("main"), Straight(other));
+}
+
+// A fork takes a slot with its first token: by then others may hold all of them.
+TEST_P(BranchingTest, AForkTakesTheSlotOfAnIdleSession) {
+  Start(/*slots=*/2);
+  client_->MustCreate("main");
+  ASSERT_TRUE(client_->AppendTokens("main", SomeTokens(50, 1)).has_done);
+  v1::ForkResponse response;
+  ASSERT_TRUE(ForkSession("main", 1, &response).ok());
+  client_->MustCreate("idle");
+  ASSERT_TRUE(client_->AppendTokens("idle", SomeTokens(20, 2)).has_done);
+  const AppendResult read = client_->AppendTokens(response.sessions(0).id(), SomeTokens(10, 3));
+  EXPECT_TRUE(read.has_done) << read.status.error_message();
+  EXPECT_EQ(client_->SessionTokens("idle"), SomeTokens(20, 2));
 }
 
 TEST_P(BranchingTest, BadForksAndRewindsAreNamed) {
