@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/strings/str_cat.h"
 #include "kernels/cuda/context.h"
 #include "kernels/cuda/cuda_kernels.h"
 #include "runtime/cuda_copies.h"
@@ -81,6 +82,15 @@ class CudaDevice final : public Device {
   absl::Status Wait() override {
     ANABRANCH_RETURN_IF_ERROR(context_->Use());
     return CudaStatus(cudaStreamSynchronize(context_->stream()), "step");
+  }
+  // After a fault in a kernel or of the hardware every call fails, whatever it asks.
+  absl::Status Health() override {
+    (void)context_->Use();
+    const cudaError_t error = cudaStreamQuery(context_->stream());
+    if (error == cudaSuccess || error == cudaErrorNotReady) return absl::OkStatus();
+    return absl::UnavailableError(absl::StrCat(
+        "the GPU is lost to this process, which has to start anew: ", cudaGetErrorName(error), ", ",
+        cudaGetErrorString(error)));
   }
 
  private:

@@ -71,6 +71,8 @@ class Device {
   virtual void ForgetReplays() = 0;
   // Until queued kernels are done: INTERNAL if one of them failed.
   virtual absl::Status Wait() = 0;
+  // To ask after an error. UNAVAILABLE: nothing will run here until the process starts anew.
+  virtual absl::Status Health() { return absl::OkStatus(); }
 };
 
 }  // namespace anabranch

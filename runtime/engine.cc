@@ -96,6 +96,10 @@ class EngineImpl final : public Engine {
     stats.slots = usage;
     return stats;
   }
+  absl::Status health() const override {
+    absl::MutexLock lock(&mutex_);
+    return health_;
+  }
 
  private:
   static absl::Span<const float> LogitsOf(const Sequence& sequence) {
@@ -146,6 +150,7 @@ class EngineImpl final : public Engine {
   bool Admit();
   void EndUnwanted();
   void Step(uint64_t captures_seen);
+  absl::Status AfterFailure(const absl::Status& status);
   std::vector<Part> PackRows();
   absl::Status AddRows(Work& work, int64_t rows);
   void KeepLogitsOfOthers(const std::vector<Part>& parts);
@@ -176,6 +181,7 @@ class EngineImpl final : public Engine {
   uint64_t next_id_ ABSL_GUARDED_BY(mutex_) = 1;
   std::vector<std::unique_ptr<Work>> inbox_ ABSL_GUARDED_BY(mutex_);
   EngineStats stats_ ABSL_GUARDED_BY(mutex_);
+  absl::Status health_ ABSL_GUARDED_BY(mutex_);
 
   std::thread thread_;  // last: it uses everything above
 };
@@ -238,6 +244,7 @@ absl::Status EngineImpl::Enqueue(std::unique_ptr<Work> work) {
   work->submitted = absl::Now();
   absl::MutexLock lock(&mutex_);
   if (stopping_) return absl::UnavailableError("the engine is shutting down");
+  ANABRANCH_RETURN_IF_ERROR(health_);
   if (stats_.queued >= max_queue_) {
     return absl::ResourceExhaustedError(
         absl::StrCat("the engine's queue is full: ", max_queue_, " works wait"));
@@ -291,11 +298,21 @@ void EngineImpl::Step(uint64_t captures_seen) {
     if (waits_for_captures_) captures_->WaitForChange(captures_seen, absl::Milliseconds(1));
     return;
   }
-  const absl::Status status = Forward(parts);
+  absl::Status status = Forward(parts);
+  if (!status.ok()) status = AfterFailure(status);
   for (size_t i = 0; i < parts.size(); ++i) {
     const absl::Status delivered = status.ok() ? Deliver(parts[i], i) : status;
     if (!delivered.ok()) EndBroken(*parts[i].work, delivered);
   }
+}
+
+// A step that failed may have been the device's last.
+absl::Status EngineImpl::AfterFailure(const absl::Status& status) {
+  const absl::Status health = model_->device()->Health();
+  if (health.ok()) return status;
+  absl::MutexLock lock(&mutex_);
+  health_ = health;
+  return health;
 }
 
 // Chooses the works of the step and packs their rows. A work whose slots or pages run out ends

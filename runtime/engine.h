@@ -162,6 +162,8 @@ class Engine {
 
   virtual const Model& model() const = 0;
   virtual EngineStats stats() const = 0;
+  // UNAVAILABLE for good once the device is lost; so ends and is refused all work from then on.
+  virtual absl::Status health() const = 0;
 
   // Of a group: its engines, and the one whose slots and pages the sequence lives in. Else none,
   // and this.

@@ -57,6 +57,7 @@ class EngineGroup final : public Engine {
   const Model& model() const override { return first().model(); }
   EngineStats stats() const override;
   std::vector<MemberStats> member_stats() const override;
+  absl::Status health() const override;
   const Engine& HomeOf(const SequencePtr& sequence) const override {
     const auto home = Home(sequence);
     return home.ok() ? **home : *this;
@@ -144,6 +145,17 @@ EngineStats EngineGroup::stats() const {
     sum.slots.page_bytes = stats.slots.page_bytes;
   }
   return sum;
+}
+
+// With one member the process is to start anew: the others' sessions are in the library, too.
+absl::Status EngineGroup::health() const {
+  for (const EngineMember& member : members_) {
+    const absl::Status health = member.engine->health();
+    if (!health.ok()) {
+      return absl::Status(health.code(), absl::StrCat(member.name, ": ", health.message()));
+    }
+  }
+  return absl::OkStatus();
 }
 
 std::vector<MemberStats> EngineGroup::member_stats() const {

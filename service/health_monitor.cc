@@ -1,5 +1,8 @@
 #include "service/health_monitor.h"
 
+#include <string>
+#include <utility>
+
 #include "absl/time/time.h"
 #include "service/logging.h"
 
@@ -12,8 +15,9 @@ constexpr const char* kWriters[] = {"", "anabranch.v1.Sessions"};
 
 }  // namespace
 
-HealthMonitor::HealthMonitor(grpc::HealthCheckServiceInterface* health, const StateStore* store)
-    : health_(health), store_(store) {
+HealthMonitor::HealthMonitor(grpc::HealthCheckServiceInterface* health, const StateStore* store,
+                             std::function<absl::Status()> engine)
+    : health_(health), store_(store), engine_(std::move(engine)) {
   {
     absl::MutexLock lock(&mutex_);
     writable_ = !store_->stats().read_only;
@@ -38,13 +42,24 @@ void HealthMonitor::StartDraining() {
 
 bool HealthMonitor::healthy() const {
   absl::MutexLock lock(&mutex_);
-  return writable_ && !draining_;
+  return writable_ && engine_failure_.ok() && !draining_;
+}
+
+absl::Status HealthMonitor::engine_failure() const {
+  absl::MutexLock lock(&mutex_);
+  return engine_failure_;
 }
 
 void HealthMonitor::Loop() {
   while (true) {
     const StoreStats stats = store_->stats();
+    const absl::Status engine = engine_();
     absl::MutexLock lock(&mutex_);
+    if (engine_failure_.ok() && !engine.ok()) {
+      engine_failure_ = engine;
+      LogEvent(LogLevel::kError, "engine_lost", {{"error", std::string(engine.message())}});
+      Publish();
+    }
     if (writable_ == stats.read_only) {
       writable_ = !stats.read_only;
       LogEvent(writable_ ? LogLevel::kInfo : LogLevel::kError, "library_writable",
@@ -57,7 +72,8 @@ void HealthMonitor::Loop() {
 
 void HealthMonitor::Publish() {
   for (const char* name : kReaders) health_->SetServingStatus(name, !draining_);
-  for (const char* name : kWriters) health_->SetServingStatus(name, writable_ && !draining_);
+  const bool writes = writable_ && engine_failure_.ok() && !draining_;
+  for (const char* name : kWriters) health_->SetServingStatus(name, writes);
 }
 
 }  // namespace anabranch

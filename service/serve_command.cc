@@ -61,6 +61,16 @@ void SayReady(const Server& server, const ServerConfig& config) {
   std::fflush(stdout);
 }
 
+// Until a signal asks for the end, or the server cannot go on: then 0.
+int WaitForSignal(const sigset_t& signals, const Server& server) {
+  constexpr timespec kLook = {.tv_sec = 0, .tv_nsec = 500'000'000};
+  while (server.failure().ok()) {
+    const int signal_number = sigtimedwait(&signals, nullptr, &kLook);
+    if (signal_number > 0) return signal_number;
+  }
+  return 0;
+}
+
 }  // namespace
 
 int RunServe(const ServeOptions& options) {
@@ -72,10 +82,11 @@ int RunServe(const ServeOptions& options) {
   auto server = Server::Start(options.config);
   if (!server.ok()) return Fail(server.status());
   SayReady(**server, options.config);
-  int signal_number = 0;
-  sigwait(&signals, &signal_number);
+  const int signal_number = WaitForSignal(signals, **server);
+  const absl::Status failure = (*server)->failure();
   LogEvent(LogLevel::kInfo, "draining", {{"signal", int64_t{signal_number}}});
   (*server)->Drain(options.config.drain_timeout);
+  if (!failure.ok()) return Fail(failure);
   LogEvent(LogLevel::kInfo, "stopped", {});
   return 0;
 }

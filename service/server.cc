@@ -72,6 +72,7 @@ class ServerImpl final : public Server {
   const std::string& address() const override { return address_; }
   std::string metrics_address() const override { return http_ ? http_->address() : ""; }
   std::string model_name() const override { return model_->name(); }
+  absl::Status failure() const override { return health_->engine_failure(); }
   void Drain(absl::Duration timeout) override;
 
  private:
@@ -222,7 +223,8 @@ absl::Status ServerImpl::Serve() {
   }
   address.port = port;
   address_ = FormatHostPort(address);
-  health_ = std::make_unique<HealthMonitor>(grpc_->GetHealthCheckService(), store_.get());
+  health_ = std::make_unique<HealthMonitor>(grpc_->GetHealthCheckService(), store_.get(),
+                                            [this] { return engine_->health(); });
   scrubber_->Start();
   return StartMetrics();
 }

@@ -26,6 +26,9 @@ class Server {
   virtual const std::string& address() const = 0;
   virtual std::string metrics_address() const = 0;  // empty: off
   virtual std::string model_name() const = 0;
+  // Why nothing more can be computed and the process has to start anew: a lost GPU, say. What was
+  // acknowledged is in the library. OK as long as it can.
+  virtual absl::Status failure() const = 0;
 
   // Stops: health NOT_SERVING, new work refused with UNAVAILABLE, running calls finish or are
   // cancelled after `timeout`, sessions are captured. Afterwards nothing is served.

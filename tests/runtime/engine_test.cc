@@ -8,6 +8,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/runtime/engine_harness.h"
+#include "tests/runtime/hooked_device.h"
 
 namespace anabranch {
 namespace {
@@ -386,6 +387,23 @@ TEST(EngineTest, FailedStepBreaksItsSequencesOnly) {
   EXPECT_EQ(h.engine->Fork(victim).status().code(), kPrecondition);
   EXPECT_TRUE(Read(*h.engine, bystander, {7}).ok());
   EXPECT_EQ(testing::Logits(*h.engine, bystander), Harness::Reference({5, 6, 7}));
+}
+
+TEST(EngineTest, ALostDeviceEndsAllWorkForGood) {
+  const auto device = std::make_shared<testing::HookedDevice>();
+  const auto model = std::make_shared<FakeModel>();
+  model->set_device(device);
+  const auto engine = *Engine::Create(model, {});
+  const SequencePtr first = *engine->NewSequence(), second = *engine->NewSequence();
+  ASSERT_TRUE(Read(*engine, first, {1}).ok());
+  ASSERT_TRUE(Read(*engine, second, {2}).ok());
+  EXPECT_TRUE(engine->health().ok());
+  const absl::Status lost = absl::UnavailableError("the GPU is lost");
+  model->set_hook([](const auto&) { return absl::InternalError("illegal address"); });
+  device->set_health(lost);
+  EXPECT_EQ(Read(*engine, first, {3}), lost);
+  EXPECT_EQ(engine->health(), lost);
+  EXPECT_EQ(engine->Submit(Reading(second, {3})), lost);
 }
 
 TEST(EngineTest, LogitsThatAreNotFiniteAreNeverSampled) {

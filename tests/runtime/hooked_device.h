@@ -1,4 +1,4 @@
-// The CPU as a device whose copies can be told to wait or to fail.
+// The CPU as a device whose copies can be told to wait or to fail, and that can be lost.
 #pragma once
 
 #include <functional>
@@ -20,6 +20,16 @@ class HookedDevice : public Device {
   void set_hook(Hook hook) {
     absl::MutexLock lock(&mutex_);
     hook_ = std::move(hook);
+  }
+
+  // From now on this is its health.
+  void set_health(absl::Status health) {
+    absl::MutexLock lock(&mutex_);
+    health_ = std::move(health);
+  }
+  absl::Status Health() override {
+    absl::MutexLock lock(&mutex_);
+    return health_;
   }
 
   const char* kind() const override { return inner_->kind(); }
@@ -68,6 +78,7 @@ class HookedDevice : public Device {
   const std::shared_ptr<Device> inner_ = *Device::Open("cpu", 1);
   absl::Mutex mutex_;
   Hook hook_ ABSL_GUARDED_BY(mutex_);
+  absl::Status health_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace anabranch::testing

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <map>
 
 #include "absl/time/clock.h"
@@ -41,10 +42,12 @@ void SetReadOnly(ManualStore& store, bool read_only) {
   store.current.read_only = read_only;
 }
 
+absl::Status Running() { return absl::OkStatus(); }
+
 TEST(HealthMonitorTest, AReadOnlyLibraryStopsWritersAndKeepsReaders) {
   ManualStore store;
   RecordedHealth health;
-  HealthMonitor monitor(&health, &store);
+  HealthMonitor monitor(&health, &store, Running);
   EXPECT_TRUE(health.Serving(""));
   EXPECT_TRUE(health.Serving("anabranch.v1.Sessions"));
   SetReadOnly(store, true);
@@ -57,10 +60,26 @@ TEST(HealthMonitorTest, AReadOnlyLibraryStopsWritersAndKeepsReaders) {
   EXPECT_TRUE(health.Becomes("anabranch.v1.Sessions", true));
 }
 
+TEST(HealthMonitorTest, ALostEngineStopsWritersForGood) {
+  ManualStore store;
+  RecordedHealth health;
+  std::atomic<bool> lost = false;
+  HealthMonitor monitor(&health, &store, [&lost] {
+    return lost ? absl::UnavailableError("the GPU is lost") : absl::OkStatus();
+  });
+  EXPECT_TRUE(monitor.healthy());
+  EXPECT_TRUE(monitor.engine_failure().ok());
+  lost = true;
+  EXPECT_TRUE(health.Becomes("anabranch.v1.Sessions", false));
+  EXPECT_TRUE(health.Serving("anabranch.v1.States"));
+  EXPECT_EQ(monitor.engine_failure(), absl::UnavailableError("the GPU is lost"));
+  EXPECT_FALSE(monitor.healthy());
+}
+
 TEST(HealthMonitorTest, DrainingStopsEverythingForGood) {
   ManualStore store;
   RecordedHealth health;
-  HealthMonitor monitor(&health, &store);
+  HealthMonitor monitor(&health, &store, Running);
   monitor.StartDraining();
   for (const char* name :
        {"", "anabranch.v1.Sessions", "anabranch.v1.States", "anabranch.v1.Admin"}) {
