@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstring>
 #include <iterator>
-#include <limits>
 #include <thread>
 #include <utility>
 
@@ -23,21 +22,6 @@ namespace {
 
 absl::Status Busy() {
   return absl::FailedPreconditionError("the sequence is busy with other work");
-}
-
-absl::Status ValidateOptions(const EngineOptions& options, int64_t vocab) {
-  if (vocab < 1 || vocab > std::numeric_limits<int32_t>::max()) {
-    return absl::InvalidArgumentError("the model's vocabulary is out of range");
-  }
-  if (options.max_prefill_rows < 1 || options.max_prefill_rows_decoding < 1 ||
-      options.max_decode_rows < 1 || options.max_score_rows < 1 || options.max_queue < 1 ||
-      options.max_context_tokens < 1) {
-    return absl::InvalidArgumentError("the engine's limits must all be at least 1");
-  }
-  if (options.valid_vocab < 0 || options.valid_vocab > vocab) {
-    return absl::InvalidArgumentError(absl::StrCat("valid_vocab must be between 0 and ", vocab));
-  }
-  return absl::OkStatus();
 }
 
 class EngineImpl final : public Engine {
@@ -498,7 +482,7 @@ void EngineImpl::EndBroken(Work& work, const absl::Status& status) {
 absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(std::shared_ptr<Model> model,
                                                        const EngineOptions& options) {
   if (model == nullptr) return absl::InvalidArgumentError("the engine needs a model");
-  ANABRANCH_RETURN_IF_ERROR(ValidateOptions(options, model->description().vocab));
+  ANABRANCH_RETURN_IF_ERROR(options.Validate(model->description().vocab));
   ANABRANCH_ASSIGN_OR_RETURN(
       auto pool, SlotPool::Create(model->state_layout(), options.slots, model->device()));
   const std::shared_ptr<SlotPool> shared = std::move(pool);

@@ -109,6 +109,9 @@ struct EngineOptions {
   int64_t max_context_tokens = 131072;      // INVALID_ARGUMENT for reads beyond it
   int32_t valid_vocab = 0;                  // ids the sampler may choose; 0: the model's vocabulary
   int32_t capture_places = 0;               // states on their way off the device; 0: by its memory
+
+  // INVALID_ARGUMENT says which is out of range for a model with such a vocabulary.
+  absl::Status Validate(int64_t vocab) const;
 };
 
 struct EngineStats {
