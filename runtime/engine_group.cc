@@ -60,7 +60,8 @@ class EngineGroup final : public Engine {
   absl::Status health() const override;
   const Engine& HomeOf(const SequencePtr& sequence) const override {
     const auto home = Home(sequence);
-    return home.ok() ? **home : *this;
+    if (!home.ok()) return *this;
+    return **home;
   }
 
  private:
