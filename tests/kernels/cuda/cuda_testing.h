@@ -4,6 +4,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <vector>
@@ -38,6 +39,10 @@ inline Floats KeptAs(DType dtype, Floats values) {
 }
 // What storing as `dtype` may change, relative.
 inline double UnitOf(DType dtype) { return dtype == DType::kFloat32 ? kUnit : kBf16Unit; }
+
+// Tools that watch every access make kernels a thousand times slower: with ANABRANCH_SMALL_SHAPES
+// in the environment tests leave out shapes that only add size.
+inline bool SmallShapes() { return std::getenv("ANABRANCH_SMALL_SHAPES") != nullptr; }
 
 class CudaKernelTest : public ::testing::Test {
  protected:

@@ -128,6 +128,7 @@ TEST_F(SampleCudaTest, GreedyTakesTheLowerOfEqualsAndNothingThatIsNotFinite) {
 TEST_F(SampleCudaTest, DrawsByEveryRule) {
   Random random(2);
   for (int32_t vocab : {1, 3, 1000, 50'280}) {
+    if (SmallShapes() && vocab > 1000) continue;
     for (float spread : {1.0f, 6.0f}) {
       std::vector<Floats> rows;
       std::vector<RowSampling> rules;
