@@ -204,7 +204,13 @@ __global__ void __launch_bounds__(kThreads, 1) States(SsdScanParams p, Segment s
   double* t_sum = p.t_sum + slot * p.t_slot_stride + walker.head;
   double sum = threadIdx.x == 0 ? *t_sum : 0.0;
   int64_t item = int64_t{walker.base + walker.from - segment.first} * p.heads + walker.head;
+  // The row of the next checkpoint is looked up when it becomes the next: a look at memory in every
+  // chunk would be most of what a walk with checkpoints costs.
   int32_t check = p.checkpoints.FirstFrom(walker.begin + int64_t{walker.from} * kChunk);
+  const auto next_check = [&p, &check] {
+    return check < p.checkpoints.count ? int64_t{p.checkpoints.row[check]} : INT64_MAX;
+  };
+  int64_t check_row = next_check();
   float next_decay = segment.decay[item];
   double next_t = segment.t[item];
   for (int32_t chunk = walker.from; chunk < walker.to; ++chunk) {
@@ -223,16 +229,17 @@ __global__ void __launch_bounds__(kThreads, 1) States(SsdScanParams p, Segment s
     const StatesStage<kP, kN>& stage = stages[(chunk - walker.from) % kStages];
     const int64_t first = walker.begin + int64_t{chunk} * kChunk;
     const int64_t last = min(first + kChunk, walker.end) - 1;
-    for (; check < p.checkpoints.count && p.checkpoints.row[check] < last; ++check) {
-      KeepCheckpoint(p, segment, walker.head, item - p.heads,
-                     static_cast<int>(p.checkpoints.row[check] - first), t_before,
-                     p.checkpoints.place[check],
-                     RoundingKeyOf(p, seq, p.checkpoints.row[check] + 1 - walker.begin), tiles,
-                     stage, shared.weights);
+    while (check_row < last) {
+      KeepCheckpoint(p, segment, walker.head, item - p.heads, static_cast<int>(check_row - first),
+                     t_before, p.checkpoints.place[check],
+                     RoundingKeyOf(p, seq, check_row + 1 - walker.begin), tiles, stage,
+                     shared.weights);
+      ++check;
+      check_row = next_check();
     }
     tiles.Decay(decay);
     tiles.Add(stage, stage.weights);
-    for (; check < p.checkpoints.count && p.checkpoints.row[check] == last; ++check) {
+    for (; check_row == last; ++check, check_row = next_check()) {
       const int64_t place = p.checkpoints.place[check];
       tiles.Store(p.checkpoint_state, place * p.checkpoint_state_stride, at_head,
                   RoundingKeyOf(p, seq, last + 1 - walker.begin));
