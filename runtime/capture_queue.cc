@@ -9,8 +9,8 @@ namespace anabranch {
 namespace {
 
 // The part of the device's free memory that a ring may take, and how many places are of use.
-constexpr uint64_t kMemoryPart = 16;
-constexpr int32_t kMostPlaces = 32, kMostPlacesInHostMemory = 8;
+constexpr uint64_t kMemoryPart = 10;
+constexpr int32_t kMostPlaces = 64, kMostPlacesInHostMemory = 8;
 
 // Blocks that are kept: what is on its way here, and some for those who hold images for a while.
 constexpr int kBuffers = 6;
@@ -56,8 +56,10 @@ absl::StatusOr<std::unique_ptr<CaptureQueue>> CaptureQueue::Create(std::shared_p
   options.num_kv_pages = 1;
   options.num_slots = places > 0 ? places : PlacesThatFit(*pool);
   std::shared_ptr<Device> device(pool, &pool->device());
+  StateLayout layout = pool->layout();
+  layout.entries.push_back(LastLogitsEntry(model.description().vocab));
   for (;; options.num_slots /= 2) {
-    auto ring = SlotPool::Create(pool->layout(), options, device);
+    auto ring = SlotPool::Create(layout, options, device);
     if (ring.ok()) {
       return std::unique_ptr<CaptureQueue>(
           new CaptureQueue(std::move(pool), *std::move(ring), model, options.num_slots));
@@ -71,13 +73,17 @@ CaptureQueue::CaptureQueue(std::shared_ptr<SlotPool> pool, std::shared_ptr<SlotP
                            const Model& model, int32_t places)
     : pool_(std::move(pool)),
       ring_(std::move(ring)),
+      ring_arrays_(ring_->arrays()),
       fingerprint_(model.fingerprint()),
       numerics_profile_(model.numerics_profile()),
       places_(places),
       buffers_(model.device(), CaptureBytes(model.state_layout(), model.description().vocab),
                kBuffers),
       copier_([this] { CopyPlaces(); }),
-      maker_([this] { MakeImages(); }) {}
+      maker_([this] { MakeImages(); }) {
+  ring_arrays_.base.pop_back();
+  ring_arrays_.stride.pop_back();
+}
 
 CaptureQueue::~CaptureQueue() {
   {
@@ -89,18 +95,25 @@ CaptureQueue::~CaptureQueue() {
 }
 
 absl::StatusOr<std::vector<PendingCapture>> CaptureQueue::Plan(const Sequence& sequence,
-                                                               const std::vector<int64_t>& tokens) {
+                                                               const std::vector<int64_t>& tokens,
+                                                               StateCodec codec) {
   std::vector<PendingCapture> captures;
   for (const int64_t count : tokens) {
     ANABRANCH_ASSIGN_OR_RETURN(SlotRef ref, ring_->AcquireUnset());
     PendingCapture capture;
     capture.place = CapturePlace(ring_, std::move(ref));
+    capture.codec = codec;
     capture.pages.position = sequence.ref.position + count;
     capture.inner_sum.resize(sequence.inner_sum.size());
     capture.origin = sequence.origin;
     captures.push_back(std::move(capture));
   }
   return captures;
+}
+
+float* CaptureQueue::LogitsOf(const CapturePlace& place) {
+  const int last = static_cast<int>(ring_->layout().entries.size()) - 1;
+  return reinterpret_cast<float*>(ring_->SlotBytes(place.ref(), last).data());
 }
 
 absl::Status CaptureQueue::CopyInto(const SlotRef& slot, const CapturePlace& place) {
@@ -151,14 +164,13 @@ void CaptureQueue::CopyPlaces() {
       capture = std::move(added_.front());
       added_.pop_front();
     }
-    const auto vocab = static_cast<int64_t>(capture.last_logits.size());
-    auto tensors = capture.placed.ok()
-                       ? CopySlotToHost(*ring_, capture.place.ref(), vocab, &buffers_)
-                       : absl::StatusOr<Buffer>(capture.placed);
+    auto slot = capture.placed.ok() ? CopySlotToHost(*ring_, capture.place.ref(), /*vocab=*/0,
+                                                     capture.codec, &buffers_)
+                                    : absl::StatusOr<CopiedSlot>(capture.placed);
     capture.place.Free();
     absl::MutexLock lock(&mutex_);
     ++changes_;
-    copied_.push_back({std::move(capture), std::move(tensors)});
+    copied_.push_back({std::move(capture), std::move(slot)});
   }
   absl::MutexLock lock(&mutex_);
   copying_ended_ = true;
@@ -187,11 +199,15 @@ void CaptureQueue::MakeImages() {
 }
 
 absl::StatusOr<StateImage> CaptureQueue::ImageOf(Copied& copied) const {
-  ANABRANCH_RETURN_IF_ERROR(copied.tensors.status());
+  ANABRANCH_RETURN_IF_ERROR(copied.slot.status());
   PendingCapture& capture = copied.capture;
-  ANABRANCH_ASSIGN_OR_RETURN(
-      StateImage image, MakeImage(*std::move(copied.tensors), *pool_, capture.pages, fingerprint_,
-                                  numerics_profile_, capture.last_logits));
+  ImageParts parts;
+  parts.pool = pool_.get();
+  parts.ref = &capture.pages;
+  parts.fingerprint = fingerprint_;
+  parts.numerics_profile = numerics_profile_;
+  parts.codec = capture.codec;
+  ANABRANCH_ASSIGN_OR_RETURN(StateImage image, MakeImage(*std::move(copied.slot), parts));
   image.header.inner_sum = std::move(capture.inner_sum);
   image.header.origin = capture.origin;
   return image;

@@ -1,8 +1,9 @@
 // Captures of running sequences, made into images beside the steps. A sequence that goes on
 // overwrites its slot, so its state at a checkpoint is first put into a place of a ring: by the
 // kernels inside a launch (kernels/checkpoints.h) or by a copy within the device. One thread copies
-// places to host memory, which frees them; another makes images (conversions, checksums, keys and
-// values) and reports them. Both take captures in the order in which they came.
+// places to host memory, which frees them, in the image's codec where the device codes states;
+// another makes images (checksums, keys and values) and reports them. Both take captures in the
+// order in which they came.
 //
 // The ring is what bounds captures on their way: who finds no free place waits. Images wait in host
 // memory for at most kImagesAhead others.
@@ -28,6 +29,7 @@
 #include "runtime/model.h"
 #include "runtime/sequence.h"
 #include "runtime/slot_pool.h"
+#include "runtime/state_capture.h"
 #include "runtime/state_image.h"
 #include "runtime/state_origin.h"
 #include "runtime/step_rows.h"
@@ -53,11 +55,12 @@ class CapturePlace {
 };
 
 struct PendingCapture {
-  CapturePlace place;   // holds the tensors,
+  CapturePlace place;   // holds the tensors and the last logits,
   absl::Status placed;  // or why it does not
+  StateCodec codec = StateCodec::kExact;
   // The sequence's pages and the position to capture; no slot. Its owner keeps the pages.
   SlotRef pages;
-  std::vector<float> last_logits, inner_sum;
+  std::vector<float> inner_sum;
   StateOrigin origin;
   std::function<void(absl::StatusOr<StateImage>)> done;  // called once
 };
@@ -78,12 +81,15 @@ class CaptureQueue {
   // How many one work may take for a step: half, so that the others can be on their way meanwhile.
   int32_t places_of_a_step() const { return std::max(1, places_ / 2); }
   // Arrays of the ring: entries as in a slot, places as slots.
-  const StateArrays& ring() const { return ring_->arrays(); }
+  const StateArrays& ring() const { return ring_arrays_; }
 
   // For what stands `tokens` further than the sequence does, each: a place, and what is known by
   // now. RESOURCE_EXHAUSTED if there are not as many places.
   absl::StatusOr<std::vector<PendingCapture>> Plan(const Sequence& sequence,
-                                                   const std::vector<int64_t>& tokens);
+                                                   const std::vector<int64_t>& tokens,
+                                                   StateCodec codec);
+  // Where the last logits of a place belong, on the device: [vocabulary].
+  float* LogitsOf(const CapturePlace& place);
   // The state of a slot of the pool that no step uses now.
   absl::Status CopyInto(const SlotRef& slot, const CapturePlace& place);
   void Add(PendingCapture capture);
@@ -102,7 +108,7 @@ class CaptureQueue {
   static constexpr size_t kImagesAhead = 2;
   struct Copied {
     PendingCapture capture;
-    absl::StatusOr<Buffer> tensors;
+    absl::StatusOr<CopiedSlot> slot;
   };
 
   CaptureQueue(std::shared_ptr<SlotPool> pool, std::shared_ptr<SlotPool> ring, const Model& model,
@@ -111,7 +117,8 @@ class CaptureQueue {
   void MakeImages();
   absl::StatusOr<StateImage> ImageOf(Copied& copied) const;
 
-  const std::shared_ptr<SlotPool> pool_, ring_;
+  const std::shared_ptr<SlotPool> pool_, ring_;  // a place has the last logits behind its tensors
+  StateArrays ring_arrays_;                      // of the tensors
   const std::string fingerprint_, numerics_profile_;
   const int32_t places_;
   mutable HostBuffers buffers_;

@@ -98,22 +98,17 @@ double EncodeMatrix(const float* matrix, int64_t rows, int64_t cols, char* expon
   return off;
 }
 
-absl::Status DecodeMatrix(const char* exponents, const char* scales, const char* codes,
-                          int64_t rows, int64_t cols, float* matrix) {
+// Of scales that were checked.
+void DecodeMatrix(const char* exponents, const char* scales, const char* codes, int64_t rows,
+                  int64_t cols, float* matrix) {
   std::vector<int8_t> powers(cols);
   std::memcpy(powers.data(), exponents, powers.size());
-  for (int8_t power : powers) {
-    if (power < kLowestPower || power > 0)
-      return absl::DataLossError("a column's scale is out of range");
-  }
   std::vector<float> column, inverse;
   Factors(powers.data(), cols, column, inverse);
   for (int64_t r = 0; r < rows; ++r) {
-    const float scale = GetScale(scales + r * static_cast<int64_t>(kScaleBytes));
-    if (!IsScale(scale)) return absl::DataLossError("a row's scale is out of range");
-    Dequantize8(codes + r * cols, cols, scale, column.data(), matrix + r * cols);
+    Dequantize8(codes + r * cols, cols, GetScale(scales + r * static_cast<int64_t>(kScaleBytes)),
+                column.data(), matrix + r * cols);
   }
-  return absl::OkStatus();
 }
 
 bool Encodable(absl::Span<const float> values) {
@@ -166,41 +161,76 @@ size_t MatricesBytesLimit(int64_t count) {
   return ZSTD_compressBound(static_cast<size_t>(count) * 4);
 }
 
-bool EncodeMatrices(absl::Span<const float> values, const MatrixCut& cut, std::string& out,
-                    CodecError& error) {
+size_t PackedBytes(int64_t count, const MatrixCut& cut) {
+  return static_cast<size_t>(Sections(count, cut).end);
+}
+
+bool PackMatrices(absl::Span<const float> values, const MatrixCut& cut, std::string& out,
+                  CodecError& error) {
   if (!Encodable(values)) return false;
   const auto count = static_cast<int64_t>(values.size());
   const Sections at(count, cut);
-  std::string plain(at.end, '\0');
+  const size_t start = out.size();
+  out.resize(start + static_cast<size_t>(at.end));
+  char* const to = out.data() + start;
   const int64_t rows = count / cut.cols;
   for (int64_t m = 0; m < at.matrices; ++m) {
     const int64_t row = m * cut.rows;
-    error.off += EncodeMatrix(values.data() + row * cut.cols, std::min(cut.rows, rows - row),
-                              cut.cols, plain.data() + m * cut.cols,
-                              plain.data() + at.scales + row * static_cast<int64_t>(kScaleBytes),
-                              plain.data() + at.codes + row * cut.cols);
+    error.off += EncodeMatrix(
+        values.data() + row * cut.cols, std::min(cut.rows, rows - row), cut.cols, to + m * cut.cols,
+        to + at.scales + row * static_cast<int64_t>(kScaleBytes), to + at.codes + row * cut.cols);
   }
   error.norm += SumOfSquares(values.data(), count);
-  return Compress(plain, out);
+  return true;
+}
+
+absl::Status CheckMatrices(absl::string_view bytes, const MatrixCut& cut, int64_t count) {
+  const Sections at(count, cut);
+  if (bytes.size() != static_cast<size_t>(at.end)) {
+    return absl::DataLossError(absl::StrCat("it has ", bytes.size(), " bytes instead of ", at.end));
+  }
+  for (int64_t i = 0; i < at.scales; ++i) {
+    const auto power = static_cast<int8_t>(bytes[i]);
+    if (power < kLowestPower || power > 0) {
+      return absl::DataLossError("a column's scale is out of range");
+    }
+  }
+  for (int64_t i = at.scales; i < at.codes; i += static_cast<int64_t>(kScaleBytes)) {
+    if (!IsScale(GetScale(bytes.data() + i))) {
+      return absl::DataLossError("a row's scale is out of range");
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status UnpackMatrices(absl::string_view bytes, const MatrixCut& cut,
+                            absl::Span<float> values) {
+  const auto count = static_cast<int64_t>(values.size());
+  ANABRANCH_RETURN_IF_ERROR(CheckMatrices(bytes, cut, count));
+  const Sections at(count, cut);
+  const int64_t rows = count / cut.cols;
+  for (int64_t m = 0; m < at.matrices; ++m) {
+    const int64_t row = m * cut.rows;
+    DecodeMatrix(bytes.data() + m * cut.cols,
+                 bytes.data() + at.scales + row * static_cast<int64_t>(kScaleBytes),
+                 bytes.data() + at.codes + row * cut.cols, std::min(cut.rows, rows - row), cut.cols,
+                 values.data() + row * cut.cols);
+  }
+  return absl::OkStatus();
+}
+
+bool EncodeMatrices(absl::Span<const float> values, const MatrixCut& cut, std::string& out,
+                    CodecError& error) {
+  std::string plain;
+  return PackMatrices(values, cut, plain, error) && Compress(plain, out);
 }
 
 absl::Status DecodeMatrices(absl::string_view bytes, const MatrixCut& cut,
                             absl::Span<float> values) {
-  const auto count = static_cast<int64_t>(values.size());
-  const Sections at(count, cut);
-  ANABRANCH_ASSIGN_OR_RETURN(const std::string plain,
-                             Decompress(bytes, static_cast<size_t>(at.end)));
-  const int64_t rows = count / cut.cols;
-  for (int64_t m = 0; m < at.matrices; ++m) {
-    const int64_t row = m * cut.rows;
-    const absl::Status decoded =
-        DecodeMatrix(plain.data() + m * cut.cols,
-                     plain.data() + at.scales + row * static_cast<int64_t>(kScaleBytes),
-                     plain.data() + at.codes + row * cut.cols, std::min(cut.rows, rows - row),
-                     cut.cols, values.data() + row * cut.cols);
-    if (!decoded.ok()) return decoded;
-  }
-  return absl::OkStatus();
+  ANABRANCH_ASSIGN_OR_RETURN(
+      const std::string plain,
+      Decompress(bytes, PackedBytes(static_cast<int64_t>(values.size()), cut)));
+  return UnpackMatrices(plain, cut, values);
 }
 
 size_t ScaledBytes(const MatrixCut& matrix, ScaledBy by) {

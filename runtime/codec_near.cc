@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "runtime/quantize.h"
 #include "runtime/tensor_codec.h"
+#include "statestore/base/status_macros.h"
 
 namespace anabranch {
 namespace {
@@ -35,6 +36,13 @@ double EncodeGroup(const float* values, int64_t count, float max, float* scale, 
   const auto largest = static_cast<float>(std::nearbyint(max / *scale));
   if (ScaleFor(largest * *scale) != *scale) RaiseLargest(values, count, max, *scale, codes);
   return off;
+}
+
+// Of the group that begins at element `first`.
+float ScaleOf(const char* scales, int64_t first) {
+  float scale;
+  std::memcpy(&scale, scales + first / kGroup * static_cast<int64_t>(sizeof(float)), sizeof(scale));
+  return scale;
 }
 
 }  // namespace
@@ -71,19 +79,25 @@ bool EncodeGroups(absl::Span<const float> values, std::string& out, CodecError& 
   return true;
 }
 
-absl::Status DecodeGroups(absl::string_view bytes, absl::Span<float> values) {
-  const auto count = static_cast<int64_t>(values.size());
+absl::Status CheckGroups(absl::string_view bytes, int64_t count) {
   if (bytes.size() != GroupsBytes(count)) {
     return absl::DataLossError(
         absl::StrCat("it has ", bytes.size(), " bytes instead of ", GroupsBytes(count)));
   }
-  const char* scales = bytes.data();
-  const char* codes = scales + (count + kGroup - 1) / kGroup * static_cast<int64_t>(sizeof(float));
   for (int64_t i = 0; i < count; i += kGroup) {
-    float scale;
-    std::memcpy(&scale, scales + i / kGroup * static_cast<int64_t>(sizeof(float)), sizeof(scale));
-    if (!IsScale(scale)) return absl::DataLossError("a scale is out of range");
-    Dequantize16(codes + 2 * i, std::min(kGroup, count - i), scale, values.data() + i);
+    if (!IsScale(ScaleOf(bytes.data(), i))) return absl::DataLossError("a scale is out of range");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status DecodeGroups(absl::string_view bytes, absl::Span<float> values) {
+  const auto count = static_cast<int64_t>(values.size());
+  ANABRANCH_RETURN_IF_ERROR(CheckGroups(bytes, count));
+  const char* codes =
+      bytes.data() + (count + kGroup - 1) / kGroup * static_cast<int64_t>(sizeof(float));
+  for (int64_t i = 0; i < count; i += kGroup) {
+    Dequantize16(codes + 2 * i, std::min(kGroup, count - i), ScaleOf(bytes.data(), i),
+                 values.data() + i);
   }
   return absl::OkStatus();
 }

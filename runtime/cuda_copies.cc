@@ -59,9 +59,13 @@ std::vector<BlockCopy> BlocksOf(absl::Span<const CopyPart> parts) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<CudaCopies>> CudaCopies::Create() {
+  // Kernels that move states are short, and somebody waits for them; those of steps are neither.
+  int lowest = 0, highest = 0;
+  ANABRANCH_RETURN_IF_ERROR(
+      CudaStatus(cudaDeviceGetStreamPriorityRange(&lowest, &highest), "stream"));
   cudaStream_t stream = nullptr;
   ANABRANCH_RETURN_IF_ERROR(
-      CudaStatus(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "stream"));
+      CudaStatus(cudaStreamCreateWithPriority(&stream, cudaStreamNonBlocking, highest), "stream"));
   return std::unique_ptr<CudaCopies>(new CudaCopies(stream));
 }
 
@@ -92,6 +96,8 @@ absl::Status CudaCopies::Copy(CopyDirection direction, absl::Span<const CopyPart
   ANABRANCH_RETURN_IF_ERROR(CopyAll(parts, stream_));
   return CudaStatus(cudaStreamSynchronize(stream_), "copy");
 }
+
+absl::Status CudaCopies::Queue(absl::Span<const CopyPart> parts) { return CopyAll(parts, stream_); }
 
 absl::Status CudaCopies::Fill(absl::Span<const absl::Span<uint8_t>> blocks, int byte) {
   std::vector<BlockCopy> parts;

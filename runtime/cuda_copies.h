@@ -28,6 +28,10 @@ class CudaCopies {
 
   // Done when they return. The calling thread has made the device current.
   absl::Status Copy(CopyDirection direction, absl::Span<const CopyPart> parts);
+  // Queues it on the stream. The host's side is pinned and left alone until the copy was made.
+  absl::Status Queue(absl::Span<const CopyPart> parts);
+  // For kernels before or behind a copy; what is queued there comes after earlier copies.
+  cudaStream_t stream() const { return stream_; }
   absl::Status Fill(absl::Span<const absl::Span<uint8_t>> blocks, int byte);
 
  private:

@@ -10,6 +10,7 @@
 #include "kernels/cuda/context.h"
 #include "kernels/cuda/cuda_kernels.h"
 #include "runtime/cuda_copies.h"
+#include "runtime/cuda_state_coder.h"
 #include "runtime/tensor_memory.h"
 #include "statestore/base/status_macros.h"
 
@@ -36,10 +37,14 @@ class CudaDevice final : public Device {
   };
 
   CudaDevice(std::unique_ptr<CudaContext> context, Lanes lanes)
-      : context_(std::move(context)), lanes_(std::move(lanes)) {}
+      : context_(std::move(context)),
+        lanes_(std::move(lanes)),
+        coder_(std::make_unique<CudaStateCoder>(this, context_.get(), lanes_.beside_to_host.get(),
+                                                lanes_.beside_to_device.get())) {}
   ~CudaDevice() override {
     (void)context_->Use();
     ForgetReplays();
+    coder_.reset();
     lanes_ = Lanes();
   }
 
@@ -72,6 +77,7 @@ class CudaDevice final : public Device {
     const bool to_host = direction == CopyDirection::kToHost;
     return (to_host ? lanes_.beside_to_host : lanes_.beside_to_device)->Copy(direction, parts);
   }
+  StateCoder* coder() override { return coder_.get(); }
   absl::Status Fill(absl::Span<const absl::Span<uint8_t>> blocks, int byte) override {
     ANABRANCH_RETURN_IF_ERROR(context_->Use());
     return lanes_.within->Fill(blocks, byte);
@@ -98,6 +104,7 @@ class CudaDevice final : public Device {
 
   const std::unique_ptr<CudaContext> context_;
   Lanes lanes_;
+  std::unique_ptr<CudaStateCoder> coder_;
   absl::flat_hash_map<int64_t, Recorded> recorded_;  // by key
 };
 

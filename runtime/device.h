@@ -21,6 +21,7 @@
 namespace anabranch {
 
 class Buffer;
+class StateCoder;
 
 // One piece of a copy between two places that do not overlap.
 struct CopyPart {
@@ -59,6 +60,9 @@ class Device {
   // The same for what is large and may take its time, such as states: between host and device, and
   // a Copy does not wait for it.
   virtual absl::Status CopyBeside(CopyDirection direction, absl::Span<const CopyPart> parts) = 0;
+  // Codes states on the way, also in their exact form. Null: CopyBeside moves their tensors, and
+  // the host makes what is stored of them.
+  virtual StateCoder* coder() { return nullptr; }
   virtual absl::Status Fill(absl::Span<const absl::Span<uint8_t>> blocks, int byte) = 0;
   // A copy in its place among the queued kernels, done when Wait() returns. The host's side is of
   // AllocateHost and left alone until then.

@@ -53,7 +53,10 @@ class EngineImpl final : public Engine {
   absl::StatusOr<SequencePtr> Fork(const SequencePtr& sequence) override;
   absl::StatusOr<SequencePtr> Restore(const StateImage& image,
                                       std::vector<int32_t> tokens) override;
-  absl::StatusOr<StateImage> Capture(const SequencePtr& sequence) override;
+  absl::StatusOr<StateImage> Capture(const SequencePtr& sequence, StateCodec codec) override;
+  bool Restores(const StateHeader& header) const override {
+    return RestoresForm(pool_->device(), header);
+  }
 
   absl::Status Submit(ReadWork work) override { return Accept(std::move(work)); }
   absl::Status Submit(GenerateWork work) override { return Accept(std::move(work)); }
@@ -108,12 +111,12 @@ class EngineImpl final : public Engine {
     fork->origin = sequence.origin;
     return fork;
   }
-  absl::StatusOr<StateImage> CaptureHeld(const Sequence& sequence) const {
+  absl::StatusOr<StateImage> CaptureHeld(const Sequence& sequence, StateCodec codec) const {
     ANABRANCH_RETURN_IF_ERROR(CheckWhole(sequence));
     ANABRANCH_ASSIGN_OR_RETURN(
         StateImage image,
         CaptureState(*pool_, sequence.ref, model_->fingerprint(), model_->numerics_profile(),
-                     LogitsOf(sequence), captures_->buffers()));
+                     LogitsOf(sequence), codec, captures_->buffers()));
     image.header.inner_sum = sequence.inner_sum;
     image.header.origin = sequence.origin;
     return image;
@@ -185,10 +188,10 @@ absl::StatusOr<SequencePtr> EngineImpl::Fork(const SequencePtr& sequence) {
   return fork;
 }
 
-absl::StatusOr<StateImage> EngineImpl::Capture(const SequencePtr& sequence) {
+absl::StatusOr<StateImage> EngineImpl::Capture(const SequencePtr& sequence, StateCodec codec) {
   ANABRANCH_RETURN_IF_ERROR(CheckOwned(sequence));
   if (!sequence->use.TryRead()) return Busy();
-  absl::StatusOr<StateImage> image = CaptureHeld(*sequence);
+  absl::StatusOr<StateImage> image = CaptureHeld(*sequence, codec);
   sequence->use.EndRead();
   return image;
 }
@@ -203,7 +206,7 @@ absl::StatusOr<SequencePtr> EngineImpl::Restore(const StateImage& image,
                                           model_->numerics_profile(), captures_->buffers()));
   auto sequence = std::make_shared<Sequence>(this, pool_, std::move(state.ref));
   sequence->inner_sum = header.inner_sum;
-  sequence->origin = header.origin;
+  sequence->origin = state.origin;
   sequence->tokens = std::move(tokens);
   if (!state.last_logits.empty()) {
     sequence->last_logits =
@@ -314,7 +317,8 @@ std::vector<EngineImpl::Part> EngineImpl::PackRows() {
   std::vector<Part> parts;
   for (const StepShare& share : planner_.Plan(candidates)) {
     Work& work = *candidate_works[share.index];
-    auto captures = captures_->Plan(work.sequence(), work.CheckpointsIn(share.rows));
+    auto captures =
+        captures_->Plan(work.sequence(), work.CheckpointsIn(share.rows), work.checkpoint_codec());
     if (!captures.ok()) {
       waits_for_captures_ = true;
       continue;
@@ -425,15 +429,17 @@ absl::Status EngineImpl::AddCaptures(Part& part, const StepRows::Range& rows) {
   const Sequence& sequence = work.sequence();
   const auto count = static_cast<int64_t>(part.captures.size());
   if (count == 0 || (work.decodes() && work.complete())) return absl::OkStatus();
-  ANABRANCH_ASSIGN_OR_RETURN(const absl::Span<const float> logits,
-                             outputs_.Logits({rows.first, count}));
+  std::vector<float*> logits;
+  for (const PendingCapture& capture : part.captures) {
+    logits.push_back(captures_->LogitsOf(capture.place));
+  }
+  const absl::Status kept = outputs_.CopyLogits(rows.first, logits);
   for (int64_t i = 0; i < count; ++i) {
     PendingCapture& capture = part.captures[i];
-    const absl::Span<const float> at = logits.subspan(i * vocab_, vocab_);
-    capture.last_logits.assign(at.begin(), at.end());
+    capture.placed = kept;
     if (work.decodes()) {
       capture.inner_sum = sequence.inner_sum;
-      capture.placed = captures_->CopyInto(sequence.ref, capture.place);
+      capture.placed.Update(captures_->CopyInto(sequence.ref, capture.place));
     }
     capture.pages.pages = sequence.ref.pages;
     work.ExpectCapture();

@@ -64,6 +64,7 @@ struct ReadWork {
   std::vector<int32_t> tokens;
   WorkOptions options;
   int64_t checkpoint_every = 0;  // absolute grid; 0: none. The end of the work is never reported
+  StateCodec checkpoint_codec = StateCodec::kExact;  // of the images that are reported
   OnProgress on_progress;
   OnCheckpoint on_checkpoint;
   OnDone on_done;
@@ -84,6 +85,7 @@ struct GenerateWork {
   std::vector<int32_t> stop_tokens;
   WorkOptions options;
   int64_t checkpoint_every = 0;
+  StateCodec checkpoint_codec = StateCodec::kExact;
   // Called after the token was read, right after its on_progress. Return false to stop after this
   // token (which stays part of the sequence, like a stop token).
   std::function<bool(const GeneratedToken&)> on_token;
@@ -137,11 +139,14 @@ class Engine {
   virtual absl::StatusOr<SequencePtr> NewSequence() = 0;
   // Shares the state, copied on the first write of either. FAILED_PRECONDITION while it is busy.
   virtual absl::StatusOr<SequencePtr> Fork(const SequencePtr& sequence) = 0;
+  // Whether Restore takes an image of this form; others are decoded first (state_codec.h).
+  virtual bool Restores(const StateHeader& header) const = 0;
   // `tokens`: the full history behind the image (for penalties); must have header.token_count.
   virtual absl::StatusOr<SequencePtr> Restore(const StateImage& image,
                                               std::vector<int32_t> tokens) = 0;
   // FAILED_PRECONDITION while the sequence is busy.
-  virtual absl::StatusOr<StateImage> Capture(const SequencePtr& sequence) = 0;
+  virtual absl::StatusOr<StateImage> Capture(const SequencePtr& sequence,
+                                             StateCodec codec = StateCodec::kExact) = 0;
 
   // A refused submission calls nothing; the status says why: INVALID_ARGUMENT (bad input),
   // FAILED_PRECONDITION (sequence busy, broken or without logits), RESOURCE_EXHAUSTED (queue full).

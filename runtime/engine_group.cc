@@ -28,10 +28,12 @@ class EngineGroup final : public Engine {
     return PlaceByLoad([&](Engine& engine) { return engine.Restore(image, tokens); });
   }
   absl::StatusOr<SequencePtr> Fork(const SequencePtr& sequence) override;
-  absl::StatusOr<StateImage> Capture(const SequencePtr& sequence) override {
+  absl::StatusOr<StateImage> Capture(const SequencePtr& sequence, StateCodec codec) override {
     ANABRANCH_ASSIGN_OR_RETURN(Engine * home, Home(sequence));
-    return home->Capture(sequence);
+    return home->Capture(sequence, codec);
   }
+  // One profile, so one kind of device.
+  bool Restores(const StateHeader& header) const override { return first().Restores(header); }
 
   absl::Status Submit(ReadWork work) override { return Pass(std::move(work)); }
   absl::Status Submit(GenerateWork work) override { return Pass(std::move(work)); }

@@ -90,4 +90,15 @@ void ForEachOnHost(uint64_t bytes, size_t count, absl::FunctionRef<void(size_t)>
   job->WaitForAll();
 }
 
+absl::Status ForEachBlock(absl::Span<const std::string> blocks,
+                          absl::FunctionRef<absl::Status(size_t)> body) {
+  uint64_t bytes = 0;
+  for (const std::string& block : blocks) bytes += block.size();
+  std::vector<absl::Status> statuses(blocks.size());
+  ForEachOnHost(bytes, blocks.size(), [&](size_t i) { statuses[i] = body(i); });
+  absl::Status first;
+  for (const absl::Status& status : statuses) first.Update(status);
+  return first;
+}
+
 }  // namespace anabranch

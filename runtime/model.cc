@@ -60,6 +60,9 @@ class LoadedModel : public Model {
   absl::Status ReadLogits(int64_t first, absl::Span<float> logits) override {
     return draws_tokens() ? forward_->ReadLogits(first, logits) : NoDraws();
   }
+  absl::Status CopyLogits(int64_t first, absl::Span<float* const> to) override {
+    return draws_tokens() ? forward_->CopyLogits(first, to) : NoDraws();
+  }
   absl::StatusOr<DrawnToken> Draw(absl::Span<const float> logits, int32_t valid_vocab,
                                   const kernels::RowSampling& rule) override {
     if (!draws_tokens()) return NoDraws();
@@ -204,6 +207,7 @@ absl::Status Model::ForwardAndDraw(const StepBatch&, const StateArrays&, int32_t
   return NoDraws();
 }
 absl::Status Model::ReadLogits(int64_t, absl::Span<float>) { return NoDraws(); }
+absl::Status Model::CopyLogits(int64_t, absl::Span<float* const>) { return NoDraws(); }
 absl::StatusOr<DrawnToken> Model::Draw(absl::Span<const float>, int32_t,
                                        const kernels::RowSampling&) {
   return NoDraws();

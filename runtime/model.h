@@ -108,6 +108,8 @@ class Model {
                                       int32_t valid_vocab, absl::Span<DrawnToken> drawn);
   // The logits [rows, vocab] of the last ForwardAndDraw, from row `first` of logit_rows on.
   virtual absl::Status ReadLogits(int64_t first, absl::Span<float> logits);
+  // The same, row first + i to to[i] where the model runs.
+  virtual absl::Status CopyLogits(int64_t first, absl::Span<float* const> to);
   // The same draw from logits [vocab] that were kept.
   virtual absl::StatusOr<DrawnToken> Draw(absl::Span<const float> logits, int32_t valid_vocab,
                                           const kernels::RowSampling& rule);

@@ -402,4 +402,12 @@ absl::Status ForwardPass::ReadLogits(int64_t first, absl::Span<float> logits) co
   return device_->Copy(CopyDirection::kToHost, {part});
 }
 
+absl::Status ForwardPass::CopyLogits(int64_t first, absl::Span<float* const> to) const {
+  std::vector<CopyPart> parts;
+  for (float* const row : to) {
+    parts.push_back({logits_ + first++ * model_.vocab, row, model_.vocab * sizeof(float)});
+  }
+  return device_->Copy(CopyDirection::kWithin, parts);
+}
+
 }  // namespace anabranch

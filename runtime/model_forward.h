@@ -54,6 +54,7 @@ class ForwardPass {
   absl::Status RunAndDraw(const StepBatch& batch, const StateArrays& state, int32_t valid_vocab,
                           absl::Span<DrawnToken> drawn);
   absl::Status ReadLogits(int64_t first, absl::Span<float> logits) const;
+  absl::Status CopyLogits(int64_t first, absl::Span<float* const> to) const;
   absl::StatusOr<DrawnToken> Draw(absl::Span<const float> logits, int32_t valid_vocab,
                                   const kernels::RowSampling& rule) {
     return drawer_.DrawOne(logits, valid_vocab, rule);

@@ -1,6 +1,7 @@
 // How the tensors of a slot become the segments of a payload and back: for what captures states and
 // what restores them. Windows of bfloat16 models are float32 in slots and stored in half the bytes;
-// on their way they lie as they are in the slot behind the payload.
+// where the host narrows them they lie as they are in the slot behind the payload. A device that
+// codes states (runtime/state_coder.h) gives the payload itself, in any codec.
 #pragma once
 
 #include <cstddef>
@@ -11,6 +12,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "runtime/slot_pool.h"
+#include "runtime/state_coder.h"
 #include "runtime/state_image.h"
 #include "runtime/state_layout.h"
 
@@ -20,8 +22,12 @@ class SlotSegments {
  public:
   // `layout` outlives this. `vocab` 0: without last logits.
   SlotSegments(const StateLayout& layout, int64_t vocab);
+  // As a device codes them. kCompact gives kPacked8.
+  SlotSegments(const StateLayout& layout, int64_t vocab, StateCodec codec);
+  // As they are in an image that passed CheckStored, for a device to read: none is kMatrices8.
+  SlotSegments(const StateLayout& layout, const StateHeader& header);
 
-  // The segments of an exact state, without checksums: of the slot's entries, and last the logits.
+  // The segments, without checksums and errors: of the slot's entries, and last the logits.
   const std::vector<StateSegment>& table() const { return table_; }
   uint64_t payload_bytes() const { return payload_bytes_; }
   // Of the payload and what lies behind it.
@@ -35,6 +41,10 @@ class SlotSegments {
     return narrows(segment) ? wide_[segment] : table_[segment].offset;
   }
 
+  // The entries [first, last) of a slot for its device's coder.
+  std::vector<TensorCoding> Codings(SlotPool& pool, const SlotRef& slot, size_t first,
+                                    size_t last) const;
+
   // Converts what narrows of the segments [first, last) of a block to its place in the payload.
   // INTERNAL names the first whose values are not exact then.
   absl::Status Narrow(size_t first, size_t last, char* block) const;
@@ -42,12 +52,17 @@ class SlotSegments {
   void Widen(size_t segment, const char* payload, char* to) const;
 
  private:
-  const StateLayout& layout_;
+  void TakeEntries();
+
+  const StateLayout* layout_;
   std::vector<StateSegment> table_;
   std::vector<int> entries_;    // of the layout, by segment
   std::vector<uint64_t> wide_;  // offset behind the payload; 0: the segment is stored as it is
   uint64_t payload_bytes_ = 0, block_bytes_ = 0;
 };
+
+// INTERNAL: a tensor does not narrow without loss.
+absl::Status Inexact(const StateSegment& segment);
 
 // INTERNAL for a layout whose slots hold neither the stored dtype nor what narrows to it.
 absl::Status CheckStorable(const StateLayout& layout);

@@ -1,4 +1,6 @@
 // Captures: from a slot and pages to an image.
+#include "runtime/state_capture.h"
+
 #include <algorithm>
 #include <cstring>
 #include <thread>
@@ -6,10 +8,10 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/functional/function_ref.h"
+#include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "runtime/host_threads.h"
-#include "runtime/slot_segments.h"
-#include "runtime/state_image.h"
+#include "runtime/state_codec.h"
 #include "runtime/state_table.h"
 #include "statestore/base/status_macros.h"
 
@@ -19,21 +21,61 @@ namespace {
 // Copied in one go: enough for the link, few enough that checksums keep up with it.
 constexpr uint64_t kCopiedAtOnce = uint64_t{24} << 20;
 
-// Copies the slot's tensors into the block. `arrived` is told, rising to their number, how many
-// segments are there.
-absl::Status CopyTensors(const SlotSegments& segments, SlotPool& pool, const SlotRef& slot,
-                         char* block, absl::FunctionRef<void(size_t)> arrived) {
+char* BytesOf(const CopiedSlot& copied) { return static_cast<char*>(copied.block.data()); }
+
+absl::StatusOr<CopiedSlot> Begin(SlotPool& pool, int64_t vocab, StateCodec codec,
+                                 HostBuffers* buffers) {
+  const bool codes = pool.device().coder() != nullptr;
+  CopiedSlot copied{
+      codes ? SlotSegments(pool.layout(), vocab, codec) : SlotSegments(pool.layout(), vocab),
+      codes ? codec : StateCodec::kExact,
+      Buffer(),
+      {}};
+  if (codes) copied.measures.resize(copied.segments.num_entries());
+  const uint64_t bytes = copied.segments.block_bytes();
+  ANABRANCH_ASSIGN_OR_RETURN(copied.block,
+                             buffers == nullptr ? Buffer::Allocate(bytes) : buffers->Take());
+  if (copied.block.size() >= bytes) return copied;
+  return absl::InternalError("the buffers are too small for the state");
+}
+
+// Entries [first, last). OUT_OF_RANGE for a value that the codec cannot hold, INTERNAL for one that
+// is not exact in its stored dtype.
+absl::Status CopyEntries(SlotPool& pool, const SlotRef& slot, size_t first, size_t last,
+                         CopiedSlot& copied) {
+  const SlotSegments& segments = copied.segments;
+  if (StateCoder* const coder = pool.device().coder(); coder != nullptr) {
+    const auto measures = absl::MakeSpan(copied.measures).subspan(first, last - first);
+    ANABRANCH_RETURN_IF_ERROR(
+        coder->ToHost(segments.Codings(pool, slot, first, last), BytesOf(copied), measures));
+    for (size_t i = first; i < last; ++i) {
+      if (!copied.measures[i].refused) continue;
+      const StateSegment& segment = segments.table()[i];
+      if (segment.encoding == StateEncoding::kPlain) return Inexact(segment);
+      return absl::OutOfRangeError("a value that the codec cannot hold");
+    }
+    return absl::OkStatus();
+  }
   std::vector<CopyPart> parts;
-  uint64_t bytes = 0;
-  for (size_t i = 0; i < segments.num_entries(); ++i) {
+  for (size_t i = first; i < last; ++i) {
     const absl::Span<uint8_t> tensor = pool.SlotBytes(slot, segments.entry(i));
-    parts.push_back({tensor.data(), block + segments.slot_offset(i), tensor.size()});
-    bytes += tensor.size();
+    parts.push_back({tensor.data(), BytesOf(copied) + segments.slot_offset(i), tensor.size()});
+  }
+  return pool.device().CopyBeside(CopyDirection::kToHost, parts);
+}
+
+// All entries. `arrived` is told, rising to their number, how many are there.
+absl::Status CopyTensors(SlotPool& pool, const SlotRef& slot, CopiedSlot& copied,
+                         absl::FunctionRef<void(size_t)> arrived) {
+  const SlotSegments& segments = copied.segments;
+  uint64_t bytes = 0;
+  for (size_t i = 0, first = 0; i < segments.num_entries(); ++i) {
+    bytes += segments.table()[i].bytes;
     if (bytes < kCopiedAtOnce && i + 1 < segments.num_entries()) continue;
-    ANABRANCH_RETURN_IF_ERROR(pool.device().CopyBeside(CopyDirection::kToHost, parts));
-    parts.clear();
+    ANABRANCH_RETURN_IF_ERROR(CopyEntries(pool, slot, first, i + 1, copied));
+    first = i + 1;
     bytes = 0;
-    arrived(i + 1);
+    arrived(first);
   }
   return absl::OkStatus();
 }
@@ -71,15 +113,8 @@ class Arrivals {
   absl::Status status_ ABSL_GUARDED_BY(mutex_);
 };
 
-absl::StatusOr<Buffer> TakeBlock(const SlotSegments& segments, HostBuffers* buffers) {
-  const uint64_t bytes = segments.block_bytes();
-  ANABRANCH_ASSIGN_OR_RETURN(Buffer block,
-                             buffers == nullptr ? Buffer::Allocate(bytes) : buffers->Take());
-  if (block.size() < bytes) return absl::InternalError("the buffers are too small for the state");
-  return block;
-}
-
-absl::Status CaptureBlocks(SlotPool& pool, const SlotRef& ref, StateImage& image) {
+// Without hashes.
+absl::Status CopyBlocks(SlotPool& pool, const SlotRef& ref, StateImage& image) {
   for (int64_t start = 0; start < ref.position; start += kKvPageTokens) {
     KvBlockRef block;
     block.tokens = std::min<int64_t>(ref.position - start, kKvPageTokens);
@@ -91,46 +126,110 @@ absl::Status CaptureBlocks(SlotPool& pool, const SlotRef& ref, StateImage& image
                     parts.push_back({part.data(), bytes.data() + offset, part.size()});
                   });
     ANABRANCH_RETURN_IF_ERROR(pool.device().CopyBeside(CopyDirection::kToHost, parts));
-    ANABRANCH_ASSIGN_OR_RETURN(block.hash, BlockHash(bytes));
     image.header.kv_blocks.push_back(std::move(block));
     image.kv_blocks.push_back(std::move(bytes));
   }
   return absl::OkStatus();
 }
 
-// The image whose tensors have been sealed in `block`: all but the last logits, keys and values.
-absl::StatusOr<StateImage> Finish(std::vector<StateSegment> table, Buffer block, SlotPool& pool,
-                                  const SlotRef& ref, const std::string& fingerprint,
-                                  const std::string& numerics_profile,
-                                  absl::Span<const float> last_logits) {
-  StateImage image;
-  image.header.fingerprint = fingerprint;
-  image.header.numerics_profile = numerics_profile;
-  image.header.token_count = ref.position;
-  image.header.vocab = static_cast<int32_t>(last_logits.size());
-  image.header.segments = std::move(table);
-  uint64_t bytes = 0;
-  if (!image.header.segments.empty()) {
-    StateSegment& last = image.header.segments.back();
-    bytes = last.offset + last.bytes;
-    if (!last_logits.empty()) {
-      char* const payload = static_cast<char*>(block.data());
-      std::memcpy(payload + last.offset, last_logits.data(), last.bytes);
-      SumSegments({payload, bytes}, absl::MakeSpan(&last, 1));
-    }
+absl::Status HashBlocks(StateImage& image) {
+  return ForEachBlock(image.kv_blocks, [&image](size_t i) -> absl::Status {
+    ANABRANCH_ASSIGN_OR_RETURN(image.header.kv_blocks[i].hash, BlockHash(image.kv_blocks[i]));
+    return absl::OkStatus();
+  });
+}
+
+// Makes the final bytes and checksums of the entries [first, last) of what was copied.
+absl::Status Seal(const CopiedSlot& copied, size_t first, size_t last,
+                  std::vector<StateSegment>& table) {
+  ANABRANCH_RETURN_IF_ERROR(copied.segments.Narrow(first, last, BytesOf(copied)));
+  SumSegments({BytesOf(copied), copied.segments.payload_bytes()},
+              absl::MakeSpan(table).subspan(first, last - first));
+  return absl::OkStatus();
+}
+
+// The last logits into the segment at the end of the block.
+absl::Status PutLastLogits(absl::Span<const float> logits, char* payload, StateSegment& segment) {
+  const absl::string_view plain(reinterpret_cast<const char*>(logits.data()),
+                                logits.size() * sizeof(float));
+  std::string coded;
+  CodecError error;
+  const bool codes = segment.encoding == StateEncoding::kGroups16;
+  if (codes && !EncodeGroups(logits, coded, error)) {
+    return absl::OutOfRangeError("last logits that the codec cannot hold");
   }
-  image.payload = StateBytes(std::move(block), bytes);
-  if (pool.layout().has_kv()) ANABRANCH_RETURN_IF_ERROR(CaptureBlocks(pool, ref, image));
+  const absl::string_view bytes = codes ? absl::string_view(coded) : plain;
+  std::memcpy(payload + segment.offset, bytes.data(), bytes.size());
+  segment.error = error.relative();
+  SumSegments({payload, segment.offset + segment.bytes}, absl::MakeSpan(&segment, 1));
+  return absl::OkStatus();
+}
+
+// The image of entries that have been sealed, in the codec that they are in.
+absl::StatusOr<StateImage> Finish(CopiedSlot copied, std::vector<StateSegment> table,
+                                  const ImageParts& parts) {
+  StateImage image;
+  StateHeader& header = image.header;
+  header.fingerprint = std::string(parts.fingerprint);
+  header.numerics_profile = std::string(parts.numerics_profile);
+  header.token_count = parts.ref->position;
+  header.codec = copied.codec;
+  for (size_t i = 0; i < copied.measures.size(); ++i) {
+    table[i].error = copied.measures[i].error.relative();
+  }
+  if (!table.empty() && table.back().layer == kLastLogitsLayer) {
+    header.vocab = static_cast<int32_t>(table.back().shape[0]);
+  }
+  if (!parts.last_logits.empty()) {
+    ANABRANCH_RETURN_IF_ERROR(PutLastLogits(parts.last_logits, BytesOf(copied), table.back()));
+  }
+  header.segments = std::move(table);
+  image.payload = StateBytes(std::move(copied.block), copied.segments.payload_bytes());
+  if (!parts.pool->layout().has_kv()) return image;
+  ANABRANCH_RETURN_IF_ERROR(CopyBlocks(*parts.pool, *parts.ref, image));
+  ANABRANCH_RETURN_IF_ERROR(header.codec == StateCodec::kExact
+                                ? HashBlocks(image)
+                                : EncodeBlocks(parts.pool->layout(), header.codec, image));
   return image;
 }
 
-// Makes the final bytes and checksums of the segments [first, last) of what was copied.
-absl::Status Seal(const SlotSegments& segments, size_t first, size_t last, char* block,
-                  std::vector<StateSegment>& table) {
-  ANABRANCH_RETURN_IF_ERROR(segments.Narrow(first, last, block));
-  SumSegments({block, segments.payload_bytes()},
-              absl::MakeSpan(table).subspan(first, last - first));
-  return absl::OkStatus();
+// What is left of the way to `codec`.
+absl::StatusOr<StateImage> Encoded(const StateLayout& layout, absl::StatusOr<StateImage> image,
+                                   StateCodec codec) {
+  if (!image.ok() || image->header.codec == codec) return image;
+  return EncodeState(layout, *std::move(image), codec);
+}
+
+// Copies and seals; of a large state at the same time.
+absl::StatusOr<StateImage> CaptureAs(StateCodec codec, const ImageParts& parts,
+                                     HostBuffers* buffers) {
+  SlotPool& pool = *parts.pool;
+  ANABRANCH_ASSIGN_OR_RETURN(
+      CopiedSlot copied,
+      Begin(pool, static_cast<int64_t>(parts.last_logits.size()), codec, buffers));
+  const size_t entries = copied.segments.num_entries();
+  std::vector<StateSegment> table = copied.segments.table();
+  if (copied.segments.payload_bytes() < kWorthThreads) {
+    ANABRANCH_RETURN_IF_ERROR(CopyTensors(pool, *parts.ref, copied, [](size_t) {}));
+    ANABRANCH_RETURN_IF_ERROR(Seal(copied, 0, entries, table));
+    return Finish(std::move(copied), std::move(table), parts);
+  }
+  Arrivals arrivals;
+  std::thread copying([&] {
+    arrivals.End(CopyTensors(pool, *parts.ref, copied,
+                             [&arrivals](size_t count) { arrivals.Arrived(count); }));
+  });
+  absl::Status sealed;
+  for (size_t done = 0; done < entries;) {
+    const size_t there = arrivals.WaitForMore(done);
+    if (there == done) break;  // the copy has failed
+    sealed.Update(Seal(copied, done, there, table));
+    done = there;
+  }
+  copying.join();
+  ANABRANCH_RETURN_IF_ERROR(arrivals.status());
+  ANABRANCH_RETURN_IF_ERROR(sealed);
+  return Finish(std::move(copied), std::move(table), parts);
 }
 
 }  // namespace
@@ -139,60 +238,43 @@ uint64_t CaptureBytes(const StateLayout& layout, int64_t vocab) {
   return SlotSegments(layout, vocab).block_bytes();
 }
 
-absl::StatusOr<Buffer> CopySlotToHost(SlotPool& pool, const SlotRef& slot, int64_t vocab,
-                                      HostBuffers* buffers) {
-  const SlotSegments segments(pool.layout(), vocab);
-  ANABRANCH_ASSIGN_OR_RETURN(Buffer block, TakeBlock(segments, buffers));
-  ANABRANCH_RETURN_IF_ERROR(
-      CopyTensors(segments, pool, slot, static_cast<char*>(block.data()), [](size_t) {}));
-  return block;
+StateEntry LastLogitsEntry(int64_t vocab) {
+  StateEntry entry;
+  entry.layer = kLastLogitsLayer;
+  entry.shape = {vocab};
+  return entry;
 }
 
-absl::StatusOr<StateImage> MakeImage(Buffer tensors, SlotPool& pool, const SlotRef& ref,
-                                     const std::string& fingerprint,
-                                     const std::string& numerics_profile,
-                                     absl::Span<const float> last_logits) {
-  ANABRANCH_RETURN_IF_ERROR(CheckStorable(pool.layout()));
-  const SlotSegments segments(pool.layout(), static_cast<int64_t>(last_logits.size()));
-  std::vector<StateSegment> table = segments.table();
-  ANABRANCH_RETURN_IF_ERROR(
-      Seal(segments, 0, segments.num_entries(), static_cast<char*>(tensors.data()), table));
-  return Finish(std::move(table), std::move(tensors), pool, ref, fingerprint, numerics_profile,
-                last_logits);
+absl::StatusOr<CopiedSlot> CopySlotToHost(SlotPool& pool, const SlotRef& slot, int64_t vocab,
+                                          StateCodec codec, HostBuffers* buffers) {
+  ANABRANCH_ASSIGN_OR_RETURN(CopiedSlot copied, Begin(pool, vocab, codec, buffers));
+  const absl::Status status = CopyTensors(pool, slot, copied, [](size_t) {});
+  if (status.ok()) return copied;
+  if (!absl::IsOutOfRange(status) || codec == StateCodec::kExact) return status;
+  copied.block = Buffer();
+  return CopySlotToHost(pool, slot, vocab, StateCodec::kExact, buffers);
 }
 
-// Of a large state, checksums are made while the rest is being copied.
+absl::StatusOr<StateImage> MakeImage(CopiedSlot slot, const ImageParts& parts) {
+  ANABRANCH_RETURN_IF_ERROR(CheckStorable(parts.pool->layout()));
+  std::vector<StateSegment> table = slot.segments.table();
+  ANABRANCH_RETURN_IF_ERROR(Seal(slot, 0, slot.segments.num_entries(), table));
+  return Encoded(parts.pool->layout(), Finish(std::move(slot), std::move(table), parts),
+                 parts.codec);
+}
+
 absl::StatusOr<StateImage> CaptureState(SlotPool& pool, const SlotRef& ref,
                                         const std::string& fingerprint,
                                         const std::string& numerics_profile,
-                                        absl::Span<const float> last_logits, HostBuffers* buffers) {
-  const auto vocab = static_cast<int64_t>(last_logits.size());
-  const SlotSegments segments(pool.layout(), vocab);
-  if (segments.payload_bytes() < kWorthThreads) {
-    ANABRANCH_ASSIGN_OR_RETURN(Buffer tensors, CopySlotToHost(pool, ref, vocab, buffers));
-    return MakeImage(std::move(tensors), pool, ref, fingerprint, numerics_profile, last_logits);
-  }
+                                        absl::Span<const float> last_logits, StateCodec codec,
+                                        HostBuffers* buffers) {
   ANABRANCH_RETURN_IF_ERROR(CheckStorable(pool.layout()));
-  ANABRANCH_ASSIGN_OR_RETURN(Buffer block, TakeBlock(segments, buffers));
-  auto* const bytes = static_cast<char*>(block.data());
-  std::vector<StateSegment> table = segments.table();
-  Arrivals arrivals;
-  std::thread copying([&] {
-    arrivals.End(CopyTensors(segments, pool, ref, bytes,
-                             [&arrivals](size_t count) { arrivals.Arrived(count); }));
-  });
-  absl::Status sealed;
-  for (size_t done = 0; done < segments.num_entries();) {
-    const size_t there = arrivals.WaitForMore(done);
-    if (there == done) break;  // the copy has failed
-    sealed.Update(Seal(segments, done, there, bytes, table));
-    done = there;
+  const ImageParts parts{&pool, &ref, fingerprint, numerics_profile, last_logits, codec};
+  auto image = CaptureAs(codec, parts, buffers);
+  if (absl::IsOutOfRange(image.status()) && codec != StateCodec::kExact) {
+    image = CaptureAs(StateCodec::kExact, parts, buffers);
   }
-  copying.join();
-  ANABRANCH_RETURN_IF_ERROR(arrivals.status());
-  ANABRANCH_RETURN_IF_ERROR(sealed);
-  return Finish(std::move(table), std::move(block), pool, ref, fingerprint, numerics_profile,
-                last_logits);
+  return Encoded(pool.layout(), std::move(image), codec);
 }
 
 }  // namespace anabranch

@@ -7,6 +7,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "runtime/float_convert.h"
+#include "runtime/host_threads.h"
+#include "runtime/slot_segments.h"
 #include "runtime/state_table.h"
 #include "runtime/tensor_codec.h"
 #include "statestore/base/status_macros.h"
@@ -16,27 +18,6 @@ namespace {
 
 // Of fewer tokens the scales of channels are no gain.
 constexpr int64_t kFewestScaledTokens = 16;
-// Rows of a matrix without heads: neighbouring channels of Mamba-1.
-constexpr int64_t kChannelRows = 64;
-
-int64_t CountOf(const std::vector<int64_t>& shape) {
-  int64_t count = 1;
-  for (int64_t dim : shape) count *= dim;
-  return count;
-}
-
-MatrixCut CutOf(const StateSegment& segment) {
-  const size_t rank = segment.shape.size();
-  return {rank >= 3 ? segment.shape[rank - 2] : kChannelRows, segment.shape.back()};
-}
-
-StateEncoding EncodingFor(StateCodec codec, const StateSegment& segment) {
-  if (segment.dtype != StateDType::kFloat32) return StateEncoding::kPlain;
-  const bool recurrent = segment.kind == StateKind::kRecurrent && segment.layer != kLastLogitsLayer;
-  return codec == StateCodec::kCompact && recurrent ? StateEncoding::kMatrices8
-                                                    : StateEncoding::kGroups16;
-}
-
 std::vector<float> FloatsOf(absl::string_view bytes) {
   std::vector<float> values(bytes.size() / sizeof(float));
   std::memcpy(values.data(), bytes.data(), bytes.size());
@@ -69,15 +50,21 @@ absl::Status DecodeSegment(const StateSegment& segment, absl::string_view bytes,
     std::memcpy(to, bytes.data(), bytes.size());
     return absl::OkStatus();
   }
-  std::vector<float> values(CountOf(segment.shape));
-  const absl::Status decoded = segment.encoding == StateEncoding::kGroups16
-                                   ? DecodeGroups(bytes, absl::MakeSpan(values))
-                                   : DecodeMatrices(bytes, CutOf(segment), absl::MakeSpan(values));
+  std::vector<float> floats(CountOf(segment));
+  const absl::Span<float> values = absl::MakeSpan(floats);
+  absl::Status decoded;
+  if (segment.encoding == StateEncoding::kGroups16) {
+    decoded = DecodeGroups(bytes, values);
+  } else if (segment.encoding == StateEncoding::kPacked8) {
+    decoded = UnpackMatrices(bytes, CutOf(segment), values);
+  } else {
+    decoded = DecodeMatrices(bytes, CutOf(segment), values);
+  }
   if (!decoded.ok()) {
     return absl::Status(decoded.code(),
                         absl::StrCat(SegmentName(segment), ": ", decoded.message()));
   }
-  std::memcpy(to, values.data(), values.size() * sizeof(float));
+  std::memcpy(to, floats.data(), floats.size() * sizeof(float));
   return absl::OkStatus();
 }
 
@@ -195,79 +182,14 @@ absl::StatusOr<std::string> DecodeBlock(const StateLayout& layout, int64_t token
   return out;
 }
 
-absl::Status EncodeBlocks(const StateLayout& layout, StateCodec codec, StateImage& image) {
-  CodecError error;
-  for (size_t i = 0; i < image.kv_blocks.size(); ++i) {
-    KvBlockRef& ref = image.header.kv_blocks[i];
-    ANABRANCH_ASSIGN_OR_RETURN(image.kv_blocks[i],
-                               EncodeBlock(layout, ref.tokens, codec, image.kv_blocks[i], error));
-    ref.bytes = image.kv_blocks[i].size();
-    ANABRANCH_ASSIGN_OR_RETURN(ref.hash, BlockHash(image.kv_blocks[i]));
-  }
-  image.header.kv_error = error.relative();
-  return absl::OkStatus();
+bool IsFormOf(StateEncoding encoding, StateCodec codec, const StateSegment& segment) {
+  const StateEncoding form = EncodingFor(codec, segment);
+  return encoding == StateEncoding::kPlain || encoding == form ||
+         (encoding == StateEncoding::kPacked8 && form == StateEncoding::kMatrices8);
 }
 
-absl::Status DecodeBlocks(const StateLayout& layout, StateImage& image) {
-  const StateHeader& header = image.header;
-  const auto damaged = [](size_t i, absl::string_view how) {
-    return absl::DataLossError(absl::StrCat("block ", i, " of keys and values: ", how));
-  };
-  if (image.kv_blocks.size() != header.kv_blocks.size()) {
-    return absl::DataLossError(absl::StrCat("the state names ", header.kv_blocks.size(),
-                                            " blocks of keys and values and has ",
-                                            image.kv_blocks.size()));
-  }
-  if (!layout.has_kv() && !header.kv_blocks.empty()) {
-    return absl::DataLossError("the state has keys and values, its model has no attention");
-  }
-  for (size_t i = 0; i < image.kv_blocks.size(); ++i) {
-    const KvBlockRef& ref = header.kv_blocks[i];
-    ANABRANCH_ASSIGN_OR_RETURN(const std::string hash, BlockHash(image.kv_blocks[i]));
-    if (hash != ref.hash) return damaged(i, "it does not match its hash");
-    if (ref.tokens < 1 || ref.tokens > kKvPageTokens) return damaged(i, "its tokens are wrong");
-    auto block = DecodeBlock(layout, ref.tokens, header.codec, image.kv_blocks[i]);
-    if (!block.ok()) return damaged(i, block.status().message());
-    image.kv_blocks[i] = *std::move(block);
-  }
-  return absl::OkStatus();
-}
-
-// What the header says must be the tensors of this layout, in forms of its codec, and the stored
-// bytes must be there and right.
-absl::Status CheckStored(const std::vector<StateSegment>& table, const StateImage& stored) {
-  const std::vector<StateSegment>& segments = stored.header.segments;
-  if (segments.size() != table.size()) {
-    return absl::DataLossError(
-        absl::StrCat("the state has ", segments.size(), " segments; its model has ", table.size()));
-  }
-  for (size_t i = 0; i < table.size(); ++i) {
-    const StateSegment& is = segments[i];
-    const auto damaged = [&](absl::string_view how) {
-      return absl::DataLossError(absl::StrCat(SegmentName(table[i]), ": ", how));
-    };
-    if (is.layer != table[i].layer || is.kind != table[i].kind || is.dtype != table[i].dtype ||
-        is.shape != table[i].shape) {
-      return damaged(absl::StrCat("the header has ", SegmentName(is), " there"));
-    }
-    if (is.encoding != StateEncoding::kPlain &&
-        is.encoding != EncodingFor(stored.header.codec, is)) {
-      return damaged("it is in a form that its codec does not use");
-    }
-    if (is.offset > stored.payload.size() || is.bytes > stored.payload.size() - is.offset) {
-      return damaged("it ends behind the payload");
-    }
-    if (is.encoding == StateEncoding::kPlain && is.bytes != table[i].bytes) {
-      return damaged("it has the wrong size");
-    }
-    if (SegmentChecksum(stored.payload.view().substr(is.offset, is.bytes)) != is.checksum) {
-      return damaged("it does not match its checksum");
-    }
-  }
-  const uint64_t end = segments.empty() ? 0 : segments.back().offset + segments.back().bytes;
-  if (stored.payload.size() == end) return absl::OkStatus();
-  return absl::DataLossError(absl::StrCat("the state's payload has ", stored.payload.size(),
-                                          " bytes; its header says ", end));
+absl::Status Damaged(const StateSegment& segment, absl::string_view how) {
+  return absl::DataLossError(absl::StrCat(SegmentName(segment), ": ", how));
 }
 
 }  // namespace
@@ -304,12 +226,119 @@ absl::StatusOr<StateImage> EncodeState(const StateLayout& layout, StateImage exa
   return exact;
 }
 
+absl::Status CheckStored(const StateLayout& layout, const StateImage& stored) {
+  if (stored.header.vocab < 0) return absl::DataLossError("the state's vocabulary is negative");
+  const std::vector<StateSegment> table = SegmentTable(layout, stored.header.vocab);
+  const std::vector<StateSegment>& segments = stored.header.segments;
+  if (segments.size() != table.size()) {
+    return absl::DataLossError(
+        absl::StrCat("the state has ", segments.size(), " segments; its model has ", table.size()));
+  }
+  for (size_t i = 0; i < table.size(); ++i) {
+    const StateSegment& is = segments[i];
+    if (is.layer != table[i].layer || is.kind != table[i].kind || is.dtype != table[i].dtype ||
+        is.shape != table[i].shape) {
+      return Damaged(table[i], absl::StrCat("the header has ", SegmentName(is), " there"));
+    }
+    if (!IsFormOf(is.encoding, stored.header.codec, is)) {
+      return Damaged(is, "it is in a form that its codec does not use");
+    }
+    if (is.offset > stored.payload.size() || is.bytes > stored.payload.size() - is.offset) {
+      return Damaged(is, "it ends behind the payload");
+    }
+    if (is.encoding != StateEncoding::kMatrices8 && is.bytes != BytesIn(is.encoding, is)) {
+      return Damaged(is, "it has the wrong size");
+    }
+  }
+  const uint64_t end = segments.empty() ? 0 : segments.back().offset + segments.back().bytes;
+  if (stored.payload.size() == end) return absl::OkStatus();
+  return absl::DataLossError(absl::StrCat("the state's payload has ", stored.payload.size(),
+                                          " bytes; its header says ", end));
+}
+
+absl::Status CheckSegment(const StateSegment& segment, absl::string_view payload) {
+  const absl::string_view bytes = payload.substr(segment.offset, segment.bytes);
+  if (SegmentChecksum(bytes) != segment.checksum) {
+    return Damaged(segment, "it does not match its checksum");
+  }
+  absl::Status scales;
+  if (segment.encoding == StateEncoding::kGroups16) scales = CheckGroups(bytes, CountOf(segment));
+  if (segment.encoding == StateEncoding::kPacked8) {
+    scales = CheckMatrices(bytes, CutOf(segment), CountOf(segment));
+  }
+  return scales.ok() ? scales : Damaged(segment, scales.message());
+}
+
+absl::Status EncodeBlocks(const StateLayout& layout, StateCodec codec, StateImage& image) {
+  std::vector<CodecError> errors(image.kv_blocks.size());
+  ANABRANCH_RETURN_IF_ERROR(ForEachBlock(image.kv_blocks, [&](size_t i) -> absl::Status {
+    KvBlockRef& ref = image.header.kv_blocks[i];
+    ANABRANCH_ASSIGN_OR_RETURN(
+        image.kv_blocks[i], EncodeBlock(layout, ref.tokens, codec, image.kv_blocks[i], errors[i]));
+    ref.bytes = image.kv_blocks[i].size();
+    ANABRANCH_ASSIGN_OR_RETURN(ref.hash, BlockHash(image.kv_blocks[i]));
+    return absl::OkStatus();
+  }));
+  CodecError error;
+  for (const CodecError& each : errors) error.Add(each);
+  image.header.kv_error = error.relative();
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<std::string>> DecodeBlocks(const StateLayout& layout,
+                                                      const StateImage& stored) {
+  const StateHeader& header = stored.header;
+  const auto damaged = [](size_t i, absl::string_view how) {
+    return absl::DataLossError(absl::StrCat("block ", i, " of keys and values: ", how));
+  };
+  if (stored.kv_blocks.size() != header.kv_blocks.size()) {
+    return absl::DataLossError(absl::StrCat("the state names ", header.kv_blocks.size(),
+                                            " blocks of keys and values and has ",
+                                            stored.kv_blocks.size()));
+  }
+  if (!layout.has_kv() && !header.kv_blocks.empty()) {
+    return absl::DataLossError("the state has keys and values, its model has no attention");
+  }
+  std::vector<std::string> blocks(stored.kv_blocks.size());
+  ANABRANCH_RETURN_IF_ERROR(ForEachBlock(stored.kv_blocks, [&](size_t i) -> absl::Status {
+    const KvBlockRef& ref = header.kv_blocks[i];
+    ANABRANCH_ASSIGN_OR_RETURN(const std::string hash, BlockHash(stored.kv_blocks[i]));
+    if (hash != ref.hash) return damaged(i, "it does not match its hash");
+    if (ref.tokens < 1 || ref.tokens > kKvPageTokens) return damaged(i, "its tokens are wrong");
+    auto block = DecodeBlock(layout, ref.tokens, header.codec, stored.kv_blocks[i]);
+    if (!block.ok()) return damaged(i, block.status().message());
+    blocks[i] = *std::move(block);
+    return absl::OkStatus();
+  }));
+  return blocks;
+}
+
+StateOrigin OriginAfterRestore(const StateHeader& header) {
+  StateOrigin origin = header.origin;
+  if (header.codec == StateCodec::kExact) return origin;
+  origin.lossy_restores += 1;
+  origin.restored_codec = header.codec;
+  origin.restored_at = header.token_count;
+  return origin;
+}
+
+uint64_t ExactBytes(const StateLayout& layout, const StateHeader& header) {
+  uint64_t bytes = 0;
+  for (const StateSegment& segment : header.segments) {
+    bytes += BytesIn(StateEncoding::kPlain, segment);
+  }
+  for (const KvBlockRef& block : header.kv_blocks) bytes += KvBlockBytes(layout, block.tokens);
+  return bytes;
+}
+
 absl::StatusOr<StateImage> DecodeState(const StateLayout& layout, StateImage stored) {
   StateHeader& header = stored.header;
   if (header.codec == StateCodec::kExact) return stored;
-  if (header.vocab < 0) return absl::DataLossError("the state's vocabulary is negative");
+  ANABRANCH_RETURN_IF_ERROR(CheckStored(layout, stored));
+  for (const StateSegment& segment : header.segments) {
+    ANABRANCH_RETURN_IF_ERROR(CheckSegment(segment, stored.payload));
+  }
   const std::vector<StateSegment> table = SegmentTable(layout, header.vocab);
-  ANABRANCH_RETURN_IF_ERROR(CheckStored(table, stored));
   std::string payload(table.empty() ? 0 : table.back().offset + table.back().bytes, '\0');
   for (size_t i = 0; i < table.size(); ++i) {
     const StateSegment& segment = header.segments[i];
@@ -318,10 +347,8 @@ absl::StatusOr<StateImage> DecodeState(const StateLayout& layout, StateImage sto
                       payload.data() + table[i].offset));
   }
   stored.payload = std::move(payload);
-  ANABRANCH_RETURN_IF_ERROR(DecodeBlocks(layout, stored));
-  header.origin.lossy_restores += 1;
-  header.origin.restored_codec = header.codec;
-  header.origin.restored_at = header.token_count;
+  ANABRANCH_ASSIGN_OR_RETURN(stored.kv_blocks, DecodeBlocks(layout, stored));
+  header.origin = OriginAfterRestore(header);
   header.codec = StateCodec::kExact;
   header.kv_error = 0;
   const absl::Status sealed = SealState(layout, stored);

@@ -9,6 +9,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "runtime/state_image.h"
+#include "runtime/state_table.h"
 #include "runtime/tensor_codec.h"
 #include "statestore/base/status_macros.h"
 #include "xxhash.h"
@@ -25,7 +26,7 @@ constexpr size_t kHashBytes = 32;
 // Fixed bytes of one segment (without its dims) and of one KV block reference.
 constexpr size_t kSegmentBytes = 4 + 1 + 1 + 2 + 8 + 8 + 8;
 constexpr size_t kBlockBytes = kHashBytes + 4 + 8;
-constexpr uint32_t kWithInnerSum = 2, kWithCodec = 3;  // versions
+constexpr uint32_t kWithInnerSum = 2, kWithCodec = 3, kWithPacked = 4;  // versions
 constexpr uint32_t kMaxLossyRestores = uint32_t{1} << 31;
 
 // Far above any model, far below what could hurt.
@@ -100,6 +101,9 @@ bool FitsEncoding(const StateSegment& segment, uint64_t plain) {
   if (segment.dtype != StateDType::kFloat32) return false;
   const auto count = static_cast<int64_t>(plain / sizeof(float));
   if (segment.encoding == StateEncoding::kGroups16) return segment.bytes == GroupsBytes(count);
+  if (segment.encoding == StateEncoding::kPacked8) {
+    return segment.bytes == PackedBytes(count, CutOf(segment));
+  }
   return segment.bytes > 0 && segment.bytes <= MatricesBytesLimit(count);
 }
 
@@ -110,18 +114,20 @@ absl::Status ReadError(Reader& reader, float& error) {
   return Damaged("an error is out of range");
 }
 
-// Version 3.
-absl::Status ReadEncoding(Reader& reader, StateSegment& segment) {
+// From version 3 on.
+absl::Status ReadEncoding(Reader& reader, uint32_t version, StateSegment& segment) {
   uint8_t encoding = 0;
   ANABRANCH_RETURN_IF_ERROR(reader.Read(encoding));
-  if (encoding > static_cast<uint8_t>(StateEncoding::kMatrices8)) {
+  const StateEncoding last =
+      version >= kWithPacked ? StateEncoding::kPacked8 : StateEncoding::kMatrices8;
+  if (encoding > static_cast<uint8_t>(last)) {
     return Damaged("a segment's encoding is unknown");
   }
   segment.encoding = static_cast<StateEncoding>(encoding);
   return ReadError(reader, segment.error);
 }
 
-// Version 3.
+// From version 3 on.
 absl::Status ReadOrigin(Reader& reader, StateHeader& header) {
   StateOrigin& origin = header.origin;
   uint32_t codec = 0;
@@ -141,13 +147,21 @@ absl::Status ReadOrigin(Reader& reader, StateHeader& header) {
   return absl::OkStatus();
 }
 
-// What only version 3 can say.
+// What version 3 is for.
 bool NeedsCodecFields(const StateHeader& header) {
   return header.codec != StateCodec::kExact || header.origin != StateOrigin();
 }
+// What version 4 is for.
+bool HasPacked(const StateHeader& header) {
+  return std::any_of(
+      header.segments.begin(), header.segments.end(),
+      [](const StateSegment& segment) { return segment.encoding == StateEncoding::kPacked8; });
+}
 
 absl::Status CheckCodec(const StateHeader& header) {
-  if (!NeedsCodecFields(header)) return Damaged("its version says more than it does");
+  if (!NeedsCodecFields(header) || (header.format_version >= kWithPacked && !HasPacked(header))) {
+    return Damaged("its version says more than it does");
+  }
   if (header.codec != StateCodec::kExact) return absl::OkStatus();
   for (const StateSegment& segment : header.segments) {
     if (segment.encoding != StateEncoding::kPlain) return Damaged("an exact state is encoded");
@@ -183,7 +197,9 @@ absl::StatusOr<StateSegment> ReadSegment(Reader& reader, uint32_t version) {
   ANABRANCH_RETURN_IF_ERROR(reader.Read(segment.offset));
   ANABRANCH_RETURN_IF_ERROR(reader.Read(segment.bytes));
   ANABRANCH_RETURN_IF_ERROR(reader.Read(segment.checksum));
-  if (version >= kWithCodec) ANABRANCH_RETURN_IF_ERROR(ReadEncoding(reader, segment));
+  if (version >= kWithCodec) {
+    ANABRANCH_RETURN_IF_ERROR(ReadEncoding(reader, version, segment));
+  }
   if (segment.layer < kLastLogitsLayer) return Damaged("a segment's layer is out of range");
   if (!IsSegmentKind(kind) || !IsDType(dtype)) {
     return Damaged("a segment's kind or dtype is unknown");
@@ -308,7 +324,9 @@ std::string SerializeStateHeader(const StateHeader& header) {
   std::string out(kMagic);
   // One with nothing to say in a version is of the one before.
   const bool codec_fields = NeedsCodecFields(header);
-  const uint32_t version = codec_fields ? kWithCodec : header.inner_sum.empty() ? 1 : kWithInnerSum;
+  const uint32_t version = codec_fields ? (HasPacked(header) ? kWithPacked : kWithCodec)
+                           : header.inner_sum.empty() ? 1
+                                                      : kWithInnerSum;
   Put(out, version);
   Put(out, uint32_t{0});  // length, set below
   PutString(out, header.fingerprint);

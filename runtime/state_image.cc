@@ -10,6 +10,8 @@
 #include "absl/strings/str_join.h"
 #include "runtime/host_threads.h"
 #include "runtime/slot_segments.h"
+#include "runtime/state_codec.h"
+#include "runtime/state_coder.h"
 #include "runtime/state_table.h"
 #include "runtime/tensor_memory.h"
 #include "statestore/base/status_macros.h"
@@ -19,10 +21,8 @@ namespace {
 
 absl::Status CheckOrigin(const StateHeader& header, const std::string& fingerprint,
                          const std::string& numerics_profile) {
-  if (header.format_version > kStateFormatVersion || header.codec != StateCodec::kExact) {
-    return absl::FailedPreconditionError(
-        "the state's format version is not supported, or its codec "
-        "has to be decoded first");
+  if (header.format_version > kStateFormatVersion) {
+    return absl::FailedPreconditionError("the state's format version is not supported");
   }
   if (header.fingerprint != fingerprint) {
     return absl::FailedPreconditionError(
@@ -37,7 +37,11 @@ absl::Status CheckOrigin(const StateHeader& header, const std::string& fingerpri
   return absl::OkStatus();
 }
 
-// Table and size.
+absl::Status Undecoded() {
+  return absl::FailedPreconditionError("the state's codec has to be decoded first");
+}
+
+// Table and size of an exact image.
 absl::Status CheckTable(const StateImage& image, const StateLayout& layout) {
   const std::vector<StateSegment>& table = image.header.segments;
   if (image.header.vocab < 0) return absl::DataLossError("the state's vocabulary is negative");
@@ -63,18 +67,14 @@ absl::Status CheckTable(const StateImage& image, const StateLayout& layout) {
 }
 
 // Of an image whose table is right.
-absl::Status CheckSums(const StateImage& image) {
+absl::Status CheckSegments(const StateImage& image) {
   const std::vector<StateSegment>& table = image.header.segments;
-  const absl::string_view payload = image.payload;
-  std::vector<uint8_t> damaged(table.size(), 0);
-  ForEachOnHost(payload.size(), table.size(), [&](size_t i) {
-    damaged[i] =
-        SegmentChecksum(payload.substr(table[i].offset, table[i].bytes)) != table[i].checksum;
-  });
-  const auto first = std::find(damaged.begin(), damaged.end(), 1);
-  if (first == damaged.end()) return absl::OkStatus();
-  return absl::DataLossError(
-      absl::StrCat(SegmentName(table[first - damaged.begin()]), " does not match its checksum"));
+  std::vector<absl::Status> found(table.size());
+  ForEachOnHost(image.payload.size(), table.size(),
+                [&](size_t i) { found[i] = CheckSegment(table[i], image.payload); });
+  absl::Status first;
+  for (const absl::Status& status : found) first.Update(status);
+  return first;
 }
 
 absl::Status CheckBlockSizes(const StateImage& image, const StateLayout& layout) {
@@ -91,7 +91,8 @@ absl::Status CheckBlockSizes(const StateImage& image, const StateLayout& layout)
   }
   for (int64_t i = 0; i < count; ++i) {
     const int64_t tokens = std::min<int64_t>(header.token_count - i * kKvPageTokens, kKvPageTokens);
-    const uint64_t bytes = KvBlockBytes(layout, tokens);
+    const uint64_t bytes = header.codec == StateCodec::kExact ? KvBlockBytes(layout, tokens)
+                                                              : header.kv_blocks[i].bytes;
     if (header.kv_blocks[i].tokens != tokens || header.kv_blocks[i].bytes != bytes ||
         image.kv_blocks[i].size() != bytes) {
       return absl::DataLossError(
@@ -102,14 +103,12 @@ absl::Status CheckBlockSizes(const StateImage& image, const StateLayout& layout)
 }
 
 absl::Status CheckBlockHashes(const StateImage& image) {
-  for (size_t i = 0; i < image.kv_blocks.size(); ++i) {
+  return ForEachBlock(image.kv_blocks, [&image](size_t i) -> absl::Status {
     ANABRANCH_ASSIGN_OR_RETURN(const std::string hash, BlockHash(image.kv_blocks[i]));
-    if (hash != image.header.kv_blocks[i].hash) {
-      return absl::DataLossError(
-          absl::StrCat("block ", i, " of keys and values does not match its hash"));
-    }
-  }
-  return absl::OkStatus();
+    if (hash == image.header.kv_blocks[i].hash) return absl::OkStatus();
+    return absl::DataLossError(
+        absl::StrCat("block ", i, " of keys and values does not match its hash"));
+  });
 }
 
 // All that has to be right before the image's parts may be looked at.
@@ -117,30 +116,42 @@ absl::Status CheckShape(const StateImage& image, const StateLayout& layout,
                         const std::string& fingerprint, const std::string& numerics_profile) {
   ANABRANCH_RETURN_IF_ERROR(CheckOrigin(image.header, fingerprint, numerics_profile));
   ANABRANCH_RETURN_IF_ERROR(CheckStorable(layout));
-  ANABRANCH_RETURN_IF_ERROR(CheckTable(image, layout));
+  const bool exact = image.header.codec == StateCodec::kExact;
+  ANABRANCH_RETURN_IF_ERROR(exact ? CheckTable(image, layout) : CheckStored(layout, image));
   return CheckBlockSizes(image, layout);
-}
-
-absl::Status CheckContent(const StateImage& image) {
-  ANABRANCH_RETURN_IF_ERROR(CheckSums(image));
-  return CheckBlockHashes(image);
 }
 
 absl::StatusOr<std::vector<float>> LoadLastLogits(const StateImage& image) {
   std::vector<float> logits(image.header.vocab);
   if (logits.empty()) return logits;
   const StateSegment& segment = image.header.segments.back();
-  std::memcpy(logits.data(), image.payload.data() + segment.offset, segment.bytes);
+  const absl::string_view bytes = image.payload.view().substr(segment.offset, segment.bytes);
+  if (segment.encoding == StateEncoding::kGroups16) {
+    ANABRANCH_RETURN_IF_ERROR(DecodeGroups(bytes, absl::MakeSpan(logits)));
+  } else {
+    std::memcpy(logits.data(), bytes.data(), bytes.size());
+  }
   for (float value : logits) {
     if (!std::isfinite(value)) return absl::DataLossError("last logits are not finite");
   }
   return logits;
 }
 
+// By a device that codes states. What it is given is decoded there.
+absl::Status CodeToSlot(StateCoder& coder, SlotPool& pool, const StateImage& image,
+                        const SlotRef& ref) {
+  const StateHeader& header = image.header;
+  const SlotSegments segments = header.codec == StateCodec::kExact
+                                    ? SlotSegments(pool.layout(), header.vocab, StateCodec::kExact)
+                                    : SlotSegments(pool.layout(), header);
+  return coder.ToDevice(segments.Codings(pool, ref, 0, segments.num_entries()),
+                        image.payload.data());
+}
+
 // What is stored narrower is widened in memory of its own, which the device gets by itself: the
 // payload, this memory or both may be such that it copies from directly.
-absl::Status LoadState(SlotPool& pool, const StateImage& image, const SlotRef& ref,
-                       HostBuffers* buffers) {
+absl::Status CopyToSlot(SlotPool& pool, const StateImage& image, const SlotRef& ref,
+                        HostBuffers* buffers) {
   const SlotSegments segments(pool.layout(), image.header.vocab);
   const char* const payload = image.payload.data();
   const uint64_t wide_bytes = segments.block_bytes() - segments.payload_bytes();
@@ -148,7 +159,7 @@ absl::Status LoadState(SlotPool& pool, const StateImage& image, const SlotRef& r
                              buffers == nullptr ? Buffer::Allocate(wide_bytes) : buffers->Take());
   if (widened.size() < wide_bytes) return absl::InternalError("the buffers are too small");
   char* const wide = static_cast<char*>(widened.data());
-  std::vector<CopyPart> parts, wide_parts, block_parts;
+  std::vector<CopyPart> parts, wide_parts;
   for (size_t i = 0; i < segments.num_entries(); ++i) {
     const absl::Span<uint8_t> slot = pool.SlotBytes(ref, segments.entry(i));
     if (segments.narrows(i)) {
@@ -162,26 +173,47 @@ absl::Status LoadState(SlotPool& pool, const StateImage& image, const SlotRef& r
     if (!segments.narrows(i)) return;
     segments.Widen(i, payload, wide + (segments.slot_offset(i) - segments.payload_bytes()));
   });
-  for (size_t b = 0; b < image.kv_blocks.size(); ++b) {
-    ForBlockParts(
-        pool, ref, static_cast<int>(b), image.header.kv_blocks[b].tokens,
-        [&](absl::Span<uint8_t> part, uint64_t offset) {
-          block_parts.push_back({image.kv_blocks[b].data() + offset, part.data(), part.size()});
-        });
-  }
-  for (const auto* list : {&parts, &wide_parts, &block_parts}) {
+  for (const auto* list : {&parts, &wide_parts}) {
     if (list->empty()) continue;
     ANABRANCH_RETURN_IF_ERROR(pool.device().CopyBeside(CopyDirection::kToDevice, *list));
   }
   return absl::OkStatus();
 }
 
+// `blocks`: the exact ones.
+absl::Status LoadState(SlotPool& pool, const StateImage& image,
+                       const std::vector<std::string>& blocks, const SlotRef& ref,
+                       HostBuffers* buffers) {
+  StateCoder* const coder = pool.device().coder();
+  ANABRANCH_RETURN_IF_ERROR(coder != nullptr ? CodeToSlot(*coder, pool, image, ref)
+                                             : CopyToSlot(pool, image, ref, buffers));
+  std::vector<CopyPart> parts;
+  for (size_t b = 0; b < blocks.size(); ++b) {
+    ForBlockParts(pool, ref, static_cast<int>(b), image.header.kv_blocks[b].tokens,
+                  [&](absl::Span<uint8_t> part, uint64_t offset) {
+                    parts.push_back({blocks[b].data() + offset, part.data(), part.size()});
+                  });
+  }
+  return parts.empty() ? absl::OkStatus()
+                       : pool.device().CopyBeside(CopyDirection::kToDevice, parts);
+}
+
 }  // namespace
 
 absl::Status CheckState(const StateImage& image, const StateLayout& layout,
                         const std::string& fingerprint, const std::string& numerics_profile) {
+  if (image.header.codec != StateCodec::kExact) return Undecoded();
   ANABRANCH_RETURN_IF_ERROR(CheckShape(image, layout, fingerprint, numerics_profile));
-  return CheckContent(image);
+  ANABRANCH_RETURN_IF_ERROR(CheckSegments(image));
+  return CheckBlockHashes(image);
+}
+
+bool RestoresForm(Device& device, const StateHeader& header) {
+  if (header.codec == StateCodec::kExact) return true;
+  if (device.coder() == nullptr) return false;
+  return std::none_of(
+      header.segments.begin(), header.segments.end(),
+      [](const StateSegment& segment) { return segment.encoding == StateEncoding::kMatrices8; });
 }
 
 // The sizes are checked by hand: CheckState would compute every hash a second time.
@@ -217,14 +249,22 @@ absl::StatusOr<RestoredState> RestoreState(SlotPool& pool, const StateImage& ima
                                            const std::string& fingerprint,
                                            const std::string& numerics_profile,
                                            HostBuffers* buffers) {
+  if (!RestoresForm(pool.device(), image.header)) return Undecoded();
   ANABRANCH_RETURN_IF_ERROR(CheckShape(image, pool.layout(), fingerprint, numerics_profile));
+  const bool exact = image.header.codec == StateCodec::kExact;
+  std::vector<std::string> decoded;
+  if (!exact) {
+    ANABRANCH_ASSIGN_OR_RETURN(decoded, DecodeBlocks(pool.layout(), image));
+  }
+  const std::vector<std::string>& blocks = exact ? image.kv_blocks : decoded;
   RestoredState restored;
+  restored.origin = OriginAfterRestore(image.header);
   ANABRANCH_ASSIGN_OR_RETURN(restored.ref, pool.AcquireUnset());
   absl::Status status = pool.PrepareWrite(restored.ref, image.header.token_count);
   if (status.ok()) {
     // Checked while it is copied: nobody goes on from the slot before all checks have passed.
     absl::Status loaded;
-    const auto load = [&] { loaded = LoadState(pool, image, restored.ref, buffers); };
+    const auto load = [&] { loaded = LoadState(pool, image, blocks, restored.ref, buffers); };
     std::thread loading;
     const bool beside = image.payload.size() >= kWorthThreads;
     if (beside) {
@@ -232,7 +272,8 @@ absl::StatusOr<RestoredState> RestoreState(SlotPool& pool, const StateImage& ima
     } else {
       load();
     }
-    status = CheckContent(image);
+    status = CheckSegments(image);
+    if (status.ok() && exact) status = CheckBlockHashes(image);
     if (beside) loading.join();
     status.Update(loaded);
   }

@@ -20,7 +20,7 @@
 
 namespace anabranch {
 
-inline constexpr uint32_t kStateFormatVersion = 3;
+inline constexpr uint32_t kStateFormatVersion = 4;
 
 inline constexpr int32_t kLastLogitsLayer = -1;
 
@@ -29,6 +29,7 @@ enum class StateEncoding : uint8_t {
   kPlain = 0,      // the elements as they are
   kGroups16 = 1,   // of float32: 16-bit integers, see runtime/tensor_codec.h
   kMatrices8 = 2,  // of float32: 8-bit integers, compressed
+  kPacked8 = 3,    // the same, not compressed: as a device makes and reads them
 };
 
 struct StateSegment {
@@ -53,7 +54,7 @@ struct StateHeader {
   std::string fingerprint;       // of the model
   std::string numerics_profile;  // Model::numerics_profile()
   int64_t token_count = 0;       // tokens read since the root
-  // What captures, computes and restores works with kExact; state_codec.h knows the others.
+  // What computes works with kExact; state_codec.h knows the others.
   StateCodec codec = StateCodec::kExact;
   StateOrigin origin;
   int32_t vocab = 0;  // length of the last-logits segment; 0: none (nothing read yet)
@@ -77,24 +78,15 @@ std::string SerializeStateHeader(const StateHeader& header);
 absl::StatusOr<StateHeader> ParseStateHeader(absl::string_view bytes);
 
 // Copies the state of an idle sequence into a block of `buffers` (null: ordinary memory), which are
-// of CaptureBytes(). `last_logits` may be empty. INTERNAL if a window is not exact in its stored
-// dtype (a model broke its layout's promise).
+// of CaptureBytes() (state_capture.h). `last_logits` may be empty. The image is in `codec`, as
+// EncodeState (state_codec.h) makes it; on a device that codes states kCompact lacks compression.
+// INTERNAL if a window is not exact in its stored dtype (a model broke its layout's promise).
 absl::StatusOr<StateImage> CaptureState(SlotPool& pool, const SlotRef& ref,
                                         const std::string& fingerprint,
                                         const std::string& numerics_profile,
                                         absl::Span<const float> last_logits,
+                                        StateCodec codec = StateCodec::kExact,
                                         HostBuffers* buffers = nullptr);
-
-// The same in two halves, so that the slot may be used again after the first.
-uint64_t CaptureBytes(const StateLayout& layout, int64_t vocab);
-// The tensors of a slot in host memory.
-absl::StatusOr<Buffer> CopySlotToHost(SlotPool& pool, const SlotRef& slot, int64_t vocab,
-                                      HostBuffers* buffers);
-// Keys and values are read from the pages of `ref`, up to its position.
-absl::StatusOr<StateImage> MakeImage(Buffer tensors, SlotPool& pool, const SlotRef& ref,
-                                     const std::string& fingerprint,
-                                     const std::string& numerics_profile,
-                                     absl::Span<const float> last_logits);
 
 // Whether the image is a whole state of this model: FAILED_PRECONDITION for another fingerprint or
 // profile (names both), DATA_LOSS for a wrong table, size or checksum (names the segment).
@@ -104,12 +96,18 @@ absl::Status CheckState(const StateImage& image, const StateLayout& layout,
 // checksums and hashes from header.token_count and header.vocab. INTERNAL if the sizes do not fit.
 absl::Status SealState(const StateLayout& layout, StateImage& image);
 
+// Whether RestoreState takes images of this form to the device: exact ones, and those that it
+// decodes itself. Others are decoded first (state_codec.h).
+bool RestoresForm(Device& device, const StateHeader& header);
+
 struct RestoredState {
   SlotRef ref;
   std::vector<float> last_logits;
+  StateOrigin origin;  // of what goes on from it
 };
 // Checks the image's header and sizes before a slot is acquired, and its checksums while it is
-// copied; releases the slot if anything fails. `buffers`: as of CaptureState.
+// copied; releases the slot if anything fails. FAILED_PRECONDITION also for a form that
+// RestoresForm denies. `buffers`: as of CaptureState.
 absl::StatusOr<RestoredState> RestoreState(SlotPool& pool, const StateImage& image,
                                            const std::string& fingerprint,
                                            const std::string& numerics_profile,

@@ -28,7 +28,37 @@ const char* KindName(const StateSegment& segment) {
   return "unknown";
 }
 
+// Rows of a matrix without heads: neighbouring channels of Mamba-1.
+constexpr int64_t kChannelRows = 64;
+
 }  // namespace
+
+int64_t CountOf(const StateSegment& segment) {
+  int64_t count = 1;
+  for (int64_t dim : segment.shape) count *= dim;
+  return count;
+}
+
+MatrixCut CutOf(const StateSegment& segment) {
+  const size_t rank = segment.shape.size();
+  return {rank >= 3 ? segment.shape[rank - 2] : kChannelRows, segment.shape.back()};
+}
+
+StateEncoding EncodingFor(StateCodec codec, const StateSegment& segment) {
+  if (codec == StateCodec::kExact || segment.dtype != StateDType::kFloat32) {
+    return StateEncoding::kPlain;
+  }
+  const bool recurrent = segment.kind == StateKind::kRecurrent && segment.layer != kLastLogitsLayer;
+  return codec == StateCodec::kCompact && recurrent ? StateEncoding::kMatrices8
+                                                    : StateEncoding::kGroups16;
+}
+
+uint64_t BytesIn(StateEncoding encoding, const StateSegment& segment) {
+  const int64_t count = CountOf(segment);
+  if (encoding == StateEncoding::kGroups16) return GroupsBytes(count);
+  if (encoding == StateEncoding::kPacked8) return PackedBytes(count, CutOf(segment));
+  return static_cast<uint64_t>(count) * StateDTypeBytes(segment.dtype);
+}
 
 std::string SegmentName(const StateSegment& segment) {
   if (segment.layer == kLastLogitsLayer) return KindName(segment);

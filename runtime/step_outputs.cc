@@ -51,6 +51,15 @@ absl::StatusOr<absl::Span<const float>> StepOutputs::Logits(const StepRows::Rang
   return logits;
 }
 
+absl::Status StepOutputs::CopyLogits(int64_t first, absl::Span<float* const> to) {
+  if (draws_) return model_->CopyLogits(first, to);
+  for (size_t i = 0; i < to.size(); ++i) {
+    const float* const from = logits_.floats() + (first + static_cast<int64_t>(i)) * vocab_;
+    std::copy_n(from, vocab_, to[i]);
+  }
+  return absl::OkStatus();
+}
+
 std::optional<SampledToken> StepOutputs::Drawn(int64_t row) const {
   return draws_ ? Chosen(drawn_[row]) : std::nullopt;
 }

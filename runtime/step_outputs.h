@@ -34,6 +34,8 @@ class StepOutputs {
   bool Finite(const StepRows::Range& rows) const;
   // [rows, vocab], in host memory until the next call.
   absl::StatusOr<absl::Span<const float>> Logits(const StepRows::Range& rows);
+  // The same where the model runs: row first + i to to[i].
+  absl::Status CopyLogits(int64_t first, absl::Span<float* const> to);
   // After one logit row; nothing where the host has to choose.
   std::optional<SampledToken> Drawn(int64_t row) const;
   // The same for logits that a sequence kept.

@@ -37,9 +37,19 @@ size_t GroupsBytes(int64_t count);
 bool EncodeGroups(absl::Span<const float> values, std::string& out, CodecError& error);
 // DATA_LOSS says what is wrong, and may leave some of `values` written.
 absl::Status DecodeGroups(absl::string_view bytes, absl::Span<float> values);
+// Whether DecodeGroups would take the bytes.
+absl::Status CheckGroups(absl::string_view bytes, int64_t count);
 
 // --- 8-bit integers (codec_compact.cc) ---
-// Scales for rows and columns, then zstd. False as above.
+// Scales for rows and columns. `cut.cols` divides the number of values. False as above.
+size_t PackedBytes(int64_t count, const MatrixCut& cut);
+bool PackMatrices(absl::Span<const float> values, const MatrixCut& cut, std::string& out,
+                  CodecError& error);
+absl::Status UnpackMatrices(absl::string_view bytes, const MatrixCut& cut,
+                            absl::Span<float> values);
+// Whether UnpackMatrices would take the bytes.
+absl::Status CheckMatrices(absl::string_view bytes, const MatrixCut& cut, int64_t count);
+// The same and then zstd.
 bool EncodeMatrices(absl::Span<const float> values, const MatrixCut& cut, std::string& out,
                     CodecError& error);
 absl::Status DecodeMatrices(absl::string_view bytes, const MatrixCut& cut,

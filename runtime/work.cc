@@ -8,11 +8,17 @@
 namespace anabranch {
 namespace {
 
-// Captures leave a device when the step that made them is over, and the last ones are waited for
-// when a read ends. So steps with captures are as short as costs no speed, about eight captures
-// each.
-int64_t RowsBetweenCaptures(int64_t every) {
-  return std::max(every, every < 1024 ? int64_t{8192} : std::min<int64_t>(8 * every, 16384));
+// Rows of a step of a read that is captured every so many tokens, with `left` rows to go. Captures
+// leave a device when the step that made them is over, so long steps need many places; short ones
+// cost speed. The captures of the last step are waited for when the read ends: the last steps
+// become shorter where that leaves enough of them to earlier ones (docs/GPU.md).
+int64_t RowsBetweenCaptures(int64_t every, int64_t left) {
+  constexpr int64_t kMostCaptures = 32, kMost = 32768, kLeast = 8192, kAligned = 256;
+  constexpr int64_t kWorthAStep = 8;  // captures
+  const int64_t rows = std::max(every, std::min(kMostCaptures * every, kMost));
+  const int64_t half = (left / 2 + kAligned - 1) / kAligned * kAligned;
+  if (left > rows || half < kLeast || half < kWorthAStep * every) return rows;
+  return half;
 }
 
 absl::Status ValidateRead(const Sequence& sequence, absl::Span<const int32_t> tokens,
@@ -31,17 +37,20 @@ absl::Status ValidateHasLogits(const Sequence& sequence) {
   return absl::FailedPreconditionError("the sequence has no last logits: read a token first");
 }
 
-absl::Status ValidateCheckpointEvery(int64_t every) {
-  if (every >= 0) return absl::OkStatus();
-  return absl::InvalidArgumentError("checkpoint_every must not be negative");
+absl::Status ValidateCheckpoints(int64_t every, StateCodec codec) {
+  if (every < 0) return absl::InvalidArgumentError("checkpoint_every must not be negative");
+  if (codec == StateCodec::kArchive) {
+    return absl::InvalidArgumentError("a state cannot be captured as its tokens alone");
+  }
+  return absl::OkStatus();
 }
 
 // Reads given tokens: what ReadWork and ScoreWork share.
 class TokensWork : public Work {
  public:
   TokensWork(SequencePtr sequence, std::vector<int32_t> tokens, WorkOptions options,
-             int64_t checkpoint_every, OnCheckpoint on_checkpoint, const WorkLimits& limits)
-      : Work(std::move(sequence), std::move(options), checkpoint_every, std::move(on_checkpoint)),
+             Checkpoints checkpoints, const WorkLimits& limits)
+      : Work(std::move(sequence), std::move(options), std::move(checkpoints)),
         tokens_(std::move(tokens)),
         limits_(limits) {}
 
@@ -52,7 +61,7 @@ class TokensWork : public Work {
     if (!on_grid()) return rows;
     const int64_t position = sequence().ref.position, every = checkpoint_every();
     return std::min({rows, (position / every + most_checkpoints) * every - position,
-                     RowsBetweenCaptures(every)});
+                     RowsBetweenCaptures(every, rows)});
   }
   std::vector<int64_t> CheckpointsIn(int64_t rows) const override {
     const int64_t position = sequence().ref.position;
@@ -85,13 +94,14 @@ class Reading final : public TokensWork {
  public:
   Reading(ReadWork work, const WorkLimits& limits)
       : TokensWork(std::move(work.sequence), std::move(work.tokens), std::move(work.options),
-                   work.checkpoint_every, std::move(work.on_checkpoint), limits),
+                   {work.checkpoint_every, work.checkpoint_codec, std::move(work.on_checkpoint)},
+                   limits),
         checkpoint_every_(work.checkpoint_every),
         on_progress_(std::move(work.on_progress)),
         on_done_(std::move(work.on_done)) {}
 
   absl::Status Validate() override {
-    ANABRANCH_RETURN_IF_ERROR(ValidateCheckpointEvery(checkpoint_every_));
+    ANABRANCH_RETURN_IF_ERROR(ValidateCheckpoints(checkpoint_every_, checkpoint_codec()));
     return TokensWork::Validate();
   }
   void Advanced(absl::Span<const int32_t> tokens, absl::Span<const float> logits) override {
@@ -111,8 +121,8 @@ class Reading final : public TokensWork {
 class Scoring final : public TokensWork {
  public:
   Scoring(ScoreWork work, const WorkLimits& limits)
-      : TokensWork(std::move(work.sequence), std::move(work.tokens), std::move(work.options), 0,
-                   nullptr, limits),
+      : TokensWork(std::move(work.sequence), std::move(work.tokens), std::move(work.options), {},
+                   limits),
         on_done_(std::move(work.on_done)) {}
 
   bool scores() const override { return true; }
@@ -147,14 +157,14 @@ class Scoring final : public TokensWork {
 class Generating final : public Work {
  public:
   Generating(GenerateWork work, const WorkLimits& limits)
-      : Work(std::move(work.sequence), std::move(work.options), work.checkpoint_every,
-             std::move(work.on_checkpoint)),
+      : Work(std::move(work.sequence), std::move(work.options),
+             {work.checkpoint_every, work.checkpoint_codec, std::move(work.on_checkpoint)}),
         work_(std::move(work)),
         limits_(limits) {}
 
   bool decodes() const override { return true; }
   absl::Status Validate() override {
-    ANABRANCH_RETURN_IF_ERROR(ValidateCheckpointEvery(work_.checkpoint_every));
+    ANABRANCH_RETURN_IF_ERROR(ValidateCheckpoints(work_.checkpoint_every, checkpoint_codec()));
     ANABRANCH_RETURN_IF_ERROR(ValidateSamplingParams(work_.sampling));
     if (work_.max_tokens < 1) {
       return absl::InvalidArgumentError("max_tokens must be at least 1");

@@ -28,12 +28,16 @@ struct WorkLimits {
 
 class Work {
  public:
-  Work(SequencePtr sequence, WorkOptions options, int64_t checkpoint_every,
-       OnCheckpoint on_checkpoint)
+  // What is captured of a work on its way.
+  struct Checkpoints {
+    int64_t every = 0;
+    StateCodec codec = StateCodec::kExact;
+    OnCheckpoint report;
+  };
+  Work(SequencePtr sequence, WorkOptions options, Checkpoints checkpoints)
       : sequence_(std::move(sequence)),
         options_(std::move(options)),
-        checkpoint_every_(checkpoint_every),
-        on_checkpoint_(std::move(on_checkpoint)) {}
+        checkpoints_(std::move(checkpoints)) {}
   virtual ~Work() = default;
 
   // Checks the request against the sequence, which the caller holds for writing. First call.
@@ -73,10 +77,12 @@ class Work {
   void ExpectCapture() { captures_.fetch_add(1, std::memory_order_relaxed); }
   // Any thread.
   void ReportCapture(int64_t position, absl::StatusOr<StateImage> image) {
-    on_checkpoint_(position, std::move(image));
+    checkpoints_.report(position, std::move(image));
     captures_.fetch_sub(1, std::memory_order_release);
   }
   bool ExpectsCaptures() const { return captures_.load(std::memory_order_acquire) > 0; }
+
+  StateCodec checkpoint_codec() const { return checkpoints_.codec; }
 
   Sequence& sequence() const { return *sequence_; }
   uint64_t id = 0;
@@ -89,16 +95,15 @@ class Work {
   std::optional<SampledToken> TakeDrawn() { return std::exchange(drawn_, std::nullopt); }
   // Positions of the grid in (from, to].
   int64_t GridPoints(int64_t from, int64_t to) const {
-    return on_grid() ? to / checkpoint_every_ - from / checkpoint_every_ : 0;
+    return on_grid() ? to / checkpoints_.every - from / checkpoints_.every : 0;
   }
-  bool on_grid() const { return checkpoint_every_ > 0 && on_checkpoint_ != nullptr; }
-  int64_t checkpoint_every() const { return checkpoint_every_; }
+  bool on_grid() const { return checkpoints_.every > 0 && checkpoints_.report != nullptr; }
+  int64_t checkpoint_every() const { return checkpoints_.every; }
 
  private:
   SequencePtr sequence_;
   const WorkOptions options_;
-  const int64_t checkpoint_every_;
-  const OnCheckpoint on_checkpoint_;
+  const Checkpoints checkpoints_;
   std::optional<SampledToken> drawn_;
   std::atomic<int64_t> captures_{0};  // on their way
 };

@@ -109,6 +109,7 @@ void SessionCall::Read(std::vector<int32_t> tokens, const Done& done) {
   work.tokens = std::move(tokens);
   work.options = call_->work_options();
   work.checkpoint_every = journal->Grid(checkpoint_every_);
+  work.checkpoint_codec = journal->codec();
   work.on_progress = LogInto(journal);
   work.on_checkpoint = CheckpointInto(journal);
   work.on_done = [self = shared_from_this(), done](const absl::Status& status,
@@ -128,6 +129,7 @@ void SessionCall::Generate(GenerateWork work, FinishReason* reason, const Done& 
   work.sequence = lease_->sequence();
   work.options = call_->work_options();
   work.checkpoint_every = journal->Grid(checkpoint_every_);
+  work.checkpoint_codec = journal->codec();
   work.on_progress = LogInto(journal);
   work.on_checkpoint = CheckpointInto(journal);
   work.on_done = [self = shared_from_this(), reason, done](
@@ -151,7 +153,8 @@ absl::StatusOr<std::optional<StateRecord>> SessionCall::StageCapture(const Label
     return std::optional<StateRecord>();
   }
   const int64_t stored = journal.bytes_stored();
-  ANABRANCH_ASSIGN_OR_RETURN(StateImage image, service_->engine->Capture(lease_->sequence()));
+  ANABRANCH_ASSIGN_OR_RETURN(StateImage image,
+                             service_->engine->Capture(lease_->sequence(), journal.codec()));
   ANABRANCH_ASSIGN_OR_RETURN(StateRecord record,
                              journal.StageCapture(std::move(image), labels, mutation, kind));
   call_->usage.set_state_bytes_stored(call_->usage.state_bytes_stored() + journal.bytes_stored() -

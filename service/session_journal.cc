@@ -67,6 +67,11 @@ int64_t SessionJournal::Grid(int64_t server_default) {
   return grid_;
 }
 
+StateCodec SessionJournal::codec() const {
+  absl::MutexLock lock(&mutex_);
+  return storing_->CodecFor(record_.checkpoints);
+}
+
 void SessionJournal::SetPolicy(const CheckpointPolicy& policy) {
   absl::MutexLock lock(&mutex_);
   record_.checkpoints = policy;
@@ -121,12 +126,7 @@ absl::StatusOr<StateRecord> SessionJournal::StageCapture(StateImage image, const
 
 // Takes milliseconds, so views of the session do not wait for it.
 absl::StatusOr<StoredImage> SessionJournal::Encode(StateImage image) const {
-  StateCodec codec = StateCodec::kExact;
-  {
-    absl::MutexLock lock(&mutex_);
-    codec = storing_->CodecFor(record_.checkpoints);
-  }
-  return EncodeFor(*storing_, codec, std::move(image));
+  return EncodeFor(*storing_, codec(), std::move(image));
 }
 
 // The head moves in memory at once, so that the next capture names this state as its parent: ids

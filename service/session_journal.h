@@ -52,6 +52,8 @@ class SessionJournal : public std::enable_shared_from_this<SessionJournal> {
   void SetLine(std::vector<LineState> line);
   // The grid to capture on: the policy's, or else the server's. 0: none.
   int64_t Grid(int64_t server_default);
+  // What states of the session are captured and kept in.
+  StateCodec codec() const;
   // Takes effect with the next capture; StageRecord writes it.
   void SetPolicy(const CheckpointPolicy& policy);
 

@@ -224,8 +224,8 @@ absl::StatusOr<SequencePtr> SessionManager::RestoreHead(SessionLease& lease,
                              store_->GetState(record.tenant, record.head_state));
   ANABRANCH_RETURN_IF_ERROR(CheckModel(head, engine_->model()));
   if (!IsWhole(head)) return RestoreBase(record, head, unread, usage);
-  ANABRANCH_ASSIGN_OR_RETURN(
-      LoadedState state, LoadState(*store_, engine_->model(), record.tenant, record.head_state));
+  ANABRANCH_ASSIGN_OR_RETURN(LoadedState state,
+                             LoadToRestore(*store_, *engine_, record.tenant, record.head_state));
   lease.journal().SetStoredBlobs(state.record.blob_hashes);
   usage->set_tokens_reused(state.record.token_count);
   usage->set_state_bytes_loaded(usage->state_bytes_loaded() + state.bytes);
@@ -370,7 +370,7 @@ bool SessionManager::UnloadOne(const Engine* home) {
   if (!journal.tail().empty() && journal.error().ok()) {
     Mutation mutation;
     absl::Status status;
-    auto image = engine_->Capture(lease.sequence());
+    auto image = engine_->Capture(lease.sequence(), journal.codec());
     status.Update(image.status());
     if (status.ok()) {
       status.Update(

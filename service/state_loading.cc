@@ -41,6 +41,17 @@ absl::StatusOr<LoadedState> ReadParts(StateStore& store, const Model& model,
   return state;
 }
 
+// What is stored becomes exact.
+absl::Status Decode(const Model& model, LoadedState& state) {
+  auto image = DecodeState(model.state_layout(), std::move(state.image));
+  if (!image.ok()) {
+    return absl::Status(image.status().code(),
+                        absl::StrCat("state ", state.record.id, ": ", image.status().message()));
+  }
+  state.image = *std::move(image);
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::Status CheckModel(const StateRecord& record, const Model& model) {
@@ -82,12 +93,16 @@ absl::StatusOr<LoadedState> LoadStored(StateStore& store, const Model& model,
 absl::StatusOr<LoadedState> LoadState(StateStore& store, const Model& model,
                                       const std::string& tenant, const std::string& id) {
   ANABRANCH_ASSIGN_OR_RETURN(LoadedState state, LoadStored(store, model, tenant, id));
-  auto image = DecodeState(model.state_layout(), std::move(state.image));
-  if (!image.ok()) {
-    return absl::Status(image.status().code(),
-                        absl::StrCat("state ", id, ": ", image.status().message()));
+  ANABRANCH_RETURN_IF_ERROR(Decode(model, state));
+  return state;
+}
+
+absl::StatusOr<LoadedState> LoadToRestore(StateStore& store, const Engine& engine,
+                                          const std::string& tenant, const std::string& id) {
+  ANABRANCH_ASSIGN_OR_RETURN(LoadedState state, LoadStored(store, engine.model(), tenant, id));
+  if (!engine.Restores(state.image.header)) {
+    ANABRANCH_RETURN_IF_ERROR(Decode(engine.model(), state));
   }
-  state.image = *std::move(image);
   return state;
 }
 

@@ -7,6 +7,7 @@
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
+#include "runtime/engine.h"
 #include "runtime/model.h"
 #include "runtime/state_image.h"
 #include "statestore/state_store.h"
@@ -28,6 +29,11 @@ absl::Status CheckModel(const StateRecord& record, const Model& model);
 // names what is damaged. Blocks on the library.
 absl::StatusOr<LoadedState> LoadState(StateStore& store, const Model& model,
                                       const std::string& tenant, const std::string& id);
+
+// The same in a form that the engine restores; what the image was restored from then counts as one
+// lossy restore of the sequence alone.
+absl::StatusOr<LoadedState> LoadToRestore(StateStore& store, const Engine& engine,
+                                          const std::string& tenant, const std::string& id);
 
 // The same without decoding: the image as it is stored.
 absl::StatusOr<LoadedState> LoadStored(StateStore& store, const Model& model,

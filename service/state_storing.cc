@@ -9,15 +9,16 @@
 namespace anabranch {
 
 absl::StatusOr<StoredImage> EncodeFor(const StateStoring& storing, StateCodec codec,
-                                      StateImage exact) {
+                                      StateImage image) {
   StoredImage stored;
-  stored.exact_bytes = exact.payload.size();
-  for (const std::string& block : exact.kv_blocks) stored.exact_bytes += block.size();
-  if (codec == StateCodec::kExact) {
-    stored.image = std::move(exact);
+  if (image.header.codec != StateCodec::kExact) {
+    stored.exact_bytes = ExactBytes(*storing.layout, image.header);
+    stored.image = std::move(image);
     return stored;
   }
-  ANABRANCH_ASSIGN_OR_RETURN(stored.image, EncodeState(*storing.layout, std::move(exact), codec));
+  stored.exact_bytes = image.payload.size();
+  for (const std::string& block : image.kv_blocks) stored.exact_bytes += block.size();
+  ANABRANCH_ASSIGN_OR_RETURN(stored.image, EncodeState(*storing.layout, std::move(image), codec));
   return stored;
 }
 

@@ -35,8 +35,9 @@ struct StoredImage {
   StateImage image;
   uint64_t exact_bytes = 0;  // of payload and blocks before it was encoded
 };
+// One that was captured in a lossy codec is in that form already.
 absl::StatusOr<StoredImage> EncodeFor(const StateStoring& storing, StateCodec codec,
-                                      StateImage exact);
+                                      StateImage image);
 
 // Moves the image into `put`: header, payload and blocks, with model, profile, sizes and codec in
 // the record. Blocks in `stored` are in the library and are not sent again. Returns the bytes that

@@ -1,11 +1,12 @@
-// Codecs at the speed of memory: encoding reads 4 bytes a value and writes 2 or 1; 168 MB take 60
-// or 50 us, against 3 ms of the same floats over PCIe. 16 bits: a warp a group, everything in
-// registers. 8 bits: a block a matrix (a head of Mamba-2, 32 KB), read twice more from the cache
-// for the scales that the codes need first.
+// Codecs at the speed of memory: encoding reads 4 bytes a value and writes 2 or 1. 16 bits: a warp
+// a group, everything in registers. 8 bits: a block a matrix; of 64 x 128 (a head of Mamba-2) the
+// threads hold all values, others are read twice more from the cache for the scales that the codes
+// need first.
 //
 // Bit equality with the CPU asks for its very operations: products and quotients in float32, each
 // rounded; codes to the nearest, ties to even; the smallest scale at or above by adding to the
-// bits. Nothing is contracted here, because no product is added to anything.
+// bits. No product that a code depends on is added to anything, so nothing is contracted there. The
+// sums of a measure are added in any order, so their last bits may change from run to run.
 #include <algorithm>
 #include <cfloat>
 
@@ -50,34 +51,67 @@ __device__ inline uint32_t WarpMaxBits(uint32_t v) {
   return v;
 }
 
-__device__ inline void Refuse(int32_t* refused, float max, float headroom) {
-  if (!isfinite(headroom * max)) *refused = 1;
+__device__ inline void Refuse(CodeMeasure* measure, float max, float headroom) {
+  if (!isfinite(headroom * max)) measure->refused = 1;
 }
 
-__global__ void ClearRefused(int32_t* refused, int64_t count) {
-  const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (i < count) refused[i] = 0;
+// Adds up what the threads of a block measured. All of them call it.
+__device__ inline void AddMeasure(CodeMeasure* measure, double off, double norm) {
+  __shared__ double sums[2][kWarps];
+  off = WarpSum(off);
+  norm = WarpSum(norm);
+  if (threadIdx.x % kWarp == 0) {
+    sums[0][threadIdx.x / kWarp] = off;
+    sums[1][threadIdx.x / kWarp] = norm;
+  }
+  __syncthreads();
+  if (threadIdx.x >= 2) return;
+  double sum = 0;
+  for (int i = 0; i < kWarps; ++i) sum += sums[threadIdx.x][i];
+  atomicAdd(threadIdx.x == 0 ? &measure->off : &measure->norm, sum);
+}
+
+// What decoding a few values is off by, and their squares: few enough for float32.
+struct FewSquares {
+  float off = 0, norm = 0;
+  __device__ void Add(float value, float decoded) {
+    const float by = value - decoded;
+    off += by * by;
+    norm += value * value;
+  }
+};
+
+__device__ inline bool IsAlignedTo(const void* data, int bytes) {
+  return reinterpret_cast<uintptr_t>(data) % bytes == 0;
 }
 
 // Blocks: (groups of warps, 1, tensors).
 __global__ void __launch_bounds__(kThreads)
-    EncodeNearKernel(const __grid_constant__ Table table, int32_t* refused) {
+    EncodeNearKernel(const __grid_constant__ Table table, CodeMeasure* measures) {
   const CodedTensor& t = table.of[blockIdx.z];
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const int64_t groups = CeilDiv(t.count, kCodeGroup);
   auto* scales = static_cast<float*>(t.encoded);
   auto* codes = reinterpret_cast<int16_t*>(scales + groups);
+  const bool wide = t.count % kCodeGroup == 0 && IsAlignedTo(t.values, 16) && IsAlignedTo(codes, 8);
   const int64_t step = static_cast<int64_t>(gridDim.x) * kWarps;
+  double off = 0, norm = 0;
   for (int64_t g = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / kWarp; g < groups;
        g += step) {
     float v[kEach];
+    if (wide) {
+      const float4 four = reinterpret_cast<const float4*>(t.values + g * kCodeGroup)[lane];
+      v[0] = four.x, v[1] = four.y, v[2] = four.z, v[3] = four.w;
+    } else {
+#pragma unroll
+      for (int i = 0; i < kEach; ++i) {
+        const int64_t at = g * kCodeGroup + i * kWarp + lane;
+        v[i] = at < t.count ? t.values[at] : 0;
+      }
+    }
     uint32_t bits = 0;
 #pragma unroll
-    for (int i = 0; i < kEach; ++i) {
-      const int64_t at = g * kCodeGroup + i * kWarp + lane;
-      v[i] = at < t.count ? t.values[at] : 0;
-      bits = max(bits, __float_as_uint(fabsf(v[i])));
-    }
+    for (int i = 0; i < kEach; ++i) bits = max(bits, __float_as_uint(fabsf(v[i])));
     const float most = __uint_as_float(WarpMaxBits(bits));
     const float scale = ScaleFor16(most), inverse = __frcp_rn(scale);
     // The largest code is raised where the same scale would not follow from it again.
@@ -85,30 +119,61 @@ __global__ void __launch_bounds__(kThreads)
     const bool raise = ScaleFor16(largest * scale) != scale;
     const int32_t raised =
         min(kMaxCode16, __double2int_ru(__ddiv_rn(static_cast<double>(most), scale)));
+    int16_t code[kEach];
+    FewSquares squares;
 #pragma unroll
     for (int i = 0; i < kEach; ++i) {
-      const int64_t at = g * kCodeGroup + i * kWarp + lane;
       const float limited = fmaxf(fminf(v[i] * inverse, kMaxCode16), -kMaxCode16);
-      int32_t code = __float2int_rn(limited);
-      if (raise && fabsf(v[i]) == most) code = v[i] < 0 ? -raised : raised;
-      if (at < t.count) codes[at] = static_cast<int16_t>(code);
+      int32_t nearest = __float2int_rn(limited);
+      squares.Add(v[i], static_cast<float>(nearest) * scale);
+      if (raise && fabsf(v[i]) == most) nearest = v[i] < 0 ? -raised : raised;
+      code[i] = static_cast<int16_t>(nearest);
+    }
+    off += squares.off;
+    norm += squares.norm;
+    if (wide) {
+      reinterpret_cast<short4*>(codes + g * kCodeGroup)[lane] =
+          make_short4(code[0], code[1], code[2], code[3]);
+    } else {
+#pragma unroll
+      for (int i = 0; i < kEach; ++i) {
+        const int64_t at = g * kCodeGroup + i * kWarp + lane;
+        if (at < t.count) codes[at] = code[i];
+      }
     }
     if (lane == 0) {
       scales[g] = scale;
-      Refuse(refused + blockIdx.z, most, 2);
+      Refuse(measures + blockIdx.z, most, 2);
     }
   }
+  AddMeasure(measures + blockIdx.z, off, norm);
 }
 
+// The same grid.
 __global__ void __launch_bounds__(kThreads) DecodeNearKernel(const __grid_constant__ Table table) {
   const CodedTensor& t = table.of[blockIdx.z];
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const int64_t groups = CeilDiv(t.count, kCodeGroup);
   const auto* scales = static_cast<const float*>(t.encoded);
-  const auto* codes = reinterpret_cast<const int16_t*>(scales + CeilDiv(t.count, kCodeGroup));
-  const int64_t step = static_cast<int64_t>(gridDim.x) * kThreads;
-#pragma unroll 4
-  for (int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < t.count;
-       i += step) {
-    t.values[i] = static_cast<float>(codes[i]) * scales[i / kCodeGroup];
+  const auto* codes = reinterpret_cast<const int16_t*>(scales + groups);
+  const bool wide = t.count % kCodeGroup == 0 && IsAlignedTo(t.values, 16) && IsAlignedTo(codes, 8);
+  const int64_t step = static_cast<int64_t>(gridDim.x) * kWarps;
+#pragma unroll 2
+  for (int64_t g = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / kWarp; g < groups;
+       g += step) {
+    const float scale = scales[g];
+    if (wide) {
+      const short4 four = reinterpret_cast<const short4*>(codes + g * kCodeGroup)[lane];
+      reinterpret_cast<float4*>(t.values + g * kCodeGroup)[lane] =
+          make_float4(static_cast<float>(four.x) * scale, static_cast<float>(four.y) * scale,
+                      static_cast<float>(four.z) * scale, static_cast<float>(four.w) * scale);
+      continue;
+    }
+#pragma unroll
+    for (int i = 0; i < kEach; ++i) {
+      const int64_t at = g * kCodeGroup + i * kWarp + lane;
+      if (at < t.count) t.values[at] = static_cast<float>(codes[at]) * scale;
+    }
   }
 }
 
@@ -136,9 +201,13 @@ __device__ inline float PowerOfTwo(int exponent) {
   return __uint_as_float(static_cast<uint32_t>(exponent + 127) << 23);
 }
 
+__device__ inline int32_t CodeOf(float scaled) {
+  return __float2int_rn(fmaxf(fminf(scaled, kMaxCode8), -kMaxCode8));
+}
+
 // A block a matrix. Blocks: (matrices, 1, tensors).
 __global__ void __launch_bounds__(kThreads)
-    EncodeCompactKernel(const __grid_constant__ Table table, int32_t* refused) {
+    EncodeCompactKernel(const __grid_constant__ Table table, CodeMeasure* measures) {
   __shared__ uint32_t largest[kMaxCodedColumns];  // of a column, as bits; then its inverse factor
   const CodedTensor& t = table.of[blockIdx.z];
   const int64_t all = t.count / t.cols;
@@ -156,7 +225,7 @@ __global__ void __launch_bounds__(kThreads)
     uint32_t bits = 0;
     for (int c = lane; c < cols; c += kWarp) bits = max(bits, __float_as_uint(fabsf(row[c])));
     const float most = __uint_as_float(WarpMaxBits(bits));
-    if (lane == 0) Refuse(refused + blockIdx.z, most, 512);
+    if (lane == 0) Refuse(measures + blockIdx.z, most, 512);
     if (!(most >= FLT_MIN)) continue;
     const float factor = __frcp_rn(most);
     for (int c = lane; c < cols; c += kWarp) {
@@ -171,6 +240,7 @@ __global__ void __launch_bounds__(kThreads)
     largest[c] = __float_as_uint(PowerOfTwo(-exponent));
   }
   __syncthreads();
+  double off = 0, norm = 0;
   for (int64_t r = first + warp; r < last; r += kWarps) {
     const float* row = t.values + r * t.cols;
     uint32_t bits = 0;
@@ -182,12 +252,95 @@ __global__ void __launch_bounds__(kThreads)
     if (lane < 2) {
       out.scales[r * 2 + lane] = static_cast<char>(__float_as_uint(scale) >> (16 + 8 * lane));
     }
+    FewSquares squares;
     for (int c = lane; c < cols; c += kWarp) {
-      const float scaled = row[c] * __uint_as_float(largest[c]) * inverse;
-      const float limited = fmaxf(fminf(scaled, kMaxCode8), -kMaxCode8);
-      out.codes[r * t.cols + c] = static_cast<int8_t>(__float2int_rn(limited));
+      const float column = __uint_as_float(largest[c]);
+      const int32_t code = CodeOf(row[c] * column * inverse);
+      out.codes[r * t.cols + c] = static_cast<int8_t>(code);
+      // 1 / column is exact: a power of two.
+      squares.Add(row[c], static_cast<float>(code) * (scale * __frcp_rn(column)));
+    }
+    off += squares.off;
+    norm += squares.norm;
+  }
+  AddMeasure(measures + blockIdx.z, off, norm);
+}
+
+// The same of matrices of kRows x kCols alone, each lane with four neighbouring columns of every
+// kWarps-th row: what the general kernel reads three times is read once.
+constexpr int kRows = 64, kCols = 128, kOwnRows = kRows / kWarps;
+
+__global__ void __launch_bounds__(kThreads)
+    EncodeHeadsKernel(const __grid_constant__ Table table, CodeMeasure* measures) {
+  static_assert(kCols == 4 * kWarp);
+  __shared__ uint32_t largest[kWarps][kCols];  // of a column in a warp's rows, as bits
+  __shared__ float inverses[kCols];
+  const CodedTensor& t = table.of[blockIdx.z];
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * kRows;
+  if (first * kCols >= t.count) return;
+  const int warp = static_cast<int>(threadIdx.x) / kWarp;
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const Sections out = SectionsOf(t);
+  float v[kOwnRows][4];
+#pragma unroll
+  for (int i = 0; i < kOwnRows; ++i) {
+    const int64_t row = first + i * kWarps + warp;
+    const float4 four = reinterpret_cast<const float4*>(t.values + row * kCols)[lane];
+    v[i][0] = four.x, v[i][1] = four.y, v[i][2] = four.z, v[i][3] = four.w;
+  }
+  uint32_t column[4] = {};
+#pragma unroll
+  for (int i = 0; i < kOwnRows; ++i) {
+    uint32_t bits = 0;
+#pragma unroll
+    for (int j = 0; j < 4; ++j) bits = max(bits, __float_as_uint(fabsf(v[i][j])));
+    const float most = __uint_as_float(WarpMaxBits(bits));
+    if (lane == 0) Refuse(measures + blockIdx.z, most, 512);
+    if (!(most >= FLT_MIN)) continue;
+    const float factor = __frcp_rn(most);
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      column[j] = max(column[j], __float_as_uint(fabsf(v[i][j]) * factor));
     }
   }
+  *reinterpret_cast<uint4*>(&largest[warp][lane * 4]) =
+      make_uint4(column[0], column[1], column[2], column[3]);
+  __syncthreads();
+  if (threadIdx.x < kCols) {
+    uint32_t bits = 0;
+    for (int w = 0; w < kWarps; ++w) bits = max(bits, largest[w][threadIdx.x]);
+    const int exponent = ColumnExponent(__uint_as_float(bits));
+    out.exponents[blockIdx.x * kCols + threadIdx.x] = static_cast<int8_t>(exponent);
+    inverses[threadIdx.x] = PowerOfTwo(-exponent);
+  }
+  __syncthreads();
+  const float4 four = reinterpret_cast<const float4*>(inverses)[lane];
+  const float by[4] = {four.x, four.y, four.z, four.w};
+  double off = 0, norm = 0;
+#pragma unroll
+  for (int i = 0; i < kOwnRows; ++i) {
+    const int64_t row = first + i * kWarps + warp;
+    uint32_t bits = 0;
+#pragma unroll
+    for (int j = 0; j < 4; ++j) bits = max(bits, __float_as_uint(fabsf(v[i][j]) * by[j]));
+    const float scale = ScaleFor8(__uint_as_float(WarpMaxBits(bits)));
+    const float inverse = __frcp_rn(scale);
+    if (lane < 2) {
+      out.scales[row * 2 + lane] = static_cast<char>(__float_as_uint(scale) >> (16 + 8 * lane));
+    }
+    uint32_t packed = 0;
+    FewSquares squares;
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      const int32_t code = CodeOf(v[i][j] * by[j] * inverse);
+      packed |= (static_cast<uint32_t>(code) & 0xFFu) << (8 * j);
+      squares.Add(v[i][j], static_cast<float>(code) * (scale * __frcp_rn(by[j])));
+    }
+    off += squares.off;
+    norm += squares.norm;
+    reinterpret_cast<uint32_t*>(out.codes + row * kCols)[lane] = packed;
+  }
+  AddMeasure(measures + blockIdx.z, off, norm);
 }
 
 // Blocks: (groups of rows, 1, tensors), a warp a row.
@@ -197,6 +350,8 @@ __global__ void __launch_bounds__(kThreads)
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const int64_t all = t.count / t.cols;
   const Sections in = SectionsOf(t);
+  const bool wide = t.cols % 4 == 0 && IsAlignedTo(t.values, 16) && IsAlignedTo(in.codes, 4) &&
+                    IsAlignedTo(in.exponents, 4);
   const int64_t step = static_cast<int64_t>(gridDim.x) * kWarps;
   for (int64_t r = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / kWarp; r < all;
        r += step) {
@@ -204,6 +359,18 @@ __global__ void __launch_bounds__(kThreads)
     const uint32_t low = static_cast<uint8_t>(in.scales[r * 2]);
     const uint32_t high = static_cast<uint8_t>(in.scales[r * 2 + 1]);
     const float scale = __uint_as_float((high << 24) | (low << 16));
+    if (wide) {
+      for (int64_t c = lane * 4; c < t.cols; c += kWarp * 4) {
+        const char4 code = *reinterpret_cast<const char4*>(in.codes + r * t.cols + c);
+        const char4 power = *reinterpret_cast<const char4*>(exponents + c);
+        *reinterpret_cast<float4*>(t.values + r * t.cols + c) =
+            make_float4(static_cast<float>(code.x) * (scale * PowerOfTwo(power.x)),
+                        static_cast<float>(code.y) * (scale * PowerOfTwo(power.y)),
+                        static_cast<float>(code.z) * (scale * PowerOfTwo(power.z)),
+                        static_cast<float>(code.w) * (scale * PowerOfTwo(power.w)));
+      }
+      continue;
+    }
     for (int64_t c = lane; c < t.cols; c += kWarp) {
       const float step_size = scale * PowerOfTwo(exponents[c]);
       t.values[r * t.cols + c] = static_cast<float>(in.codes[r * t.cols + c]) * step_size;
@@ -211,10 +378,39 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-absl::Status Check(const CodeTensorsParams& p, bool compact, bool encode, const Launch& launch) {
-  const char* const kernel = compact ? "state codec, 8 bits" : "state codec, 16 bits";
-  if (absl::Status s = CheckLaunch(launch, false, kernel); !s.ok()) return s;
-  if (encode && p.refused == nullptr) return Require(false, kernel, "nowhere to put refusals");
+// Blocks: (elements, 1, tensors).
+__global__ void __launch_bounds__(kThreads)
+    EncodeHalvesKernel(const __grid_constant__ Table table, CodeMeasure* measures) {
+  const CodedTensor& t = table.of[blockIdx.z];
+  auto* halves = static_cast<uint16_t*>(t.encoded);
+  const int64_t step = static_cast<int64_t>(gridDim.x) * kThreads;
+  uint32_t lost = 0;
+#pragma unroll 4
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < t.count;
+       i += step) {
+    const uint32_t bits = __float_as_uint(t.values[i]);
+    lost |= bits & 0xFFFFu;
+    halves[i] = static_cast<uint16_t>(bits >> 16);
+  }
+  if (lost != 0) measures[blockIdx.z].refused = 1;
+}
+
+// Blocks: (elements, 1, tensors).
+__global__ void __launch_bounds__(kThreads)
+    DecodeHalvesKernel(const __grid_constant__ Table table) {
+  const CodedTensor& t = table.of[blockIdx.z];
+  const auto* halves = static_cast<const uint16_t*>(t.encoded);
+  const int64_t step = static_cast<int64_t>(gridDim.x) * kThreads;
+#pragma unroll 4
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < t.count;
+       i += step) {
+    t.values[i] = __uint_as_float(uint32_t{halves[i]} << 16);
+  }
+}
+
+absl::Status Check(const CodeTensorsParams& p, bool compact, bool encode) {
+  const char* const kernel = "state codec";
+  if (encode && p.measures == nullptr) return Require(false, kernel, "nowhere to put measures");
   for (const CodedTensor& t : p.tensors) {
     const bool ok = t.count >= 0 && (t.count == 0 || (t.values != nullptr && t.encoded != nullptr));
     if (!ok) return Require(false, kernel, "negative size or missing array");
@@ -250,48 +446,60 @@ absl::Status ForTensors(const CodeTensorsParams& p, const Blocks& blocks,
   return LaunchStatus("state codec");
 }
 
-void Clear(const CodeTensorsParams& p, cudaStream_t stream) {
-  const auto count = static_cast<int64_t>(p.tensors.size());
-  if (count == 0) return;
-  ClearRefused<<<static_cast<unsigned>(CeilDiv(count, kThreads)), kThreads, 0, stream>>>(p.refused,
-                                                                                         count);
-}
-
 int64_t NearBlocks(const CodedTensor& t) { return CeilDiv(t.count, kCodeGroup * kWarps * 2); }
+int64_t HalvesBlocks(const CodedTensor& t) { return CeilDiv(t.count, kThreads * 4); }
+int64_t Matrices(const CodedTensor& t) { return CeilDiv(t.count / t.cols, t.rows); }
+
+// What EncodeHeadsKernel takes.
+bool IsOfHeads(const CodedTensor& t) {
+  return t.rows == kRows && t.cols == kCols && t.count % (kRows * kCols) == 0 &&
+         IsAligned(t.values) && reinterpret_cast<uintptr_t>(t.encoded) % 4 == 0;
+}
 
 }  // namespace
 
-absl::Status EncodeNear(const CodeTensorsParams& p, const Launch& launch) {
-  if (absl::Status s = Check(p, false, true, launch); !s.ok()) return s;
-  const cudaStream_t stream = launch.cuda->stream();
-  Clear(p, stream);
+absl::Status EncodeNear(const CodeTensorsParams& p, cudaStream_t stream) {
+  if (absl::Status s = Check(p, false, true); !s.ok()) return s;
   return ForTensors(p, NearBlocks, [&](const Table& table, dim3 grid, size_t first) {
-    EncodeNearKernel<<<grid, kThreads, 0, stream>>>(table, p.refused + first);
+    EncodeNearKernel<<<grid, kThreads, 0, stream>>>(table, p.measures + first);
   });
 }
 
-absl::Status DecodeNear(const CodeTensorsParams& p, const Launch& launch) {
-  if (absl::Status s = Check(p, false, false, launch); !s.ok()) return s;
+absl::Status DecodeNear(const CodeTensorsParams& p, cudaStream_t stream) {
+  if (absl::Status s = Check(p, false, false); !s.ok()) return s;
   return ForTensors(p, NearBlocks, [&](const Table& table, dim3 grid, size_t) {
-    DecodeNearKernel<<<grid, kThreads, 0, launch.cuda->stream()>>>(table);
+    DecodeNearKernel<<<grid, kThreads, 0, stream>>>(table);
   });
 }
 
-absl::Status EncodeCompact(const CodeTensorsParams& p, const Launch& launch) {
-  if (absl::Status s = Check(p, true, true, launch); !s.ok()) return s;
-  const cudaStream_t stream = launch.cuda->stream();
-  Clear(p, stream);
-  const auto matrices = [](const CodedTensor& t) { return CeilDiv(t.count / t.cols, t.rows); };
-  return ForTensors(p, matrices, [&](const Table& table, dim3 grid, size_t first) {
-    EncodeCompactKernel<<<grid, kThreads, 0, stream>>>(table, p.refused + first);
+absl::Status EncodeCompact(const CodeTensorsParams& p, cudaStream_t stream) {
+  if (absl::Status s = Check(p, true, true); !s.ok()) return s;
+  const bool heads = std::all_of(p.tensors.begin(), p.tensors.end(), IsOfHeads);
+  return ForTensors(p, Matrices, [&](const Table& table, dim3 grid, size_t first) {
+    auto* const kernel = heads ? EncodeHeadsKernel : EncodeCompactKernel;
+    kernel<<<grid, kThreads, 0, stream>>>(table, p.measures + first);
   });
 }
 
-absl::Status DecodeCompact(const CodeTensorsParams& p, const Launch& launch) {
-  if (absl::Status s = Check(p, true, false, launch); !s.ok()) return s;
+absl::Status DecodeCompact(const CodeTensorsParams& p, cudaStream_t stream) {
+  if (absl::Status s = Check(p, true, false); !s.ok()) return s;
   const auto blocks = [](const CodedTensor& t) { return CeilDiv(t.count / t.cols, kWarps * 2); };
   return ForTensors(p, blocks, [&](const Table& table, dim3 grid, size_t) {
-    DecodeCompactKernel<<<grid, kThreads, 0, launch.cuda->stream()>>>(table);
+    DecodeCompactKernel<<<grid, kThreads, 0, stream>>>(table);
+  });
+}
+
+absl::Status EncodeHalves(const CodeTensorsParams& p, cudaStream_t stream) {
+  if (absl::Status s = Check(p, false, true); !s.ok()) return s;
+  return ForTensors(p, HalvesBlocks, [&](const Table& table, dim3 grid, size_t first) {
+    EncodeHalvesKernel<<<grid, kThreads, 0, stream>>>(table, p.measures + first);
+  });
+}
+
+absl::Status DecodeHalves(const CodeTensorsParams& p, cudaStream_t stream) {
+  if (absl::Status s = Check(p, false, false); !s.ok()) return s;
+  return ForTensors(p, HalvesBlocks, [&](const Table& table, dim3 grid, size_t) {
+    DecodeHalvesKernel<<<grid, kThreads, 0, stream>>>(table);
   });
 }
 

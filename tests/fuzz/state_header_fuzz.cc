@@ -17,9 +17,8 @@ void Check(const std::string& bytes) {
   if (header.ok() && anabranch::SerializeStateHeader(*header) != bytes) __builtin_trap();
 }
 
-std::string Framed(const uint8_t* data, size_t size) {
+std::string Framed(const uint8_t* data, size_t size, uint32_t version) {
   std::string bytes("ABSTATE\0", 8);
-  const uint32_t version = anabranch::kStateFormatVersion;
   const uint32_t length = kPrefix + size + kChecksum;
   bytes.append(reinterpret_cast<const char*>(&version), 4);
   bytes.append(reinterpret_cast<const char*>(&length), 4);
@@ -33,6 +32,8 @@ std::string Framed(const uint8_t* data, size_t size) {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   Check(std::string(reinterpret_cast<const char*>(data), size));
-  Check(Framed(data, size));
+  // The newest version differs from the one before in what a segment's form may be.
+  Check(Framed(data, size, anabranch::kStateFormatVersion - 1));
+  Check(Framed(data, size, anabranch::kStateFormatVersion));
   return 0;
 }

@@ -5,9 +5,11 @@
 #include <atomic>
 #include <thread>
 
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "runtime/host_buffers.h"
+#include "runtime/state_codec.h"
 #include "tests/runtime/engine_harness.h"
 #include "tests/runtime/hooked_device.h"
 
@@ -116,6 +118,65 @@ TEST_F(CaptureQueueTest, StatesInsideAStepAreThoseOfReadsThatEndThere) {
       EXPECT_TRUE(got->payload == want->payload) << position;
       EXPECT_EQ(got->kv_blocks, want->kv_blocks) << position;
       EXPECT_EQ(SerializeStateHeader(got->header), SerializeStateHeader(want->header)) << position;
+    }
+  }
+}
+
+// Bytes and origin of one state are those of another, but for the compression that a device leaves
+// out.
+void ExpectSameState(const StateLayout& layout, const StateImage& got, const StateImage& want) {
+  EXPECT_EQ(got.header.codec, want.header.codec);
+  EXPECT_EQ(got.header.origin, want.header.origin);
+  EXPECT_EQ(got.header.token_count, want.header.token_count);
+  EXPECT_EQ(got.kv_blocks, want.kv_blocks);
+  EXPECT_NEAR(LargestError(got.header), LargestError(want.header), 1e-9);
+  const auto a = DecodeState(layout, got), b = DecodeState(layout, want);
+  ASSERT_TRUE(a.ok() && b.ok()) << a.status() << b.status();
+  EXPECT_TRUE(a->payload == b->payload);
+  if (got.header.codec != StateCodec::kNear) return;
+  EXPECT_EQ(SerializeStateHeader(got.header), SerializeStateHeader(want.header));
+  EXPECT_TRUE(got.payload == want.payload);
+}
+
+// In a lossy codec the device or the host encodes, and what is reported is what encoding the exact
+// state gives. A sequence restored from it goes on as from the decoded state.
+TEST_F(CaptureQueueTest, StatesComeInTheCodecThatWasAskedFor) {
+  for (const bool codes : {false, true}) {
+    for (const StateLayout& state : {testing::HybridLayout(), testing::RecurrentLayout()}) {
+      for (const StateCodec codec : {StateCodec::kNear, StateCodec::kCompact}) {
+        SCOPED_TRACE(absl::StrCat(codes, state.has_kv(), StateCodecName(codec)));
+        engine_ = nullptr;
+        device_->set_codes(codes);
+        Start(/*places=*/16, state);
+        const StateLayout& layout = model_->state_layout();
+        const std::vector<int32_t> tokens = RandomTokens(300, 1);
+        Reports reports;
+        ReadWork work;
+        work.sequence = NewSequence();
+        work.tokens = tokens;
+        work.checkpoint_codec = codec;
+        ReportInto(reports, work, 70);
+        ASSERT_TRUE(StartRead(*engine_, std::move(work))->Wait().ok());
+        EXPECT_THAT(reports.positions, ElementsAre(70, 140, 210, 280));
+        for (const auto& got : reports.images) {
+          ASSERT_TRUE(got.ok()) << got.status();
+          const std::vector<int32_t> head(tokens.begin(), tokens.begin() + got->header.token_count);
+          const SequencePtr alone = NewSequence();
+          ASSERT_TRUE(Read(*engine_, alone, head).ok());
+          const StateImage want = *EncodeState(layout, *engine_->Capture(alone), codec);
+          ExpectSameState(layout, *got, want);
+          ExpectSameState(layout, *engine_->Capture(alone, codec), want);
+          EXPECT_EQ(engine_->Restores(got->header), codes);
+          if (!codes) continue;
+          const StateImage decoded = *DecodeState(layout, *got);
+          const auto a = engine_->Restore(*got, head), b = engine_->Restore(decoded, head);
+          ASSERT_TRUE(a.ok() && b.ok()) << a.status() << b.status();
+          EXPECT_EQ(engine_->Origin(*a), (StateOrigin{1, codec, got->header.token_count}));
+          EXPECT_EQ(engine_->Origin(*b), engine_->Origin(*a));
+          EXPECT_TRUE(engine_->Capture(*a)->payload == engine_->Capture(*b)->payload);
+          EXPECT_EQ(engine_->Capture(*a)->kv_blocks, engine_->Capture(*b)->kv_blocks);
+        }
+      }
     }
   }
 }

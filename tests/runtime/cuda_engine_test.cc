@@ -10,6 +10,7 @@
 #include <random>
 
 #include "absl/synchronization/blocking_counter.h"
+#include "runtime/state_codec.h"
 #include "tests/runtime/cuda_testing.h"
 #include "tests/runtime/engine_harness.h"
 
@@ -247,6 +248,58 @@ TEST_P(CudaEngine, CapturesInsideALaunchAreRightAndChangeNothing) {
       const double most = GetParam().dtype == kernels::DType::kFloat32 ? 1e-3 : 0.1;
       EXPECT_LE(Difference(image, alone), most) << position;
       EXPECT_TRUE(engine_->Restore(image, head).ok()) << position;
+    }
+  }
+}
+
+// What the device encodes is what the host would have made of the exact state, and what it decodes
+// is what the host would have given it.
+TEST_P(CudaEngine, StatesAreCodedAsTheHostCodesThem) {
+  const StateLayout& layout = model_->state_layout();
+  const Ids tokens = Tokens(600, 7);
+  const auto read = [&](StateCodec codec) {
+    std::vector<StateImage> images;
+    ReadWork work;
+    work.sequence = *engine_->NewSequence();
+    work.tokens = tokens;
+    work.checkpoint_every = 128;
+    work.checkpoint_codec = codec;
+    work.on_checkpoint = [&](int64_t position, absl::StatusOr<StateImage> image) {
+      ASSERT_TRUE(image.ok()) << position << ": " << image.status();
+      images.push_back(*std::move(image));
+    };
+    const SequencePtr sequence = work.sequence;
+    EXPECT_TRUE(testing::StartRead(*engine_, std::move(work))->Wait().ok());
+    auto last = engine_->Capture(sequence, codec);
+    EXPECT_TRUE(last.ok()) << last.status();
+    images.push_back(*std::move(last));
+    return images;
+  };
+  const std::vector<StateImage> exact = read(StateCodec::kExact);
+  for (const StateCodec codec : {StateCodec::kNear, StateCodec::kCompact}) {
+    const std::vector<StateImage> coded = read(codec);
+    ASSERT_EQ(coded.size(), exact.size());
+    for (size_t i = 0; i < coded.size(); ++i) {
+      SCOPED_TRACE(coded[i].header.token_count);
+      const StateImage want = *EncodeState(layout, exact[i], codec);
+      ASSERT_EQ(coded[i].header.codec, codec);
+      EXPECT_EQ(coded[i].kv_blocks, want.kv_blocks);
+      if (codec == StateCodec::kNear) {
+        EXPECT_TRUE(coded[i].payload == want.payload);
+      }
+      const float error = LargestError(want.header);
+      EXPECT_NEAR(LargestError(coded[i].header), error, 1e-3 * error);
+      const auto header = ParseStateHeader(SerializeStateHeader(coded[i].header));
+      ASSERT_TRUE(header.ok()) << header.status();
+      const auto decoded = DecodeState(layout, coded[i]), as_host = DecodeState(layout, want);
+      ASSERT_TRUE(decoded.ok() && as_host.ok()) << decoded.status();
+      EXPECT_TRUE(decoded->payload == as_host->payload);
+      if (!engine_->Restores(coded[i].header)) continue;
+      const Ids head(tokens.begin(), tokens.begin() + header->token_count);
+      const auto restored = engine_->Restore(coded[i], head);
+      ASSERT_TRUE(restored.ok()) << restored.status();
+      EXPECT_EQ(engine_->Origin(*restored), decoded->header.origin);
+      EXPECT_TRUE(SameImage(ImageOf(*restored), *decoded));
     }
   }
 }

@@ -101,6 +101,10 @@ class FakeModel : public Model {
     std::copy_n(kept_.begin() + first * kVocab, logits.size(), logits.begin());
     return absl::OkStatus();
   }
+  absl::Status CopyLogits(int64_t first, absl::Span<float* const> to) override {
+    for (float* const row : to) std::copy_n(kept_.begin() + first++ * kVocab, kVocab, row);
+    return absl::OkStatus();
+  }
   absl::StatusOr<DrawnToken> Draw(absl::Span<const float> logits, int32_t valid_vocab,
                                   const kernels::RowSampling& rule) override {
     return DrawRow(logits, valid_vocab, rule);

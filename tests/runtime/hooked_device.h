@@ -1,4 +1,5 @@
-// The CPU as a device whose copies can be told to wait or to fail, and that can be lost.
+// The CPU as a device whose copies can be told to wait or to fail, that can be lost, and that may
+// code states.
 #pragma once
 
 #include <functional>
@@ -9,6 +10,7 @@
 #include "absl/synchronization/mutex.h"
 #include "runtime/device.h"
 #include "runtime/tensor_memory.h"
+#include "tests/runtime/host_coder.h"
 
 namespace anabranch::testing {
 
@@ -31,6 +33,10 @@ class HookedDevice : public Device {
     absl::MutexLock lock(&mutex_);
     return health_;
   }
+
+  // Before it is used.
+  void set_codes(bool codes) { codes_ = codes; }
+  StateCoder* coder() override { return codes_ ? &coder_ : nullptr; }
 
   const char* kind() const override { return inner_->kind(); }
   bool in_host_memory() const override { return inner_->in_host_memory(); }
@@ -76,6 +82,8 @@ class HookedDevice : public Device {
   }
 
   const std::shared_ptr<Device> inner_ = *Device::Open("cpu", 1);
+  bool codes_ = false;
+  HostCoder coder_;
   absl::Mutex mutex_;
   Hook hook_ ABSL_GUARDED_BY(mutex_);
   absl::Status health_ ABSL_GUARDED_BY(mutex_);

@@ -16,6 +16,7 @@
 #include "gtest/gtest.h"
 #include "runtime/state_table.h"
 #include "runtime/tensor_codec.h"
+#include "tests/runtime/hooked_device.h"
 #include "tests/runtime/test_layouts.h"
 
 namespace anabranch {
@@ -273,6 +274,16 @@ std::string TakeSized(std::string& file) {
   return bytes;
 }
 
+// The image as a device that codes states captures it.
+StateImage CodedOnADevice(const StateLayout& layout, const StateImage& exact, StateCodec codec) {
+  auto device = std::make_shared<testing::HookedDevice>();
+  device->set_codes(true);
+  const auto pool = *SlotPool::Create(layout, {}, device);
+  const auto restored = *RestoreState(*pool, exact, "fingerprint", "cpu-float32");
+  return *CaptureState(*pool, restored.ref, "fingerprint", "cpu-float32", restored.last_logits,
+                       codec);
+}
+
 // tests/golden/states: header, payload and blocks of states as versions of this program wrote them,
 // each with its size before it, and at last the checksum of what they decode to. A file is written
 // once, when a format is new (ANABRANCH_UPDATE_GOLDEN=1), and never changes.
@@ -281,12 +292,14 @@ TEST(GoldenStatesTest, EveryStateThatWasEverWrittenStaysReadable) {
   for (const auto& [name, codec] : {std::pair("version1-exact", StateCodec::kExact),
                                     std::pair("version2-exact", StateCodec::kExact),
                                     std::pair("version3-near", StateCodec::kNear),
-                                    std::pair("version3-compact", StateCodec::kCompact)}) {
+                                    std::pair("version3-compact", StateCodec::kCompact),
+                                    std::pair("version4-compact", StateCodec::kCompact)}) {
     const std::string path = absl::StrCat(ANABRANCH_GOLDEN_DIR, "/states/", name, ".state");
     if (std::getenv("ANABRANCH_UPDATE_GOLDEN") != nullptr && !std::ifstream(path)) {
       StateImage image = RandomImage(layout, 30, false);
       if (absl::StrContains(name, "2")) image.header.inner_sum = {1, 2};
-      const StateImage stored = *EncodeState(layout, image, codec);
+      const StateImage stored = absl::StrContains(name, "4") ? CodedOnADevice(layout, image, codec)
+                                                             : *EncodeState(layout, image, codec);
       std::string bytes = WithSize(SerializeStateHeader(stored.header)) +
                           WithSize(std::string(stored.payload.view()));
       for (const std::string& block : stored.kv_blocks) bytes += WithSize(block);

@@ -119,6 +119,32 @@ TEST(StateHeaderTest, BytesOfVersionThreeAreFixed) {
   EXPECT_EQ(SerializeStateHeader(*parsed), bytes);
 }
 
+// A state with codes that are not compressed is of version 4, and nothing else is.
+TEST(StateHeaderTest, PackedCodesMakeVersionFour) {
+  StateHeader header = EncodedHeader();
+  StateSegment recurrent;
+  recurrent.layer = 5;
+  recurrent.shape = {2, 3, 4};
+  recurrent.offset = 46;
+  recurrent.encoding = StateEncoding::kPacked8;
+  recurrent.bytes = 2 * 4 + 6 * 2 + 24;
+  header.segments.insert(header.segments.begin() + 2, recurrent);
+  header.segments.back().offset = 46 + recurrent.bytes;
+  const std::string bytes = SerializeStateHeader(header);
+  EXPECT_EQ(bytes.substr(8, 4), std::string("\4\0\0\0", 4));
+  const auto parsed = ParseStateHeader(bytes);
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  EXPECT_EQ(parsed->segments[2].encoding, StateEncoding::kPacked8);
+  EXPECT_EQ(SerializeStateHeader(*parsed), bytes);
+  std::string older = bytes, newer = SerializeStateHeader(EncodedHeader());
+  older[8] = 3, newer[8] = 4;
+  EXPECT_EQ(ParseCode(Resealed(older)), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(ParseCode(Resealed(newer)), absl::StatusCode::kDataLoss);
+  --header.segments[2].bytes;
+  --header.segments[3].offset;
+  EXPECT_EQ(ParseCode(SerializeStateHeader(header)), absl::StatusCode::kDataLoss);
+}
+
 TEST(StateHeaderTest, CodecsThatContradictThemselvesAreRefused) {
   const auto message = [](auto change) {
     StateHeader header = EncodedHeader();

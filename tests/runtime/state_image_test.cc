@@ -2,10 +2,14 @@
 
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <random>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "runtime/state_codec.h"
+#include "runtime/state_table.h"
+#include "tests/runtime/hooked_device.h"
 #include "tests/runtime/test_layouts.h"
 
 namespace anabranch {
@@ -18,12 +22,19 @@ using testing::RecurrentLayout;
 constexpr char kFingerprint[] = "aaaaaaaaaaaaaaaabbbb";
 constexpr char kProfile[] = "cpu-float32";
 
-std::unique_ptr<SlotPool> MakePool(const StateLayout& layout, int32_t slots = 4,
-                                   int32_t pages = 8) {
+std::unique_ptr<SlotPool> MakePool(const StateLayout& layout, int32_t slots = 4, int32_t pages = 8,
+                                   std::shared_ptr<Device> device = nullptr) {
   SlotPool::Options options;
   options.num_slots = slots;
   options.num_kv_pages = pages;
-  return *SlotPool::Create(layout, options);
+  return *SlotPool::Create(layout, options, std::move(device));
+}
+
+// On a device that codes states.
+std::unique_ptr<SlotPool> CodingPool(const StateLayout& layout) {
+  auto device = std::make_shared<testing::HookedDevice>();
+  device->set_codes(true);
+  return MakePool(layout, 4, 8, device);
 }
 
 // A sequence whose every element is a random value that its dtype holds exactly.
@@ -114,6 +125,80 @@ TEST(StateImageTest, RestoreGivesTheCapturedBits) {
       EXPECT_EQ(restored->last_logits, kLogits);
       EXPECT_TRUE(SameState(*pool, ref, *other, restored->ref)) << tokens << " bf16 " << bf16;
     }
+  }
+}
+
+TEST(StateImageTest, ADeviceThatCodesGivesTheSameExactBytes) {
+  for (const bool bf16 : {false, true}) {
+    const StateLayout layout = HybridLayout(bf16);
+    auto pool = MakePool(layout), coding = CodingPool(layout);
+    const SlotRef ref = RandomSequence(*pool, 300, 1), same = RandomSequence(*coding, 300, 1);
+    const StateImage want = *CaptureState(*pool, ref, kFingerprint, kProfile, kLogits);
+    const StateImage got = *CaptureState(*coding, same, kFingerprint, kProfile, kLogits);
+    EXPECT_EQ(SerializeStateHeader(got.header), SerializeStateHeader(want.header));
+    EXPECT_TRUE(got.payload == want.payload);
+    EXPECT_EQ(got.kv_blocks, want.kv_blocks);
+    const auto restored = RestoreState(*coding, want, kFingerprint, kProfile);
+    ASSERT_TRUE(restored.ok()) << restored.status();
+    EXPECT_EQ(restored->last_logits, kLogits);
+    EXPECT_TRUE(SameState(*pool, ref, *coding, restored->ref));
+  }
+}
+
+// What one value keeps a codec from holding is stored plainly, and so by the host.
+TEST(StateImageTest, AValueThatTheCodecCannotHoldIsStoredAsItIs) {
+  const StateLayout layout = HybridLayout();
+  auto pool = CodingPool(layout);
+  const SlotRef ref = RandomSequence(*pool, 30, 1);
+  const float odd = std::numeric_limits<float>::infinity();
+  std::memcpy(pool->SlotBytes(ref, 1).data(), &odd, sizeof(odd));
+  const StateImage exact = *CaptureState(*pool, ref, kFingerprint, kProfile, kLogits);
+  for (const StateCodec codec : {StateCodec::kNear, StateCodec::kCompact}) {
+    const auto got = CaptureState(*pool, ref, kFingerprint, kProfile, kLogits, codec);
+    ASSERT_TRUE(got.ok()) << got.status();
+    const StateImage want = *EncodeState(layout, exact, codec);
+    EXPECT_EQ(SerializeStateHeader(got->header), SerializeStateHeader(want.header));
+    EXPECT_TRUE(got->payload == want.payload);
+    EXPECT_EQ(RestoreState(*pool, want, kFingerprint, kProfile).ok(), codec == StateCodec::kNear);
+  }
+}
+
+// A state that is decoded on the device is checked as one that the host decodes.
+TEST(StateImageTest, DamagedCodesAreRefusedOnADeviceThatCodes) {
+  const StateLayout layout = HybridLayout();
+  for (const StateCodec codec : {StateCodec::kNear, StateCodec::kCompact}) {
+    auto pool = CodingPool(layout);
+    const SlotRef ref = RandomSequence(*pool, 300, 1);
+    const StateImage image = *CaptureState(*pool, ref, kFingerprint, kProfile, kLogits, codec);
+    const auto refused = [&](const StateImage& damaged) {
+      const auto usage = pool->usage();
+      const absl::Status status = RestoreState(*pool, damaged, kFingerprint, kProfile).status();
+      EXPECT_EQ(pool->usage().slots_used, usage.slots_used);
+      return status.code() == absl::StatusCode::kDataLoss;
+    };
+    for (size_t i = 0; i < image.payload.size(); ++i) {
+      StateImage damaged = image;
+      damaged.payload[i] ^= 1;
+      ASSERT_TRUE(refused(damaged)) << i;
+    }
+    StateImage cut = image;
+    cut.payload.text().pop_back();
+    EXPECT_TRUE(refused(cut));
+    StateImage fewer = image;
+    fewer.kv_blocks.pop_back();
+    EXPECT_TRUE(refused(fewer));
+    StateImage block = image;
+    block.kv_blocks[0][5] ^= 1;
+    EXPECT_TRUE(refused(block));
+    // A scale that no codec writes, behind a checksum that fits.
+    StateImage scale = image;
+    StateSegment& recurrent = scale.header.segments[1];
+    const uint64_t at = codec == StateCodec::kNear ? 0 : 8;  // two matrices of four columns
+    std::memset(scale.payload.data() + recurrent.offset + at, 0xff, 4);
+    recurrent.checksum =
+        SegmentChecksum(scale.payload.view().substr(recurrent.offset, recurrent.bytes));
+    EXPECT_TRUE(refused(scale));
+    EXPECT_TRUE(RestoreState(*pool, image, kFingerprint, kProfile).ok());
   }
 }
 

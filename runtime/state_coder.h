@@ -1,0 +1,50 @@
+// Tensors in a device's memory turned into the bytes of a stored state and back where they lie, so
+// that those bytes alone cross the link, in one piece. The bytes are those that the host makes of
+// the same values (slot_segments.h, tensor_codec.h).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "absl/status/status.h"
+#include "absl/types/span.h"
+#include "runtime/tensor_codec.h"
+
+namespace anabranch {
+
+enum class CodedForm : uint8_t {
+  kPlain,     // the bytes as they are
+  kHalves,    // float32 that is exact bfloat16: bfloat16
+  kGroups16,  // float32: EncodeGroups
+  kPacked8,   // float32: PackMatrices
+};
+
+struct TensorCoding {
+  CodedForm form = CodedForm::kPlain;
+  void* values = nullptr;  // on the device
+  int64_t count = 0;       // elements; kPlain: bytes
+  MatrixCut cut;           // kPacked8
+  // In the block that has all tensors one after the other.
+  uint64_t offset = 0, bytes = 0;
+};
+
+struct CodingMeasure {
+  // The form cannot hold a value (kHalves: exactly): the bytes are useless.
+  bool refused = false;
+  CodecError error;  // kGroups16, kPacked8
+};
+
+// Thread rule: any thread.
+class StateCoder {
+ public:
+  virtual ~StateCoder() = default;
+
+  // Tensor after tensor without a hole, the first one's bytes at block + its offset. Done when it
+  // returns; not ordered with queued kernels, as Device::CopyBeside. `measures`: one for each.
+  virtual absl::Status ToHost(absl::Span<const TensorCoding> tensors, char* block,
+                              absl::Span<CodingMeasure> measures) = 0;
+  // The other way. What is damaged gives values of no use, and nothing else.
+  virtual absl::Status ToDevice(absl::Span<const TensorCoding> tensors, const char* block) = 0;
+};
+
+}  // namespace anabranch

@@ -1,0 +1,83 @@
+// A coder of states in host memory: what a device does with its kernels, by the host's codecs.
+#pragma once
+
+#include <cstring>
+#include <string>
+
+#include "runtime/state_coder.h"
+
+namespace anabranch::testing {
+
+class HostCoder : public StateCoder {
+ public:
+  absl::Status ToHost(absl::Span<const TensorCoding> tensors, char* block,
+                      absl::Span<CodingMeasure> measures) override {
+    for (size_t i = 0; i < tensors.size(); ++i) {
+      const TensorCoding& t = tensors[i];
+      std::string bytes;
+      measures[i] = CodingMeasure();
+      measures[i].refused = !Encode(t, bytes, measures[i].error);
+      if (measures[i].refused) continue;
+      if (bytes.size() != t.bytes) return absl::InternalError("a form has another size");
+      std::memcpy(block + t.offset, bytes.data(), bytes.size());
+    }
+    return absl::OkStatus();
+  }
+  absl::Status ToDevice(absl::Span<const TensorCoding> tensors, const char* block) override {
+    for (const TensorCoding& t : tensors) Decode(t, {block + t.offset, t.bytes});
+    return absl::OkStatus();
+  }
+
+ private:
+  static absl::Span<float> Floats(const TensorCoding& t) {
+    return absl::MakeSpan(static_cast<float*>(t.values), t.count);
+  }
+  static bool Encode(const TensorCoding& t, std::string& bytes, CodecError& error) {
+    switch (t.form) {
+      case CodedForm::kPlain:
+        bytes.assign(static_cast<const char*>(t.values), t.count);
+        return true;
+      case CodedForm::kHalves:
+        return Halve(Floats(t), bytes);
+      case CodedForm::kGroups16:
+        return EncodeGroups(Floats(t), bytes, error);
+      case CodedForm::kPacked8:
+        return PackMatrices(Floats(t), t.cut, bytes, error);
+    }
+    return false;
+  }
+  static bool Halve(absl::Span<const float> values, std::string& bytes) {
+    bool exact = true;
+    for (const float value : values) {
+      uint32_t bits;
+      std::memcpy(&bits, &value, sizeof(bits));
+      exact = exact && (bits & 0xffff) == 0;
+      bytes += static_cast<char>(bits >> 16 & 0xff);
+      bytes += static_cast<char>(bits >> 24);
+    }
+    return exact;
+  }
+  static void Decode(const TensorCoding& t, absl::string_view bytes) {
+    switch (t.form) {
+      case CodedForm::kPlain:
+        std::memcpy(t.values, bytes.data(), bytes.size());
+        break;
+      case CodedForm::kHalves:
+        for (int64_t i = 0; i < t.count; ++i) {
+          uint16_t half;
+          std::memcpy(&half, bytes.data() + 2 * i, sizeof(half));
+          const uint32_t bits = uint32_t{half} << 16;
+          std::memcpy(static_cast<float*>(t.values) + i, &bits, sizeof(bits));
+        }
+        break;
+      case CodedForm::kGroups16:
+        (void)DecodeGroups(bytes, Floats(t));
+        break;
+      case CodedForm::kPacked8:
+        (void)UnpackMatrices(bytes, t.cut, Floats(t));
+        break;
+    }
+  }
+};
+
+}  // namespace anabranch::testing
