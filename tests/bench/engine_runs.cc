@@ -42,7 +42,7 @@ absl::Status ReadAll(Engine& engine, const SequencePtr& sequence, std::vector<in
 }
 
 absl::Status GenerateAll(Engine& engine, const std::vector<SequencePtr>& sequences, int64_t count,
-                         int64_t checkpoint_every) {
+                         int64_t checkpoint_every, StateCodec codec) {
   absl::BlockingCounter left(static_cast<int>(sequences.size()));
   absl::Mutex mutex;
   absl::Status result;
@@ -51,6 +51,7 @@ absl::Status GenerateAll(Engine& engine, const std::vector<SequencePtr>& sequenc
     work.sequence = sequence;
     work.max_tokens = count;
     work.checkpoint_every = checkpoint_every;
+    work.checkpoint_codec = codec;
     work.on_checkpoint = [&](int64_t, absl::StatusOr<StateImage> image) {
       absl::MutexLock lock(&mutex);
       result.Update(image.status());

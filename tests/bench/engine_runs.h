@@ -18,6 +18,6 @@ absl::Status ReadAll(Engine& engine, const SequencePtr& sequence, std::vector<in
 // Generates `count` greedy tokens on every sequence at once, with captures on a grid if
 // `checkpoint_every` > 0; the images are dropped as they come.
 absl::Status GenerateAll(Engine& engine, const std::vector<SequencePtr>& sequences, int64_t count,
-                         int64_t checkpoint_every = 0);
+                         int64_t checkpoint_every = 0, StateCodec codec = StateCodec::kExact);
 
 }  // namespace anabranch::bench

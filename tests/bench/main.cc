@@ -99,6 +99,9 @@ void AddShapeOptions(CLI::App& app, ShapeOptions& options, std::string& dtype,
   app.add_option("--state-dtype", state_dtype, "of --shape: what recurrent states are kept in")
       ->check(CLI::IsMember({"bfloat16", "float32"}))
       ->capture_default_str();
+  app.add_option("--codec", options.codecs, "of --shape: what states are captured in")
+      ->check(CLI::IsMember({"exact", "near", "compact"}))
+      ->capture_default_str();
   app.add_option("--batch", options.batches, "sequences that decode together")
       ->check(CLI::Range(1, 4096))
       ->capture_default_str();
@@ -146,6 +149,7 @@ int main(int argc, char** argv) {
   shape.state_dtype = parsed(state_dtype);
   shape.threads = options.threads;
   shape.json = json;
+  shape.directory = options.directory;
   const absl::Status status = anabranch::bench::RunShapeBench(shape);
   if (status.ok()) return 0;
   std::fprintf(stderr, "anabranch-bench: %s\n", status.ToString().c_str());

@@ -23,6 +23,9 @@ struct ShapeOptions {
   kernels::DType dtype = kernels::DType::kBFloat16;
   kernels::DType state_dtype = kernels::DType::kFloat32;
   std::vector<std::string> parts;  // empty: all of ShapeParts()
+  // What states are captured in and restored from.
+  std::vector<std::string> codecs = {"exact", "near", "compact"};
+  std::string directory;  // for temporary libraries
   std::vector<int> batches = {1, 16, 64, 256};
   std::vector<int64_t> lengths = {2048, 8192, 32768, 131072};
   int rows_while_decoding = 1024;  // reading rows a step under mixed load

@@ -11,7 +11,9 @@
 #include "tests/bench/bench.h"
 #include "tests/bench/shape_bench.h"
 #ifdef ANABRANCH_CUDA_ENABLED
+#include "kernels/cuda/context.h"
 #include "kernels/cuda/search.h"
+#include "kernels/cuda/state_codec.h"
 #include "kernels/cuda/state_ops.h"
 #endif
 
@@ -24,7 +26,7 @@ namespace cuda = kernels::cuda;
 
 constexpr char kPart[] = "device-ops";
 constexpr int kMerged = 8;
-constexpr int64_t kEmbeddings = 1'000'000;
+constexpr int64_t kEmbeddings = 1'000'000, kEmbeddingWidth = 1024;
 constexpr int32_t kResults = 16;
 
 absl::StatusOr<Buffer> Placed(Device& device, const void* host, size_t bytes) {
@@ -110,9 +112,54 @@ absl::Status BenchSlots(ShapeRun& run) {
   return absl::OkStatus();
 }
 
+// The recurrent tensors of a slot in their coded forms, on the device.
+absl::Status BenchCodes(ShapeRun& run) {
+  Device& device = *run.model->device();
+  SlotPool::Options options;
+  options.num_slots = options.num_kv_pages = 1;
+  ANABRANCH_ASSIGN_OR_RETURN(
+      auto pool, SlotPool::Create(run.model->state_layout(), options, run.model->device()));
+  ANABRANCH_ASSIGN_OR_RETURN(SlotRef ref, pool->Acquire());
+  std::vector<Buffer> buffers;
+  std::vector<cuda::CodedTensor> tensors;
+  double values = 0, near = 0, compact = 0;
+  const std::vector<StateEntry>& entries = pool->layout().entries;
+  for (int e = 0; e < static_cast<int>(entries.size()); ++e) {
+    const StateEntry& entry = entries[e];
+    if (entry.kind != StateKind::kRecurrent || entry.dtype != StateDType::kFloat32) continue;
+    ANABRANCH_RETURN_IF_ERROR(device.Fill({pool->SlotBytes(ref, e)}, 0x3c));
+    cuda::CodedTensor tensor;
+    tensor.values = reinterpret_cast<float*>(pool->SlotBytes(ref, e).data());
+    tensor.count = entry.num_elements();
+    tensor.cols = entry.shape.back();
+    tensor.rows = entry.shape.size() >= 3 ? entry.shape[entry.shape.size() - 2] : 64;
+    ANABRANCH_ASSIGN_OR_RETURN(Buffer buffer, device.Allocate(cuda::NearBytes(tensor.count)));
+    tensor.encoded = buffer.data();
+    values += 4.0 * static_cast<double>(tensor.count);
+    near += static_cast<double>(cuda::NearBytes(tensor.count));
+    compact += static_cast<double>(cuda::CompactBytes(tensor.count, tensor.rows, tensor.cols));
+    tensors.push_back(tensor);
+    buffers.push_back(std::move(buffer));
+  }
+  cuda::CodeTensorsParams params;
+  params.tensors = tensors;
+  ANABRANCH_ASSIGN_OR_RETURN(const Buffer measures,
+                             device.Allocate(tensors.size() * sizeof(cuda::CodeMeasure)));
+  params.measures = static_cast<cuda::CodeMeasure*>(measures.data());
+  const cudaStream_t stream = device.launch().cuda->stream();
+  const auto add = [&](const char* name, double bytes, auto body) {
+    return Add(run, name, bytes, [&] { return body(params, stream); });
+  };
+  absl::Status status = add("slot to near codes", values + near, cuda::EncodeNear);
+  status.Update(add("near codes to slot", values + near, cuda::DecodeNear));
+  status.Update(add("slot to compact codes", values + compact, cuda::EncodeCompact));
+  status.Update(add("compact codes to slot", values + compact, cuda::DecodeCompact));
+  pool->Release(ref);
+  return status;
+}
+
 absl::Status BenchSearch(ShapeRun& run) {
   Device& device = *run.model->device();
-  const int64_t width = run.model->description().hidden;
   constexpr int64_t kDrawn = int64_t{1} << 24;
   std::vector<float> values(kDrawn);
   uint64_t x = 88172645463325252u;
@@ -122,7 +169,7 @@ absl::Status BenchSearch(ShapeRun& run) {
   }
   std::vector<uint16_t> drawn(kDrawn);
   ToBFloat16(values.data(), kDrawn, drawn.data());
-  const int64_t elements = kEmbeddings * width;
+  const int64_t elements = kEmbeddings * kEmbeddingWidth;
   ANABRANCH_ASSIGN_OR_RETURN(const Buffer embeddings, device.Allocate(elements * 2));
   for (int64_t done = 0; done < elements; done += kDrawn) {
     const CopyPart part{drawn.data(), static_cast<uint16_t*>(embeddings.data()) + done,
@@ -130,8 +177,9 @@ absl::Status BenchSearch(ShapeRun& run) {
     ANABRANCH_RETURN_IF_ERROR(device.Copy(CopyDirection::kToDevice, {part}));
   }
   for (const int32_t queries : {1, 8}) {
-    ANABRANCH_ASSIGN_OR_RETURN(const Buffer placed,
-                               Placed(device, values.data(), queries * width * sizeof(float)));
+    ANABRANCH_ASSIGN_OR_RETURN(
+        const Buffer placed,
+        Placed(device, values.data(), queries * kEmbeddingWidth * sizeof(float)));
     ANABRANCH_ASSIGN_OR_RETURN(const Buffer scores,
                                device.Allocate(queries * kResults * sizeof(float)));
     ANABRANCH_ASSIGN_OR_RETURN(const Buffer index,
@@ -142,13 +190,15 @@ absl::Status BenchSearch(ShapeRun& run) {
     params.embeddings = embeddings.data();
     params.dtype = cuda::EmbeddingDType::kBFloat16;
     params.count = kEmbeddings;
-    params.width = params.row_stride = width;
+    params.width = params.row_stride = kEmbeddingWidth;
     params.limit = kResults;
     params.scores = scores.floats();
     params.index = static_cast<int64_t*>(index.data());
-    ANABRANCH_RETURN_IF_ERROR(Add(
-        run, absl::StrCat("search scan, 1,000,000 x ", Grouped(width), ", ", queries, " queries"),
-        2 * static_cast<double>(elements), [&] { return cuda::Search(params, device.launch()); }));
+    ANABRANCH_RETURN_IF_ERROR(Add(run,
+                                  absl::StrCat("search scan, 1,000,000 x ",
+                                               Grouped(kEmbeddingWidth), ", ", queries, " queries"),
+                                  2 * static_cast<double>(elements),
+                                  [&] { return cuda::Search(params, device.launch()); }));
   }
   return absl::OkStatus();
 }
@@ -158,6 +208,7 @@ absl::Status BenchSearch(ShapeRun& run) {
 absl::Status BenchDeviceOps(ShapeRun& run) {
   if (run.model->device()->in_host_memory()) return absl::OkStatus();
   ANABRANCH_RETURN_IF_ERROR(BenchSlots(run));
+  ANABRANCH_RETURN_IF_ERROR(BenchCodes(run));
   return BenchSearch(run);
 }
 #else

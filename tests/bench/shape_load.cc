@@ -10,6 +10,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
+#include "runtime/state_codec.h"
 #include "statestore/base/status_macros.h"
 #include "tests/bench/bench.h"
 #include "tests/bench/engine_runs.h"
@@ -21,11 +22,12 @@ namespace {
 struct GridRead {
   double ms = 0;
   int captures = 0;
+  int64_t bytes = 0;  // of the last one's payload
 };
 
 // A read of `tokens` into a new sequence. The images are dropped as they come.
 absl::StatusOr<GridRead> ReadOnGrid(Engine& engine, const std::vector<int32_t>& tokens,
-                                    int64_t every) {
+                                    int64_t every, StateCodec codec) {
   ANABRANCH_ASSIGN_OR_RETURN(SequencePtr sequence, engine.NewSequence());
   GridRead result;
   absl::Status status, captured;
@@ -34,9 +36,11 @@ absl::StatusOr<GridRead> ReadOnGrid(Engine& engine, const std::vector<int32_t>& 
   work.sequence = sequence;
   work.tokens = tokens;
   work.checkpoint_every = every;
+  work.checkpoint_codec = codec;
   work.on_checkpoint = [&](int64_t, absl::StatusOr<StateImage> image) {
     captured.Update(image.status());
     ++result.captures;
+    if (image.ok()) result.bytes = static_cast<int64_t>(image->payload.size());
   };
   work.on_done = [&](absl::Status s, const WorkStats&) {
     status = std::move(s);
@@ -60,7 +64,37 @@ namespace {
 constexpr char kCheckpoints[] = "checkpoints";
 constexpr int kStreams = 64;
 
-// Medians of reads with captures every so many tokens, beside the read without.
+// Medians of reads with captures every so many tokens, beside the read without (`plain`, which is
+// measured where it is 0).
+absl::Status BenchGrids(ShapeRun& run, Engine& engine, const std::vector<int32_t>& tokens,
+                        const std::string& codec_name, double& plain) {
+  ANABRANCH_ASSIGN_OR_RETURN(const StateCodec codec, ParseStateCodec(codec_name));
+  const auto length = static_cast<int64_t>(tokens.size());
+  for (const int64_t every : {0, 16384, 2048, 1024, 512, 256}) {
+    if (every >= length || (every == 0 && plain > 0)) continue;
+    std::vector<double> samples;
+    GridRead read;
+    for (int i = 0; i < (run.options.quick ? 3 : 5); ++i) {
+      ANABRANCH_ASSIGN_OR_RETURN(read, ReadOnGrid(engine, tokens, every, codec));
+      samples.push_back(read.ms);
+    }
+    const std::string grid =
+        every == 0 ? "no captures" : absl::StrCat(codec_name, " every ", Grouped(every));
+    Figure figure = FigureOf(kCheckpoints, absl::StrCat("read ", Grouped(length), ", ", grid),
+                             std::move(samples));
+    if (every == 0) plain = figure.median;
+    figure.floor = every == 0 ? 0 : plain;
+    if (every > 0) {
+      figure.note = absl::StrFormat(
+          "floor: the read without; %+.1f %%; %d captures of %s bytes; link alone: %.0f ms",
+          100 * (figure.median / plain - 1), read.captures, Grouped(read.bytes),
+          1e3 * read.captures * static_cast<double>(read.bytes) / run.ceilings.to_host);
+    }
+    run.report.Add(std::move(figure));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status BenchReadsOnGrid(ShapeRun& run) {
   if (run.options.lengths.empty()) return absl::OkStatus();
   const int64_t length = *std::max_element(run.options.lengths.begin(), run.options.lengths.end());
@@ -71,32 +105,11 @@ absl::Status BenchReadsOnGrid(ShapeRun& run) {
   options.max_context_tokens = length;
   ANABRANCH_ASSIGN_OR_RETURN(auto engine, Engine::Create(run.model, options));
   const auto tokens = SomeTokens(length, run.model->description().vocab);
-  for (const int64_t every : {int64_t{0}, length / 16}) {  // warm-up
-    ANABRANCH_RETURN_IF_ERROR(ReadOnGrid(*engine, tokens, every).status());
-  }
-  const auto bytes = static_cast<double>(run.model->state_layout().slot_bytes());
   double plain = 0;
-  for (const int64_t every : {0, 16384, 2048, 1024, 512, 256}) {
-    if (every >= length) continue;
-    std::vector<double> samples;
-    int captures = 0;
-    for (int i = 0; i < (run.options.quick ? 2 : 5); ++i) {
-      ANABRANCH_ASSIGN_OR_RETURN(const GridRead read, ReadOnGrid(*engine, tokens, every));
-      samples.push_back(read.ms);
-      captures = read.captures;
-    }
-    const std::string grid = every == 0 ? "none" : absl::StrCat("every ", Grouped(every));
-    Figure figure = FigureOf(kCheckpoints, absl::StrCat("read ", Grouped(length), ", ", grid),
-                             std::move(samples));
-    if (every == 0) plain = figure.median;
-    figure.floor = every == 0 ? 0 : plain;
-    if (every > 0) {
-      figure.note = absl::StrFormat(
-          "floor: the read without; %+.1f %%; %d captures of %s bytes; link alone: %.0f ms",
-          100 * (figure.median / plain - 1), captures, Grouped(static_cast<int64_t>(bytes)),
-          1e3 * captures * bytes / run.ceilings.to_host);
-    }
-    run.report.Add(std::move(figure));
+  for (const std::string& name : run.options.codecs) {
+    ANABRANCH_ASSIGN_OR_RETURN(const StateCodec codec, ParseStateCodec(name));
+    ANABRANCH_RETURN_IF_ERROR(ReadOnGrid(*engine, tokens, length / 16, codec).status());  // warm-up
+    ANABRANCH_RETURN_IF_ERROR(BenchGrids(run, *engine, tokens, name, plain));
   }
   return absl::OkStatus();
 }
@@ -121,18 +134,20 @@ absl::Status BenchStreamsOnGrid(ShapeRun& run) {
   }
   ANABRANCH_RETURN_IF_ERROR(GenerateAll(*engine, streams, 64, 32));  // warm-up
   double plain = 0;
-  for (const int64_t every : {int64_t{0}, kEvery}) {
+  const auto measure = [&](int64_t every, const std::string& codec_name) -> absl::Status {
+    ANABRANCH_ASSIGN_OR_RETURN(const StateCodec codec, ParseStateCodec(codec_name));
     std::vector<double> samples;
-    for (int i = 0; i < (run.options.quick ? 1 : 3); ++i) {
+    for (int i = 0; i < (run.options.quick ? 2 : 3); ++i) {
       absl::Status status;
-      samples.push_back(1e3 / kEvery *
-                        TimeOnce([&] { status = GenerateAll(*engine, streams, kEvery, every); }));
+      samples.push_back(1e3 / kEvery * TimeOnce([&] {
+                          status = GenerateAll(*engine, streams, kEvery, every, codec);
+                        }));
       ANABRANCH_RETURN_IF_ERROR(status);
     }
     Figure figure = FigureOf(
         kCheckpoints,
         absl::StrCat("step of ", kStreams, " streams, ",
-                     every == 0 ? "no captures" : absl::StrCat("each captured every ", every)),
+                     every == 0 ? "no captures" : absl::StrCat(codec_name, " every ", every)),
         std::move(samples));
     if (every == 0) plain = figure.median;
     figure.floor = every == 0 ? 0 : plain;
@@ -140,6 +155,11 @@ absl::Status BenchStreamsOnGrid(ShapeRun& run) {
         every == 0 ? absl::StrCat("mean of ", kEvery, " steps")
                    : absl::StrFormat("floor: without; %+.1f %%", 100 * (figure.median / plain - 1));
     run.report.Add(std::move(figure));
+    return absl::OkStatus();
+  };
+  ANABRANCH_RETURN_IF_ERROR(measure(0, "exact"));
+  for (const std::string& codec : run.options.codecs) {
+    ANABRANCH_RETURN_IF_ERROR(measure(kEvery, codec));
   }
   return absl::OkStatus();
 }
