@@ -124,10 +124,11 @@ TEST(ModelTextTest, MessagesBecomeTheTokensOfTheModelsTemplate) {
     folder.Write("tokenizer_config.json", config.dump());
     const auto text = folder.Load(by_name ? golden["format"] : "");
     ASSERT_TRUE(text.ok()) << text.status();
-    EXPECT_EQ(text->chat_name, golden["format"]);
+    EXPECT_EQ(text->chat_name, golden["format"].get<std::string>());
     const auto ids = text->chat->Encode(Messages(golden["messages"]), {});
     ASSERT_TRUE(ids.ok()) << ids.status();
-    EXPECT_EQ(text->tokenizer->Decode(*ids, /*skip_special=*/false), golden["text"]);
+    EXPECT_EQ(text->tokenizer->Decode(*ids, /*skip_special=*/false),
+              golden["text"].get<std::string>());
     EXPECT_EQ(*ids, Encode(*text, golden["text"]));
     EXPECT_EQ(text->chat->reply_prefix(), Encode(*text, golden["reply_prefix"]));
     std::vector<int32_t> stop;

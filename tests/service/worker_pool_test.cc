@@ -8,6 +8,7 @@
 #include "absl/time/clock.h"
 #include "service/call_tracker.h"
 #include "service/error_info.h"
+#include "tests/runtime/fake_model.h"
 
 namespace anabranch {
 namespace {
@@ -70,7 +71,9 @@ TEST(MetricsTest, HistogramsAreCumulative) {
   for (int ms : {1, 3, 3, 400000}) {
     metrics.RecordCall("Append", absl::StatusCode::kOk, absl::Milliseconds(ms), v1::Usage());
   }
-  const std::string text = metrics.Render(EngineStats(), StoreStats(), JanitorTotals(), 0, false);
+  const auto engine = Engine::Create(std::make_shared<testing::FakeModel>(), {});
+  ASSERT_TRUE(engine.ok()) << engine.status();
+  const std::string text = metrics.Render(**engine, StoreStats(), JanitorTotals(), 0, false);
   for (const char* expected : {"anabranch_call_seconds_bucket{method=\"Append\",le=\"0.001\"} 1\n",
                                "anabranch_call_seconds_bucket{method=\"Append\",le=\"0.005\"} 3\n",
                                "anabranch_call_seconds_bucket{method=\"Append\",le=\"300\"} 3\n",
