@@ -7,6 +7,8 @@
 #include <rocksdb/options.h>
 #include <rocksdb/table.h>
 
+#include "statestore/rocks_crc32c.h"
+
 namespace anabranch {
 namespace {
 
@@ -32,6 +34,7 @@ rocksdb::Env& EnvOf(const StoreOptions& options) {
 }
 
 rocksdb::DBOptions DatabaseOptions(const StoreOptions& options, bool create) {
+  UseProcessorCrc32c();
   rocksdb::DBOptions db;
   if (options.env != nullptr) db.env = options.env;
   db.create_if_missing = create;
