@@ -20,6 +20,8 @@ class ByteWriter {
   void Signed(int64_t value);  // zigzag varint
   void String(absl::string_view value);
   void Raw(absl::string_view bytes) { bytes_.append(bytes.data(), bytes.size()); }
+  void Reserve(size_t bytes) { bytes_.reserve(bytes); }
+  absl::string_view bytes() const { return bytes_; }  // what was written so far
   std::string Take() && { return std::move(bytes_); }
 
  private:

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
 #include "statestore/base/crash_point.h"
 #include "statestore/base/status_macros.h"
 #include "statestore/record_codec.h"
@@ -15,6 +16,9 @@ constexpr size_t kMaxGroupOperations = kMaxOperations;
 constexpr uint64_t kEtagsPerGroup = 1 << 20;
 constexpr absl::Duration kAnswerSweepInterval = absl::Hours(1);
 constexpr int kAnswersPerSweep = 10000;
+// How long the newest groups are in the journal and in an unsynced log alone, unless the queue is
+// never empty.
+constexpr absl::Duration kSettleAfter = absl::Milliseconds(50);
 
 absl::Status MayBeOnDisk(absl::string_view reason) {
   return absl::UnavailableError(
@@ -38,14 +42,17 @@ std::vector<StateName> StatesIn(const Overlay& changes) {
 }  // namespace
 
 CommitWriter::CommitWriter(Database& database, std::unique_ptr<HighWaterMark> mark,
-                           const PrefixHasher& hasher, uint64_t commit_seq, UseByTenant use,
-                           const StoreOptions& options)
+                           std::unique_ptr<CommitJournal> journal, const PrefixHasher& hasher,
+                           uint64_t commit_seq, UseByTenant use, const StoreOptions& options)
     : database_(database),
       hasher_(hasher),
       options_(options),
       mark_(std::move(mark)),
+      journal_(std::move(journal)),
       attempted_seq_(commit_seq),
+      written_seq_(commit_seq),
       written_use_(use),
+      marked_seq_(commit_seq),
       commit_seq_(commit_seq),
       use_(std::move(use)),
       writer_([this] { Run(); }),
@@ -64,15 +71,51 @@ CommitWriter::~CommitWriter() {
   finisher_.join();
 }
 
-// Checks and checksums run here, on the caller's thread, so that the writer has less to do. Refused
-// mutations go through the queue too: callers may rely on `done` never running inside Commit.
-void CommitWriter::Enqueue(Mutation mutation, CommitDone done) {
+CommitWriter::Pending CommitWriter::Prepare(Mutation mutation, CommitDone done) {
   Pending pending;
   pending.done = std::move(done);
   pending.status = PrepareMutation(mutation);
   pending.refused = !pending.status.ok();
   pending.bytes = QueuedBytes(mutation);
+  pending.mutation = std::move(mutation);
+  return pending;
+}
+
+// Refused mutations go through the queue too: callers may rely on `done` never running inside.
+void CommitWriter::Enqueue(Mutation mutation, CommitDone done) {
+  Pending pending = Prepare(std::move(mutation), std::move(done));
   absl::MutexLock lock(&mutex_);
+  Queue(std::move(pending));
+}
+
+absl::Status CommitWriter::Commit(Mutation mutation) {
+  absl::Notification answered;
+  absl::Status answer;
+  Pending pending = Prepare(std::move(mutation), [&](absl::Status status) {
+    answer = std::move(status);
+    answered.Notify();
+  });
+  std::vector<Pending> group;
+  {
+    absl::MutexLock lock(&mutex_);
+    const bool idle = !writing_ && queue_.empty() && !finishing_ && !unfinished_.has_value();
+    if (idle && options_.group_commit_window == absl::ZeroDuration()) {
+      writing_ = true;
+      group.push_back(std::move(pending));
+    } else {
+      Queue(std::move(pending));
+    }
+  }
+  if (!group.empty()) {
+    ReachCrashPoint(CrashPoint::kGroupTaken);
+    HandOver(WriteGroup(std::move(group)));
+    EndTurn();
+  }
+  answered.WaitForNotification();
+  return answer;
+}
+
+void CommitWriter::Queue(Pending pending) {
   if (!pending.refused && queued_bytes_ + pending.bytes > options_.max_queued_bytes) {
     pending.status = absl::ResourceExhaustedError(
         absl::StrCat(queued_bytes_, " bytes wait to be written; with this commit's ", pending.bytes,
@@ -82,8 +125,7 @@ void CommitWriter::Enqueue(Mutation mutation, CommitDone done) {
   }
   if (pending.refused) {
     pending.bytes = 0;
-  } else {
-    pending.mutation = std::move(mutation);
+    pending.mutation = Mutation();
   }
   queued_bytes_ += pending.bytes;
   queue_.push_back(std::move(pending));
@@ -120,21 +162,37 @@ std::string CommitWriter::read_only_reason() const {
 void CommitWriter::Run() {
   for (;;) {
     std::vector<Pending> group = TakeGroup();
-    if (group.empty()) return;
-    ReachCrashPoint(CrashPoint::kGroupTaken);
-    HandOver(WriteGroup(std::move(group)));
+    if (group.empty()) {
+      SettleIfDue();
+    } else {
+      ReachCrashPoint(CrashPoint::kGroupTaken);
+      HandOver(WriteGroup(std::move(group)));
+    }
+    if (EndTurn()) return;
   }
 }
 
+bool CommitWriter::HasWork() const { return !writing_ && (stopping_ || !queue_.empty()); }
+
 bool CommitWriter::GroupReady() const { return stopping_ || queued_bytes_ >= kMaxGroupBytes; }
+
+bool CommitWriter::EndTurn() {
+  absl::MutexLock lock(&mutex_);
+  writing_ = false;
+  return stopping_ && queue_.empty() && !settle_due_;
+}
 
 std::vector<CommitWriter::Pending> CommitWriter::TakeGroup() {
   absl::MutexLock lock(&mutex_);
-  mutex_.Await(absl::Condition(
-      +[](CommitWriter* self) ABSL_EXCLUSIVE_LOCKS_REQUIRED(self->mutex_) {
-        return self->stopping_ || !self->queue_.empty();
-      },
-      this));
+  const auto wanted = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return settle_due_ || HasWork();
+  };
+  const auto free = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !writing_; };
+  mutex_.Await(absl::Condition(&wanted));
+  mutex_.AwaitWithTimeout(absl::Condition(this, &CommitWriter::HasWork), kSettleAfter);
+  mutex_.Await(absl::Condition(&free));
+  writing_ = true;
+  if (queue_.empty()) return {};
   if (options_.group_commit_window > absl::ZeroDuration()) {
     mutex_.AwaitWithTimeout(absl::Condition(this, &CommitWriter::GroupReady),
                             options_.group_commit_window);
@@ -170,10 +228,10 @@ CommitWriter::Written CommitWriter::WriteGroup(std::vector<Pending> group) {
   if (changes.empty()) return written;
   changes.Put(Family::kMeta, std::string(kCommitSeqKey),
               EncodeNumber(kCommitSeqKey, attempted_seq_));
-  written.failure = Classify(database_.Write(changes));
+  written.failure = Classify(Write(changes, written));
   if (!written.failure.ok()) return written;
   ReachCrashPoint(CrashPoint::kBatchWritten);
-  written.commit_seq = attempted_seq_;
+  written.commit_seq = written_seq_ = attempted_seq_;
   written_use_ = written.use;
   written.states = StatesIn(changes);
   return written;
@@ -185,6 +243,83 @@ absl::Status CommitWriter::MakeWritable() {
     return absl::UnavailableError(absl::StrCat("the library is read-only: ", reason));
   }
   return Classify(database_.MakeWritable());
+}
+
+absl::Status CommitWriter::Write(const Overlay& changes, Written& written) {
+  uint64_t bytes = 0;
+  for (const Pending& pending : written.group) bytes += pending.bytes;
+  if (journal_ != nullptr && journal_->Fits(bytes)) {
+    const std::string encoded = EncodeChanges(changes);
+    if (journal_->Fits(encoded.size())) return WriteJournaled(encoded, changes);
+  }
+  ANABRANCH_RETURN_IF_ERROR(SyncLog());
+  ANABRANCH_RETURN_IF_ERROR(database_.Write(changes, Durability::kSynced));
+  written.needs_mark = true;
+  absl::MutexLock lock(&mutex_);
+  ++marks_due_;
+  return absl::OkStatus();
+}
+
+// First the journal: readers see what the database has, and that must be durable. A group that the
+// disk has no room for is taken back, since the next one will not rest on it.
+absl::Status CommitWriter::WriteJournaled(absl::string_view encoded, const Overlay& changes) {
+  ANABRANCH_RETURN_IF_ERROR(AwaitMarks());
+  if (!journal_->HasRoomFor(encoded.size())) ANABRANCH_RETURN_IF_ERROR(Settle());
+  absl::Status written = journal_->Write(attempted_seq_, written_seq_, encoded);
+  if (written.ok()) {
+    log_behind_ = true;
+    written = database_.Write(changes, Durability::kLogged);
+  }
+  if (absl::IsResourceExhausted(written)) {
+    const absl::Status taken_back = journal_->Void();
+    return taken_back.ok() ? written : absl::InternalError(taken_back.message());
+  }
+  ANABRANCH_RETURN_IF_ERROR(written);
+  journal_->Keep();
+  absl::MutexLock lock(&mutex_);
+  settle_due_ = true;
+  return absl::OkStatus();
+}
+
+absl::Status CommitWriter::AwaitMarks() {
+  absl::MutexLock lock(&mutex_);
+  mutex_.Await(absl::Condition(
+      +[](int* due) { return *due == 0; }, &marks_due_));
+  if (!read_only_reason_.empty()) return absl::InternalError(read_only_reason_);
+  if (journal_->newest_seq() <= marked_seq_) journal_->Restart();
+  return absl::OkStatus();
+}
+
+// The same commit_seq again: whatever recovery finds of it and of what is before it, the journal's
+// groups can be done again on top. Only with them in the synced log may anything be written that is
+// not in the journal.
+absl::Status CommitWriter::SyncLog() {
+  if (!log_behind_) return absl::OkStatus();
+  const Snapshot snapshot(database_);
+  Overlay again(snapshot);
+  again.Put(Family::kMeta, std::string(kCommitSeqKey), EncodeNumber(kCommitSeqKey, written_seq_));
+  ANABRANCH_RETURN_IF_ERROR(database_.Write(again, Durability::kSynced));
+  log_behind_ = false;
+  ReachCrashPoint(CrashPoint::kLogSynced);
+  return absl::OkStatus();
+}
+
+absl::Status CommitWriter::Settle() {
+  ANABRANCH_RETURN_IF_ERROR(AwaitMarks());
+  ANABRANCH_RETURN_IF_ERROR(SyncLog());
+  ANABRANCH_RETURN_IF_ERROR(AdvanceMark(written_seq_));
+  journal_->Restart();
+  return absl::OkStatus();
+}
+
+// Nobody waits for it. After a full disk the next group comes by here again.
+void CommitWriter::SettleIfDue() {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (!std::exchange(settle_due_, false)) return;
+  }
+  if (!MakeWritable().ok()) return;
+  Classify(Settle()).IgnoreError();
 }
 
 void CommitWriter::RefuseWhatHasNoRoom(std::vector<Pending>& group) const {
@@ -306,9 +441,19 @@ void CommitWriter::Finish(Written& written) {
 absl::Status CommitWriter::MoveMark(const Written& written) {
   ANABRANCH_RETURN_IF_ERROR(written.failure);
   const std::string reason = read_only_reason();
-  if (!reason.empty()) return MayBeOnDisk(reason);
-  if (written.commit_seq == 0) return absl::OkStatus();
-  return Classify(mark_->Advance(written.commit_seq, options_.sync_high_water));
+  if (!written.needs_mark) return reason.empty() ? absl::OkStatus() : MayBeOnDisk(reason);
+  const absl::Status moved =
+      reason.empty() ? Classify(AdvanceMark(written.commit_seq)) : MayBeOnDisk(reason);
+  absl::MutexLock lock(&mutex_);
+  --marks_due_;
+  return moved;
+}
+
+absl::Status CommitWriter::AdvanceMark(uint64_t commit_seq) {
+  ANABRANCH_RETURN_IF_ERROR(mark_->Advance(commit_seq, options_.sync_high_water));
+  absl::MutexLock lock(&mutex_);
+  marked_seq_ = commit_seq;
+  return absl::OkStatus();
 }
 
 void CommitWriter::Announce(const Written& written) {

@@ -175,9 +175,9 @@ void Database::Replace(std::shared_ptr<const OpenDatabase> next) {
   current_.swap(next);
 }
 
-absl::Status Database::Write(const Overlay& changes) {
+absl::Status Database::Write(const Overlay& changes, Durability durability) {
   const std::shared_ptr<const OpenDatabase> open = current();
-  const rocksdb::WriteOptions write = DurableWrite();
+  const rocksdb::WriteOptions write = WriteOptionsFor(durability);
   rocksdb::WriteBatch batch(0, 0, write.protection_bytes_per_key, 0);
   for (int i = 0; i < kFamilies; ++i) {
     const Family family = static_cast<Family>(i);

@@ -26,6 +26,11 @@ namespace anabranch {
 
 class Database;
 
+// How far a write has come when it returns. kSynced: it and all before it survive a power loss.
+// kLogged: it survives the process; of what is lost with the power, any part may be missing, so
+// it must be durable elsewhere.
+enum class Durability { kSynced, kLogged };
+
 // An open rocksdb::DB; closed with its last user. Used by Database and Snapshot only.
 struct OpenDatabase {
   OpenDatabase() = default;
@@ -76,9 +81,9 @@ class Database {
   // Call before each write. Once the disk was full, this opens the database anew, which leaves the
   // torn log behind; reads go on meanwhile, and if it fails. Errors as for Write.
   absl::Status MakeWritable();
-  // Writes all changes or none; on OK they are synced. RESOURCE_EXHAUSTED if the disk is full. Any
-  // other error is final: nothing may be written any more.
-  absl::Status Write(const Overlay& changes);
+  // Writes all changes or none. RESOURCE_EXHAUSTED if the disk is full. Any other error is final:
+  // nothing may be written any more.
+  absl::Status Write(const Overlay& changes, Durability durability = Durability::kSynced);
 
   // The open database, which stays open while it is held: opening it anew waits for it. For backup.
   std::shared_ptr<const OpenDatabase> Pin() const { return current(); }

@@ -11,6 +11,7 @@
 #include "statestore/base/crash_point.h"
 #include "statestore/base/status_macros.h"
 #include "statestore/byte_coding.h"
+#include "statestore/durable_file.h"
 #include "statestore/rocks_status.h"
 
 namespace anabranch {
@@ -76,16 +77,6 @@ int Newest(const Slots& slots) {
   return newest;
 }
 
-absl::Status SyncDirectoryOf(rocksdb::Env& env, const std::string& path) {
-#ifdef ANABRANCH_BROKEN_NO_DIRECTORY_SYNC  // tests/crash/mutation_check.py shows that tests notice
-  return absl::OkStatus();
-#endif
-  const std::string parent = path.substr(0, path.rfind('/'));
-  std::unique_ptr<rocksdb::Directory> directory;
-  ANABRANCH_RETURN_IF_ERROR(FromRocks(env.NewDirectory(parent, &directory), parent));
-  return FromRocks(directory->Fsync(), parent);
-}
-
 }  // namespace
 
 absl::StatusOr<HighWaterContents> HighWaterMark::Read(rocksdb::Env& env, const std::string& path) {
@@ -95,24 +86,11 @@ absl::StatusOr<HighWaterContents> HighWaterMark::Read(rocksdb::Env& env, const s
   return absl::DataLossError(absl::StrCat(path, " is damaged: neither of its slots is readable"));
 }
 
-// Written beside, then renamed: a crash leaves the old file, the new one, or none.
 absl::Status HighWaterMark::Create(rocksdb::Env& env, const std::string& path,
                                    const HighWaterContents& contents) {
   std::string bytes = EncodeSlot(contents);
   bytes.resize(kFileBytes);
-  const std::string temporary = absl::StrCat(path, ".new");
-  std::unique_ptr<rocksdb::WritableFile> file;
-  ANABRANCH_RETURN_IF_ERROR(
-      FromRocks(env.NewWritableFile(temporary, &file, rocksdb::EnvOptions()), temporary));
-  ANABRANCH_RETURN_IF_ERROR(FromRocks(file->Append(bytes), temporary));
-  ANABRANCH_RETURN_IF_ERROR(FromRocks(file->Fsync(), temporary));
-  ANABRANCH_RETURN_IF_ERROR(FromRocks(file->Close(), temporary));
-  ReachCrashPoint(CrashPoint::kMarkFileWritten);
-  ANABRANCH_RETURN_IF_ERROR(FromRocks(env.RenameFile(temporary, path), path));
-  ReachCrashPoint(CrashPoint::kMarkFileRenamed);
-  ANABRANCH_RETURN_IF_ERROR(SyncDirectoryOf(env, path));
-  ReachCrashPoint(CrashPoint::kMarkFileDurable);
-  return absl::OkStatus();
+  return ReplaceFile(env, path, bytes);
 }
 
 absl::StatusOr<std::unique_ptr<HighWaterMark>> HighWaterMark::Open(rocksdb::Env& env,

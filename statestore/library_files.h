@@ -10,14 +10,18 @@
 
 namespace anabranch {
 
-inline constexpr uint32_t kLibraryFormatVersion = 1;
+// Of the library's folder, as its mark has it: how it has to be opened. 2: there may be a journal.
+inline constexpr uint32_t kLibraryFormatVersion = 2, kOldestFormatVersion = 1;
+// Of what is in the database.
+inline constexpr uint32_t kDatabaseFormatVersion = 1;
 
 struct LibraryFiles {
   explicit LibraryFiles(const std::string& directory)
       : database(absl::StrCat(directory, "/rocksdb")),
         mark(absl::StrCat(directory, "/high-water-mark")),
+        journal(absl::StrCat(directory, "/commit-journal")),
         uses(absl::StrCat(directory, "/recent-uses")) {}
-  const std::string database, mark, uses;
+  const std::string database, mark, journal, uses;
 };
 
 // What the family meta says of the library; all empty in a new one.

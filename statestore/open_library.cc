@@ -5,6 +5,7 @@
 #include <openssl/rand.h>
 #include <rocksdb/env.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <system_error>
 
@@ -12,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "statestore/base/crash_point.h"
 #include "statestore/base/status_macros.h"
+#include "statestore/journal_redo.h"
 #include "statestore/library_files.h"
 #include "statestore/record_codec.h"
 #include "statestore/rocks_options.h"
@@ -24,11 +26,10 @@ namespace {
 
 constexpr size_t kLibraryIdBytes = 16;
 
-absl::Status CheckFormat(uint64_t version, const std::string& directory) {
-  if (version == kLibraryFormatVersion) return absl::OkStatus();
-  return absl::FailedPreconditionError(absl::StrCat(
-      "the library ", directory, " has format version ", version,
-      "; this build reads and writes version ", kLibraryFormatVersion, ". Nothing was changed"));
+absl::Status RefuseFormat(uint64_t version, uint64_t ours, const std::string& directory) {
+  return absl::FailedPreconditionError(
+      absl::StrCat("the library ", directory, " has format version ", version,
+                   "; this build reads and writes version ", ours, ". Nothing was changed"));
 }
 
 absl::StatusOr<std::string> RandomBytes(size_t count) {
@@ -59,22 +60,31 @@ absl::Status MakeDirectory(const StoreOptions& options) {
 
 absl::StatusOr<LibraryMeta> WriteNewMeta(Database& database) {
   LibraryMeta meta;
-  meta.format_version = kLibraryFormatVersion;
+  meta.format_version = kDatabaseFormatVersion;
   ANABRANCH_ASSIGN_OR_RETURN(meta.hash_key, RandomBytes(PrefixHasher::kKeyBytes));
   ANABRANCH_ASSIGN_OR_RETURN(const std::string id, RandomBytes(kLibraryIdBytes));
   const Snapshot snapshot(database);
   Overlay changes(snapshot);
   changes.Put(Family::kMeta, std::string(kFormatVersionKey),
-              EncodeNumber(kFormatVersionKey, kLibraryFormatVersion));
+              EncodeNumber(kFormatVersionKey, kDatabaseFormatVersion));
   changes.Put(Family::kMeta, std::string(kHashKeyKey), EncodeBytes(kHashKeyKey, meta.hash_key));
   changes.Put(Family::kMeta, std::string(kLibraryIdKey), EncodeBytes(kLibraryIdKey, id));
   ANABRANCH_RETURN_IF_ERROR(database.Write(changes));
   return meta;
 }
 
-// The mark says what was acknowledged, the database what was recovered.
+// Without a mark or the key there is nothing that the journal could be compared with.
+absl::StatusOr<JournalContents> ReadJournal(const absl::StatusOr<HighWaterContents>& mark,
+                                            const LibraryMeta& meta, const StoreOptions& options) {
+  if (!mark.ok() || meta.hash_key.size() != PrefixHasher::kKeyBytes) return JournalContents();
+  return CommitJournal::Read(EnvOf(options), LibraryFiles(options.directory).journal, meta.hash_key,
+                             mark->commit_seq);
+}
+
+// The mark and the journal say what was acknowledged, the database what was recovered.
 absl::Status CheckNothingLost(const absl::StatusOr<HighWaterContents>& mark,
-                              const LibraryMeta& meta, const StoreOptions& options) {
+                              const JournalContents& journal, const LibraryMeta& meta,
+                              const StoreOptions& options) {
 #ifdef ANABRANCH_BROKEN_NO_MARK_CHECK  // tests/crash/mutation_check.py shows that tests notice
   return absl::OkStatus();
 #endif
@@ -85,12 +95,13 @@ absl::Status CheckNothingLost(const absl::StatusOr<HighWaterContents>& mark,
         absl::StrCat("the library ", options.directory, " holds commits up to ", meta.commit_seq,
                      ", but nothing says how many were acknowledged: ", mark.status().message()));
   }
-  if (meta.commit_seq >= mark->commit_seq) return absl::OkStatus();
-  return absl::DataLossError(absl::StrCat("the library ", options.directory,
-                                          " acknowledged commits up to ", mark->commit_seq,
-                                          ", but only those up to ", meta.commit_seq,
-                                          " were recovered: ", mark->commit_seq - meta.commit_seq,
-                                          " commit groups are lost. Restore a copy that has them"));
+  const uint64_t acknowledged = std::max(mark->commit_seq, journal.newest_seq);
+  const uint64_t reachable = ReachableSeq(journal, meta.commit_seq);
+  if (reachable >= acknowledged) return absl::OkStatus();
+  return absl::DataLossError(absl::StrCat(
+      "the library ", options.directory, " acknowledged commits up to ", acknowledged,
+      ", but only those up to ", reachable, " were recovered: ", acknowledged - reachable,
+      " commit groups are lost. Restore a copy that has them"));
 }
 
 absl::StatusOr<LibraryMeta> EnsureMeta(Database& database, const StoreOptions& options) {
@@ -98,7 +109,9 @@ absl::StatusOr<LibraryMeta> EnsureMeta(Database& database, const StoreOptions& o
   if (meta.format_version == 0 && meta.hash_key.empty() && meta.commit_seq == 0) {
     return WriteNewMeta(database);
   }
-  ANABRANCH_RETURN_IF_ERROR(CheckFormat(meta.format_version, options.directory));
+  if (meta.format_version != kDatabaseFormatVersion) {
+    return RefuseFormat(meta.format_version, kDatabaseFormatVersion, options.directory);
+  }
   if (meta.hash_key.size() == PrefixHasher::kKeyBytes) return meta;
   return absl::DataLossError(absl::StrCat("the library ", options.directory, " lost its hash key"));
 }
@@ -117,7 +130,10 @@ absl::Status CheckDatabaseIsThere(const HighWaterContents& mark, const StoreOpti
 absl::Status InspectExisting(const absl::StatusOr<HighWaterContents>& mark,
                              const StoreOptions& options) {
   if (mark.ok()) {
-    ANABRANCH_RETURN_IF_ERROR(CheckFormat(mark->format_version, options.directory));
+    if (mark->format_version < kOldestFormatVersion ||
+        mark->format_version > kLibraryFormatVersion) {
+      return RefuseFormat(mark->format_version, kLibraryFormatVersion, options.directory);
+    }
     ANABRANCH_RETURN_IF_ERROR(CheckDatabaseIsThere(*mark, options));
   }
   absl::StatusOr<std::unique_ptr<Database>> database =
@@ -127,7 +143,51 @@ absl::Status InspectExisting(const absl::StatusOr<HighWaterContents>& mark,
     return absl::IsNotFound(mark.status()) ? absl::OkStatus() : database.status();
   }
   ANABRANCH_ASSIGN_OR_RETURN(const LibraryMeta meta, ReadLibraryMeta(**database));
-  return CheckNothingLost(mark, meta, options);
+  ANABRANCH_ASSIGN_OR_RETURN(const JournalContents journal, ReadJournal(mark, meta, options));
+  return CheckNothingLost(mark, journal, meta, options);
+}
+
+// Brings the database to where the library was. Where a loss is accepted, the journal is lost as
+// well: the numbers of its groups will be given again.
+absl::Status Recover(const absl::StatusOr<HighWaterContents>& mark, LibraryMeta& meta,
+                     Database& database, const StoreOptions& options) {
+  ANABRANCH_ASSIGN_OR_RETURN(const JournalContents journal, ReadJournal(mark, meta, options));
+  ANABRANCH_RETURN_IF_ERROR(CheckNothingLost(mark, journal, meta, options));
+  if (!mark.ok() ||
+      ReachableSeq(journal, meta.commit_seq) < std::max(mark->commit_seq, journal.newest_seq)) {
+    return CommitJournal::Create(EnvOf(options), LibraryFiles(options.directory).journal,
+                                 options.journal_bytes);
+  }
+  ANABRANCH_RETURN_IF_ERROR(RedoJournal(journal, meta.commit_seq, database));
+  ANABRANCH_ASSIGN_OR_RETURN(meta, ReadLibraryMeta(database));
+  return absl::OkStatus();
+}
+
+// The mark is where the database is before the journal begins anew.
+absl::StatusOr<std::unique_ptr<HighWaterMark>> OpenMark(
+    const absl::StatusOr<HighWaterContents>& mark, const LibraryMeta& meta,
+    const StoreOptions& options) {
+  rocksdb::Env& env = EnvOf(options);
+  const std::string path = LibraryFiles(options.directory).mark;
+  if (!mark.ok() || mark->commit_seq != meta.commit_seq ||
+      mark->format_version != kLibraryFormatVersion) {
+    ANABRANCH_RETURN_IF_ERROR(
+        HighWaterMark::Create(env, path, {kLibraryFormatVersion, meta.commit_seq}));
+  }
+  return HighWaterMark::Open(env, path, kLibraryFormatVersion);
+}
+
+absl::StatusOr<std::unique_ptr<CommitJournal>> OpenJournal(const LibraryMeta& meta,
+                                                           const StoreOptions& options) {
+  if (options.journal_bytes == 0 || !options.sync_high_water) return nullptr;
+  rocksdb::Env& env = EnvOf(options);
+  const std::string path = LibraryFiles(options.directory).journal;
+  uint64_t size = 0;
+  if (!env.GetFileSize(path, &size).ok() ||
+      size != CommitJournal::FileBytes(options.journal_bytes)) {
+    ANABRANCH_RETURN_IF_ERROR(CommitJournal::Create(env, path, options.journal_bytes));
+  }
+  return CommitJournal::Open(env, path, meta.hash_key);
 }
 
 }  // namespace
@@ -154,20 +214,17 @@ absl::StatusOr<std::unique_ptr<StateStore>> OpenStateStore(const StoreOptions& o
       Database::Open(LibraryFiles(options.directory).database, options,
                      mark.ok() ? Database::Mode::kOpen : Database::Mode::kCreate));
   ReachCrashPoint(CrashPoint::kOpenRecovered);
-  ANABRANCH_ASSIGN_OR_RETURN(const LibraryMeta meta, EnsureMeta(*database, options));
-  ANABRANCH_RETURN_IF_ERROR(CheckNothingLost(mark, meta, options));
+  ANABRANCH_ASSIGN_OR_RETURN(LibraryMeta meta, EnsureMeta(*database, options));
+  ANABRANCH_RETURN_IF_ERROR(Recover(mark, meta, *database, options));
   ANABRANCH_RETURN_IF_ERROR(AddRetention(*database));
   ReachCrashPoint(CrashPoint::kOpenMetaWritten);
-  if (!mark.ok() || mark->commit_seq > meta.commit_seq) {
-    ANABRANCH_RETURN_IF_ERROR(
-        HighWaterMark::Create(env, mark_path, {kLibraryFormatVersion, meta.commit_seq}));
-  }
   ANABRANCH_ASSIGN_OR_RETURN(std::unique_ptr<HighWaterMark> open_mark,
-                             HighWaterMark::Open(env, mark_path, kLibraryFormatVersion));
+                             OpenMark(mark, meta, options));
+  ANABRANCH_ASSIGN_OR_RETURN(std::unique_ptr<CommitJournal> journal, OpenJournal(meta, options));
   ANABRANCH_ASSIGN_OR_RETURN(UseByTenant use, ReadUse(Snapshot(*database)));
   return std::make_unique<RocksStateStore>(options, std::move(lock), std::move(database),
-                                           std::move(open_mark), meta.hash_key, meta.commit_seq,
-                                           std::move(use));
+                                           std::move(open_mark), std::move(journal), meta.hash_key,
+                                           meta.commit_seq, std::move(use));
 }
 
 }  // namespace anabranch

@@ -63,7 +63,7 @@ rocksdb::ColumnFamilyOptions FamilyOptions(Family family, const StoreOptions& op
   cf.memtable_protection_bytes_per_key = kProtectionBytes;
   cf.force_consistency_checks = true;
   cf.compression = rocksdb::kNoCompression;
-  cf.write_buffer_size = HoldsLargeValues(family) ? 64u << 20 : 16u << 20;
+  cf.write_buffer_size = options.write_buffer_bytes / (HoldsLargeValues(family) ? 1 : 4);
   if (HoldsLargeValues(family)) {
     cf.enable_blob_files = true;
     cf.min_blob_size = 4096;
@@ -78,9 +78,9 @@ rocksdb::ColumnFamilyOptions FamilyOptions(Family family, const StoreOptions& op
   return cf;
 }
 
-rocksdb::WriteOptions DurableWrite() {
+rocksdb::WriteOptions WriteOptionsFor(Durability durability) {
   rocksdb::WriteOptions write;
-  write.sync = true;
+  write.sync = durability == Durability::kSynced;
 #ifdef ANABRANCH_BROKEN_NO_SYNC  // tests/crash/mutation_check.py shows that tests notice
   write.sync = false;
 #endif

@@ -1,6 +1,7 @@
 // The RocksDB settings that the durability protocol relies on (DURABILITY.md gives the reasons).
 #pragma once
 
+#include "statestore/database.h"
 #include "statestore/key_schema.h"
 #include "statestore/state_store.h"
 
@@ -20,7 +21,7 @@ rocksdb::DBOptions DatabaseOptions(const StoreOptions& options, bool create);
 // next call, or null.
 rocksdb::ColumnFamilyOptions FamilyOptions(Family family, const StoreOptions& options,
                                            const rocksdb::ColumnFamilyOptions* cache_holder);
-// Synced, with per-key protection.
-rocksdb::WriteOptions DurableWrite();
+// With per-key protection.
+rocksdb::WriteOptions WriteOptionsFor(Durability durability);
 
 }  // namespace anabranch

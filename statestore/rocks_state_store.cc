@@ -54,14 +54,16 @@ absl::Status StateStore::CommitAndWait(Mutation mutation) {
 
 RocksStateStore::RocksStateStore(const StoreOptions& options, std::unique_ptr<LibraryLock> lock,
                                  std::unique_ptr<Database> database,
-                                 std::unique_ptr<HighWaterMark> mark, const std::string& hash_key,
-                                 uint64_t commit_seq, UseByTenant use)
+                                 std::unique_ptr<HighWaterMark> mark,
+                                 std::unique_ptr<CommitJournal> journal,
+                                 const std::string& hash_key, uint64_t commit_seq, UseByTenant use)
     : options_(options),
       lock_(std::move(lock)),
       database_(std::move(database)),
       hasher_(hash_key),
       page_tokens_(hash_key),
-      writer_(*database_, std::move(mark), hasher_, commit_seq, std::move(use), options) {
+      writer_(*database_, std::move(mark), std::move(journal), hasher_, commit_seq, std::move(use),
+              options) {
   recent_uses_.Load(EnvOf(options_), LibraryFiles(options_.directory).uses);
 }
 
@@ -71,6 +73,10 @@ RocksStateStore::~RocksStateStore() {
 
 void RocksStateStore::Commit(Mutation mutation, CommitDone done) {
   writer_.Enqueue(std::move(mutation), std::move(done));
+}
+
+absl::Status RocksStateStore::CommitAndWait(Mutation mutation) {
+  return writer_.Commit(std::move(mutation));
 }
 
 absl::StatusOr<StateRecord> RocksStateStore::GetState(const std::string& tenant,

@@ -24,11 +24,14 @@ class RocksStateStore : public StateStore {
   // recovered, already compared with the mark.
   RocksStateStore(const StoreOptions& options, std::unique_ptr<LibraryLock> lock,
                   std::unique_ptr<Database> database, std::unique_ptr<HighWaterMark> mark,
-                  const std::string& hash_key, uint64_t commit_seq, UseByTenant use);
+                  std::unique_ptr<CommitJournal> journal, const std::string& hash_key,
+                  uint64_t commit_seq, UseByTenant use);
   ~RocksStateStore() override;
 
   // Goes to the queue of the writer thread.
   void Commit(Mutation mutation, CommitDone done) override;
+  // May write on the caller's thread.
+  absl::Status CommitAndWait(Mutation mutation) override;
 
   absl::StatusOr<StateRecord> GetState(const std::string& tenant, const std::string& id) override;
   absl::StatusOr<std::string> GetPayload(const std::string& tenant, const std::string& id) override;

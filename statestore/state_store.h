@@ -93,7 +93,7 @@ class StateStore {
   virtual ~StateStore() = default;
 
   virtual void Commit(Mutation mutation, CommitDone done) = 0;
-  absl::Status CommitAndWait(Mutation mutation);
+  virtual absl::Status CommitAndWait(Mutation mutation);
 
   virtual absl::StatusOr<StateRecord> GetState(const std::string& tenant,
                                                const std::string& id) = 0;

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "statestore/backup.h"
 #include "statestore/base/status_macros.h"
+#include "statestore/commit_journal.h"
 #include "statestore/database.h"
 #include "statestore/high_water_mark.h"
 #include "statestore/library_files.h"
@@ -19,10 +20,10 @@ namespace {
 constexpr uint64_t kCacheBytes = 8u << 20;
 
 absl::Status CheckMeta(const LibraryMeta& meta, const std::string& directory) {
-  if (meta.format_version != kLibraryFormatVersion) {
+  if (meta.format_version != kDatabaseFormatVersion) {
     return absl::FailedPreconditionError(
         absl::StrCat("the library ", directory, " has format version ", meta.format_version,
-                     "; this build reads version ", kLibraryFormatVersion));
+                     "; this build reads version ", kDatabaseFormatVersion));
   }
   if (meta.hash_key.size() == PrefixHasher::kKeyBytes) return absl::OkStatus();
   return absl::DataLossError(absl::StrCat("the library ", directory, " lost its hash key"));
@@ -46,6 +47,14 @@ absl::StatusOr<std::unique_ptr<StoppedLibrary>> StoppedLibrary::Open(const std::
     return absl::DataLossError(absl::StrCat("the library ", directory,
                                             " acknowledged commits up to ", mark.commit_seq,
                                             ", but holds only those up to ", meta.commit_seq));
+  }
+  ANABRANCH_ASSIGN_OR_RETURN(
+      const JournalContents journal,
+      CommitJournal::Read(env, files.journal, meta.hash_key, mark.commit_seq));
+  if (meta.commit_seq < journal.newest_seq) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "the last commits of the library ", directory, ", ", meta.commit_seq + 1, " to ",
+        journal.newest_seq, ", are in its journal alone: start a server on it once"));
   }
   return std::unique_ptr<StoppedLibrary>(
       new StoppedLibrary(nullptr, std::move(lock), std::move(database), meta));

@@ -17,10 +17,16 @@ struct StoreOptions {
   std::string directory;
   bool create_if_missing = true;
   uint64_t block_cache_bytes = 256u << 20;
+  // What a family of large values may have in memory before it is written to tables; the others a
+  // quarter of it each.
+  uint64_t write_buffer_bytes = 64u << 20;
   // How long the writer waits for more mutations to share a sync. Zero: never waits.
   absl::Duration group_commit_window = absl::ZeroDuration();
   // Sync the commit high-water mark with every commit group (DURABILITY.md). Off leaves a window.
   bool sync_high_water = true;
+  // The size of the journal (commit_journal.h), through which small commits become durable with one
+  // sync. 0: none, and every commit is two syncs. Without sync_high_water there is none either.
+  uint64_t journal_bytes = 1u << 20;
   // Commit answers RESOURCE_EXHAUSTED while more than this waits to be written.
   uint64_t max_queued_bytes = 512u << 20;
   // Commits that add states or tokens are refused (RESOURCE_EXHAUSTED) when the disk has less left:

@@ -15,13 +15,18 @@ enum class CrashPoint {
   // Opening, in order.
   kOpenInspected,
   kOpenRecovered,
+  kOpenRedone,  // what the journal held; the mark is where it was
   kOpenMetaWritten,
-  kMarkFileWritten,  // under its temporary name
-  kMarkFileRenamed,  // the directory is not synced yet
-  kMarkFileDurable,
+  // The mark, and the journal.
+  kNewFileWritten,  // under its temporary name
+  kNewFileRenamed,  // the directory is not synced yet
+  kNewFileDurable,
   // A commit group, in order.
   kGroupTaken,
   kGroupApplied,
+  kJournalWritten,  // of a small group only
+  kJournalSynced,
+  kLogSynced,  // up to the last small group; the mark is where it was
   kBatchWritten,
   kMarkWritten,
   kMarkSynced,
@@ -71,12 +76,16 @@ enum class CrashPoint {
 
 inline constexpr const char* kCrashPointNames[] = {"open_inspected",
                                                    "open_recovered",
+                                                   "open_redone",
                                                    "open_meta_written",
-                                                   "mark_file_written",
-                                                   "mark_file_renamed",
-                                                   "mark_file_durable",
+                                                   "new_file_written",
+                                                   "new_file_renamed",
+                                                   "new_file_durable",
                                                    "group_taken",
                                                    "group_applied",
+                                                   "journal_written",
+                                                   "journal_synced",
+                                                   "log_synced",
                                                    "batch_written",
                                                    "mark_written",
                                                    "mark_synced",

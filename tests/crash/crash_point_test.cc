@@ -25,8 +25,8 @@ constexpr int kPoints = static_cast<int>(CrashPoint::kCount);
 
 // Only a library that is being created gets there.
 bool IsOfCreation(CrashPoint point) {
-  return point == CrashPoint::kMarkFileWritten || point == CrashPoint::kMarkFileRenamed ||
-         point == CrashPoint::kMarkFileDurable;
+  return point == CrashPoint::kNewFileWritten || point == CrashPoint::kNewFileRenamed ||
+         point == CrashPoint::kNewFileDurable;
 }
 bool IsOfServer(CrashPoint point) {
   return point >= CrashPoint::kReencodingStep && point <= CrashPoint::kImportFinished;
@@ -38,11 +38,12 @@ bool IsOfBackup(CrashPoint point) {
 bool IsOfRestore(CrashPoint point) {
   return point >= CrashPoint::kRestoreCopied && point <= CrashPoint::kRestoreRenamed;
 }
-bool IsOfOpening(CrashPoint point) { return point <= CrashPoint::kMarkFileDurable; }
+bool IsOfOpening(CrashPoint point) { return point <= CrashPoint::kNewFileDurable; }
 
 // How often the point is passed in a second, roughly: the crash is at a random one of these.
 int MostPasses(CrashPoint point) {
   const bool once = point == CrashPoint::kGarbageFound || point == CrashPoint::kGarbageDropped;
+  if (IsOfCreation(point)) return 2;  // the journal and the mark
   if (IsOfOpening(point) || IsOfRestore(point) || once) return 1;
   return point <= CrashPoint::kGroupHalfAnswered ? 30 : 3;
 }
@@ -155,6 +156,9 @@ TEST_F(CrashPointTest, NothingAcknowledgedIsLostAtAnyNamedPoint) {
         if (IsOfRestore(point)) {
           ASSERT_TRUE(CrashAt(CrashPoint::kBackupComplete, 1, options, ledger));
         }
+      }
+      if (point == CrashPoint::kOpenRedone) {  // there is something to do again
+        ASSERT_TRUE(CrashAt(CrashPoint::kJournalSynced, 5, options, ledger));
       }
       const int passes = 1 + static_cast<int>(random() % MostPasses(point));
       ASSERT_TRUE(CrashAt(point, passes, options, ledger));

@@ -18,7 +18,8 @@ LOG_DAMAGE = "DamageTest.DamageInsideTheLogIsNoSilentRollback"
 # What was removed, the test binary without its suffix, and the test that must fail.
 BROKEN = (("no_sync", "power_loss", POWER_LOSS), ("early_answer", "power_loss", POWER_LOSS),
           ("no_directory_sync", "power_loss", POWER_LOSS),
-          ("no_mark_check", "damage", LOG_DAMAGE))
+          ("no_mark_check", "damage", LOG_DAMAGE), ("no_journal_sync", "power_loss", POWER_LOSS),
+          ("no_redo", "power_loss", POWER_LOSS))
 
 
 def run(binary, test, first_seed, seeds):

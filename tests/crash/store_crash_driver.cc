@@ -162,6 +162,8 @@ int main(int argc, char** argv) {
       PlantStaleKey(options.directory);
     }
     left = std::atoi(argv[4]);
+    options.journal_bytes = 128u << 10;  // is full, and begins anew, all the time
+    options.write_buffer_bytes = 256u << 10;
     anabranch::crash_hook = DieAtArmedPoint;
     threads.emplace_back([] {
       absl::SleepFor(kPatience);

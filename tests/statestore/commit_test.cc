@@ -44,14 +44,21 @@ TEST_F(CommitTest, MutationsThatArriveTogetherShareASync) {
 }
 
 TEST_F(CommitTest, EveryAnswerFollowsItsOwnSync) {
-  const int64_t syncs_before = system_->syncs();
-  for (int i = 0; i < 5; ++i) ASSERT_EQ(Commit(NewSession(absl::StrCat("s", i))), absl::OkStatus());
-  EXPECT_GE(system_->syncs() - syncs_before, 10);
-  EXPECT_EQ(store_->stats().commit_seq, 5u);
+  for (const uint64_t journal : {uint64_t{4} << 20, uint64_t{0}}) {
+    options_.journal_bytes = journal;
+    Reopen();
+    const int64_t syncs_before = system_->syncs();
+    const uint64_t seq_before = store_->stats().commit_seq;
+    for (int i = 0; i < 5; ++i) {
+      ASSERT_EQ(Commit(NewSession(absl::StrCat("s", i))), absl::OkStatus());
+    }
+    EXPECT_GE(system_->syncs() - syncs_before, journal != 0 ? 5 : 10);
+    EXPECT_EQ(store_->stats().commit_seq - seq_before, 5u);
+  }
 }
 
-// While the mark of one group is moved, the batch of the next is written; each is answered after
-// its own mark, in order. The hook holds the first mark until the second batch is there.
+// While the mark of one large group is moved, the batch of the next is written; each is answered
+// after its own mark, in order. The hook holds the first mark until the second batch is there.
 struct Overlap {
   StateStore* store = nullptr;
   std::atomic<int> taken{0}, marks{0};
@@ -82,6 +89,8 @@ struct Overlap {
 Overlap* overlap = nullptr;
 
 TEST_F(CommitTest, TheNextBatchIsWrittenWhileAMarkIsMoved) {
+  options_.journal_bytes = 0;
+  Reopen();
   Overlap own;
   own.store = store_.get();
   overlap = &own;
@@ -101,6 +110,8 @@ TEST_F(CommitTest, TheNextBatchIsWrittenWhileAMarkIsMoved) {
 
 // The group after one whose mark could not be moved is on disk, perhaps, and is not acknowledged.
 TEST_F(CommitTest, NoGroupIsAcknowledgedAfterAMarkThatFailed) {
+  options_.journal_bytes = 0;
+  Reopen();
   system_->FailSync(2);  // of the log, then of the mark
   const absl::Status first = Commit(NewSession("first"));
   EXPECT_TRUE(absl::IsUnavailable(first)) << first;

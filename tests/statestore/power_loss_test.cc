@@ -25,8 +25,12 @@ int FromEnvironment(const char* name, int otherwise) {
 // A library on a file system with faults, and the count of acknowledged steps of each writer.
 class FaultyLibrary {
  public:
-  explicit FaultyLibrary(const std::string& directory) {
+  // `number`: every third library has no journal; the others' are full soon. Every second one has
+  // its tables written all the time, and with them its log changed.
+  FaultyLibrary(const std::string& directory, int number) {
     options_.directory = directory;
+    options_.journal_bytes = number % 3 == 0 ? 0 : 128u << 10;
+    if (number % 2 == 0) options_.write_buffer_bytes = 64u << 10;
     options_.block_cache_bytes = 1 << 20;
     Plug();
   }
@@ -109,7 +113,7 @@ TEST(PowerLossTest, NothingAcknowledgedIsLostAtAnyMoment) {
   for (int seed = first; seed < first + seeds; ++seed) {
     SCOPED_TRACE(testing::Message() << "ANABRANCH_POWER_LOSS_FIRST_SEED=" << seed);
     TemporaryDirectory directory;
-    FaultyLibrary library(directory.path() + "/library");
+    FaultyLibrary library(directory.path() + "/library", seed);
     std::mt19937_64 random(seed);
     for (int round = 0; round < 2; ++round) {
       ASSERT_EQ(library.Open(), absl::OkStatus());
@@ -134,7 +138,7 @@ TEST(PowerLossTest, NothingIsLostWhenThePowerGoesDuringRecovery) {
   for (int seed = 1; seed <= seeds; ++seed) {
     SCOPED_TRACE(seed);
     TemporaryDirectory directory;
-    FaultyLibrary library(directory.path() + "/library");
+    FaultyLibrary library(directory.path() + "/library", seed);
     std::mt19937_64 random(seed);
     ASSERT_EQ(library.Open(), absl::OkStatus());
     library.Write(static_cast<int>(5 + random() % 20));
@@ -154,7 +158,7 @@ TEST(PowerLossTest, NothingIsLostWhenThePowerGoesDuringRecovery) {
 // The same test must see a store that does not sync.
 TEST(PowerLossTest, IgnoredSyncsAreNoticed) {
   TemporaryDirectory directory;
-  FaultyLibrary library(directory.path() + "/library");
+  FaultyLibrary library(directory.path() + "/library", 1);
   ASSERT_EQ(library.Open(), absl::OkStatus());
   library.Write(1);
   library.system().IgnoreSyncs(true);
@@ -170,7 +174,7 @@ TEST(PowerLossTest, LibraryThatWasBeingCreatedIsCreatedAgain) {
   for (int n = 1; n <= 60; n += 3) {
     SCOPED_TRACE(n);
     TemporaryDirectory directory;
-    FaultyLibrary library(directory.path() + "/library");
+    FaultyLibrary library(directory.path() + "/library", n);
     library.system().FailChange(n);
     if (library.Open().ok() && !library.system().failed()) break;
     library.LosePower(n, n % 2 == 0);
@@ -185,7 +189,7 @@ TEST(FailingDiskTest, FailureAtAnyChangeLosesNothingAndStopsWriting) {
   for (int n = 1; n <= FromEnvironment("ANABRANCH_FAULT_POSITIONS", 100); ++n) {
     SCOPED_TRACE(n);
     TemporaryDirectory directory;
-    FaultyLibrary library(directory.path() + "/library");
+    FaultyLibrary library(directory.path() + "/library", n);
     ASSERT_EQ(library.Open(), absl::OkStatus());
     library.system().FailChange(n);
     library.Write(40 + n);  // more than n changes
@@ -215,7 +219,7 @@ TEST(FailingDiskTest, AFailedSyncIsFinalWhereverItHappens) {
   for (int n = 1; n <= FromEnvironment("ANABRANCH_SYNC_FAULT_POSITIONS", 30); ++n) {
     SCOPED_TRACE(n);
     TemporaryDirectory directory;
-    FaultyLibrary library(directory.path() + "/library");
+    FaultyLibrary library(directory.path() + "/library", n);
     ASSERT_EQ(library.Open(), absl::OkStatus());
     library.system().FailSync(n);
     library.Write(400);
@@ -236,7 +240,7 @@ TEST(FullDiskTest, CommitsAreRefusedThenAcceptedAgainOnceThereIsSpace) {
   for (int seed = 0; seed * 3 < cycles; ++seed) {
     SCOPED_TRACE(seed);
     TemporaryDirectory directory;
-    FaultyLibrary library(directory.path() + "/library");
+    FaultyLibrary library(directory.path() + "/library", seed);
     for (int round = 0; round < 3; ++round) {
       // Odd seeds meet the full disk right after opening, with nothing in memory.
       ASSERT_EQ(library.Open(), absl::OkStatus());
@@ -266,7 +270,7 @@ TEST(FullDiskTest, CommitsAreRefusedThenAcceptedAgainOnceThereIsSpace) {
 
 TEST(FullDiskTest, ReadsGoOnWhileTheDiskIsFullAndWhileItRecovers) {
   TemporaryDirectory directory;
-  FaultyLibrary library(directory.path() + "/library");
+  FaultyLibrary library(directory.path() + "/library", 1);
   ASSERT_EQ(library.Open(), absl::OkStatus());
   ASSERT_EQ(library.store().CommitAndWait({{NewSession("read")}}), absl::OkStatus());
   std::atomic<bool> stop{false};
@@ -289,7 +293,7 @@ TEST(FullDiskTest, ReadsGoOnWhileTheDiskIsFullAndWhileItRecovers) {
 
 TEST(FullDiskTest, DeletingWorksOnADiskThatIsTooFullForNewContent) {
   TemporaryDirectory directory;
-  FaultyLibrary library(directory.path() + "/library");
+  FaultyLibrary library(directory.path() + "/library", 1);
   ASSERT_EQ(library.Open(), absl::OkStatus());
   ASSERT_EQ(library.store().CommitAndWait({{NewSession("old")}}), absl::OkStatus());
   library.system().SetFreeBytes(library.options().reserved_disk_bytes - 1);

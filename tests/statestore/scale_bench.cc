@@ -1,6 +1,7 @@
-// How the library scales: commits of several writers beside a bare synced write of the same bytes,
-// and opening, memory, reads and garbage collection at several sizes.
-//   build/bin/scale_bench [--states 1000,10000,100000] [--payload 8192] [--commits 300]
+// How the library scales: commits of several writers, without and with the journal, beside a bare
+// synced write of the same bytes, and opening, memory, reads and garbage collection at several
+// sizes.
+//   build/bin/scale_bench [--states 1000,10000,100000|none] [--payload 8192] [--commits 300]
 // A bare write is one of as many writers as the commits have, to one file that they share.
 #include <fcntl.h>
 #include <unistd.h>
@@ -72,8 +73,7 @@ int64_t ResidentBytes() {
   return 0;
 }
 
-std::unique_ptr<StateStore> Open(const std::string& directory) {
-  StoreOptions options;
+std::unique_ptr<StateStore> Open(const std::string& directory, StoreOptions options = {}) {
   options.directory = directory;
   options.block_cache_bytes = 64u << 20;
   auto store = OpenStateStore(options);
@@ -116,9 +116,11 @@ Times BareWrites(const std::string& bytes, int writers, int count, double* secon
   return times;
 }
 
-Times Commits(const std::string& payload, int writers, int count, double* seconds) {
+Times Commits(const std::string& payload, int writers, int count, bool journal, double* seconds) {
   const TemporaryDirectory directory;
-  const auto store = Open(directory.path() + "/library");
+  StoreOptions options;
+  if (!journal) options.journal_bytes = 0;
+  const auto store = Open(directory.path() + "/library", options);
   return InThreads(writers, count, seconds, [&](int writer, int i, Times& own) {
     Mutation mutation = Of(Put(MakeState({writer, i}), payload));
     own.Measure([&] { Check(store->CommitAndWait(std::move(mutation))); });
@@ -128,14 +130,17 @@ Times Commits(const std::string& payload, int writers, int count, double* second
 void MeasureCommits(const Flags& flags, int payload_bytes) {
   const std::string payload = Noise(payload_bytes, 1);
   for (int writers : {1, 8, 64}) {
-    double bare_seconds = 0, seconds = 0;
+    double bare_seconds = 0, two_seconds = 0, seconds = 0;
     Times bare = BareWrites(payload, writers, flags.commits, &bare_seconds);
-    Times commits = Commits(payload, writers, flags.commits, &seconds);
+    Times two = Commits(payload, writers, flags.commits, false, &two_seconds);
+    Times commits = Commits(payload, writers, flags.commits, true, &seconds);
     const int all = writers * flags.commits;
-    std::printf("| %d | %d | %.2f / %.2f | %.2f / %.2f | %.1f / %.1f | %.0f | %.0f |\n",
-                payload_bytes, writers, commits.At(0.5), commits.At(0.99), bare.At(0.5),
-                bare.At(0.99), commits.At(0.5) / bare.At(0.5), commits.At(0.99) / bare.At(0.99),
-                all / seconds, all / bare_seconds);
+    std::printf(
+        "| %d | %d | %.2f / %.2f | %.2f / %.2f | %.2f / %.2f | %.1f, %.1f | %.0f, %.0f | "
+        "%.0f |\n",
+        payload_bytes, writers, two.At(0.5), two.At(0.99), commits.At(0.5), commits.At(0.99),
+        bare.At(0.5), bare.At(0.99), two.At(0.5) / bare.At(0.5), commits.At(0.5) / bare.At(0.5),
+        all / two_seconds, all / seconds, all / bare_seconds);
     std::fflush(stdout);
   }
 }
@@ -247,6 +252,7 @@ Flags Parse(int argc, char** argv) {
     int number = 0;
     if (flag == "--states") {
       flags.states.clear();
+      if (argv[i + 1] == std::string("none")) continue;
       for (absl::string_view each : absl::StrSplit(argv[i + 1], ',')) {
         if (!absl::SimpleAtoi(each, &number)) Die("--states takes numbers");
         if (number < 40) Die("--states takes numbers of 40 and more: half of the lines of 20 go");
@@ -268,10 +274,11 @@ Flags Parse(int argc, char** argv) {
 int Main(int argc, char** argv) {
   const Flags flags = Parse(argc, argv);
   std::printf(
-      "| bytes | writers | commit, p50 / p99 ms | bare synced write, p50 / p99 ms | ratio | "
-      "commits a "
-      "second | bare writes a second |\n|---|---|---|---|---|---|---|\n");
+      "| bytes | writers | two syncs, p50 / p99 ms | with journal, p50 / p99 ms | bare synced "
+      "write, p50 / p99 ms | ratios of p50 | commits a second | bare writes a second |\n"
+      "|---|---|---|---|---|---|---|---|\n");
   for (int payload : {200, 65536}) MeasureCommits(flags, payload);
+  if (flags.states.empty()) return 0;
   std::printf(
       "\n| states | open ms | memory MiB (by opening) | list 100, p50 / p99 ms | "
       "get, p50 / p99 ms | status ms | half deleted: seconds, disk MiB | "
