@@ -101,7 +101,7 @@ void AddStateUpdateCommands(CLI::App& state, Cli& cli) {
   auto labels = std::make_shared<std::vector<std::string>>();
   CLI::App* label = state.add_subcommand("label", "Set labels of a state; KEY= removes one");
   label->add_option("STATE", *name, "State or ref")->required();
-  label->add_option("KEY=VALUE", *labels, "Labels")->required();
+  label->add_option("LABEL", *labels, "KEY=VALUE to set one, KEY= to remove it")->required();
   label->callback([&cli, name, labels] {
     cli.command = [name, labels](Cli& c) { return Label(c, *name, *labels); };
   });
