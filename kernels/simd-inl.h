@@ -13,6 +13,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 
 #include "hwy/contrib/math/math-inl.h"
 #include "hwy/highway.h"
@@ -33,7 +34,13 @@ inline constexpr int kLanes = static_cast<int>(hn::MaxLanes(DF()));
 HWY_INLINE VF LoadUpTo(const float* HWY_RESTRICT p, int64_t left) {
   const DF d;
   if (left >= kLanes) return hn::LoadU(d, p);
+#if HWY_MEM_OPS_MIGHT_FAULT  // then a masked load reads the whole vector
+  HWY_ALIGN float lanes[kLanes] = {};
+  std::memcpy(lanes, p, static_cast<size_t>(left) * sizeof(float));
+  return hn::Load(d, lanes);
+#else
   return hn::MaskedLoad(hn::FirstN(d, static_cast<size_t>(left)), d, p);
+#endif
 }
 
 // Stores the first min(left, kLanes) lanes and touches nothing beyond.
