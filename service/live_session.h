@@ -21,6 +21,7 @@ struct LiveSession {
   SequencePtr sequence;
   // Guarded by the manager's mutex.
   bool busy = false, loaded = false;
+  bool unloading = false;  // busy, for the server's own sake: over in a moment
   absl::Time last_used;
 };
 

@@ -59,6 +59,7 @@ absl::StatusOr<SessionLeasePtr> SessionManager::Acquire(const std::string& tenan
   std::shared_ptr<LiveSession> session, failed;
   {
     absl::MutexLock lock(&mutex_);
+    AwaitUnloading(Key(tenant, id));
     std::shared_ptr<LiveSession>& entry = sessions_[Key(tenant, id)];
     if (entry != nullptr && entry->busy) return Busy(id);
     if (entry != nullptr && !entry->journal->error().ok()) failed = std::exchange(entry, nullptr);
@@ -102,12 +103,20 @@ absl::StatusOr<SessionLeasePtr> SessionManager::AcquireNew(const SessionRecord& 
   return std::make_shared<SessionLease>(this, std::move(session));
 }
 
+void SessionManager::AwaitUnloading(const Key& key) {
+  const auto over = [this, &key]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    const auto found = sessions_.find(key);
+    return found == sessions_.end() || !found->second->unloading;
+  };
+  mutex_.AwaitWithTimeout(absl::Condition(&over), kUnloadPatience);
+}
+
 void SessionManager::Release(const std::shared_ptr<LiveSession>& session, bool discarded) {
   SequencePtr dropped;  // outlives the lock: releasing a slot is not this mutex's business
   absl::MutexLock lock(&mutex_);
   const bool keep = !discarded && session->sequence != nullptr && session->journal->created() &&
                     session->journal->error().ok();
-  session->busy = false;
+  session->busy = session->unloading = false;
   session->loaded = keep;
   session->last_used = absl::Now();
   if (keep) return;
@@ -356,7 +365,7 @@ std::shared_ptr<LiveSession> SessionManager::TakeLeastRecentlyUsed(const Engine*
     if (home != nullptr && &engine_->HomeOf(session->sequence) != home) continue;
     if (oldest == nullptr || session->last_used < oldest->last_used) oldest = session;
   }
-  if (oldest != nullptr) oldest->busy = true;
+  if (oldest != nullptr) oldest->busy = oldest->unloading = true;
   return oldest;
 }
 

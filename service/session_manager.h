@@ -41,7 +41,8 @@ class SessionManager {
         heat_(heat) {}
 
   // The right to change a stored session. NOT_FOUND; ABORTED (SESSION_BUSY) while another call has
-  // it. Blocks.
+  // it. One that is just being unloaded is waited for, at most kUnloadPatience. Blocks.
+  static constexpr absl::Duration kUnloadPatience = absl::Seconds(30);
   absl::StatusOr<SessionLeasePtr> Acquire(const std::string& tenant, const std::string& id);
   // The same for a session that is not in the library yet, with `tail` after its head state.
   // ALREADY_EXISTS. Blocks.
@@ -86,6 +87,7 @@ class SessionManager {
 
   std::shared_ptr<SessionJournal> LiveJournal(const std::string& tenant, const std::string& id,
                                               bool* busy, bool* loaded);
+  void AwaitUnloading(const Key& key) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Release(const std::shared_ptr<LiveSession>& session, bool discarded);
   std::shared_ptr<LiveSession> TakeLeastRecentlyUsed(const Engine* home);
   absl::StatusOr<std::shared_ptr<SessionJournal>> ReadJournal(const std::string& tenant,

@@ -1,6 +1,7 @@
 // The main job over a real socket, with a tiny model: create, append, generate, commit, resume.
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <thread>
 
 #include "tests/e2e/test_client.h"
@@ -353,6 +354,42 @@ TEST_F(SessionFlowTest, MoreSessionsThanSlotsTakeTurns) {
   }
   v1::ScoreResponse score;
   EXPECT_TRUE(client_->Score("s5", {1, 2}, &score).ok());  // needs room for a fork
+}
+
+// Each client has a session of its own, and the server one slot less: whoever comes back often
+// finds its session leaving the slot. That is the server's business, not a refusal.
+TEST_F(SessionFlowTest, ASessionThatIsBeingUnloadedIsNotRefused) {
+  constexpr int kClients = 4, kCalls = 60;
+  ServerConfig config = TestConfig(GoldenModel("mamba2"), dir_.path());
+  config.slots = kClients - 1;
+  Start(config);
+  std::atomic<int> answered{0}, without_slot{0};
+  std::vector<std::string> refusals(kClients);
+  std::vector<std::thread> clients;
+  for (int i = 0; i < kClients; ++i) {
+    client_->MustCreate("s" + std::to_string(i));
+    clients.emplace_back([&, i] {
+      TestClient client(server_->address());
+      const std::string id = "s" + std::to_string(i);
+      for (int call = 0; call < kCalls;) {
+        const AppendResult result =
+            client.AppendTokens(id, SomeTokens(3, call), /*no_checkpoint=*/true);
+        answered += result.has_done;
+        call += result.has_done;
+        if (result.has_done) continue;
+        ++without_slot;
+        if (ReasonOf(result.status) == "SLOTS_EXHAUSTED") continue;
+        refusals[i] = result.status.error_message();
+        return;
+      }
+    });
+  }
+  for (std::thread& client : clients) client.join();
+  for (const std::string& refusal : refusals) EXPECT_EQ(refusal, "");
+  EXPECT_EQ(answered, kClients * kCalls) << without_slot << " calls found no slot";
+  for (int i = 0; i < kClients; ++i) {
+    EXPECT_EQ(client_->SessionTokens("s" + std::to_string(i)).size(), 3u * kCalls);
+  }
 }
 
 TEST_F(SessionFlowTest, IdleSessionsGiveUpTheirAttentionPages) {
