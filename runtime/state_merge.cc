@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "runtime/float_convert.h"
+#include "runtime/host_threads.h"
 #include "runtime/merge_kv.h"
 #include "runtime/merge_weights.h"
 #include "runtime/state_tensors.h"
@@ -269,16 +270,26 @@ absl::Status MergeRecurrent(Merge& merge, const StateSegment& segment) {
   return absl::OkStatus();
 }
 
-absl::Status MergePayload(Merge& merge) {
-  for (const StateSegment& segment : merge.merged.header.segments) {
-    if (segment.layer == kLastLogitsLayer || segment.kind == StateKind::kWindow) {
-      MergeNumbers(merge, segment);
-    } else if (segment.kind == StateKind::kCumulative) {
-      MergeCumulative(merge, segment);
-    } else {
-      ANABRANCH_RETURN_IF_ERROR(MergeRecurrent(merge, segment));
-    }
+absl::Status MergeSegment(Merge& merge, const StateSegment& segment) {
+  if (segment.kind == StateKind::kCumulative) {
+    MergeCumulative(merge, segment);
+    return absl::OkStatus();
   }
+  if (segment.kind == StateKind::kRecurrent && segment.layer != kLastLogitsLayer) {
+    return MergeRecurrent(merge, segment);
+  }
+  MergeNumbers(merge, segment);
+  return absl::OkStatus();
+}
+
+// Each segment is written by one thread, from inputs that nobody writes: the bytes do not depend on
+// how many threads there are.
+absl::Status MergePayload(Merge& merge) {
+  const std::vector<StateSegment>& segments = merge.merged.header.segments;
+  std::vector<absl::Status> statuses(segments.size());
+  ForEachOnHost(merge.merged.payload.size() * merge.inputs.size(), segments.size(),
+                [&](size_t i) { statuses[i] = MergeSegment(merge, segments[i]); });
+  for (const absl::Status& status : statuses) ANABRANCH_RETURN_IF_ERROR(status);
   return absl::OkStatus();
 }
 

@@ -130,12 +130,8 @@ absl::StatusOr<StateRecord> Select(const ServiceContext& service, const Call& ca
   size_t best = std::max_element(weights.begin(), weights.end()) - weights.begin();
   if (!request.query().empty()) {
     v1::Usage* usage = response->mutable_usage();
-    std::vector<LoadedState> states;
-    for (const StateRecord& input : inputs) {
-      ANABRANCH_ASSIGN_OR_RETURN(LoadedState state,
-                                 StateAt(service, call, input, input.token_count, usage));
-      states.push_back(std::move(state));
-    }
+    ANABRANCH_ASSIGN_OR_RETURN(const std::vector<LoadedState> states,
+                               StatesAtEnds(service, call, inputs, usage));
     ANABRANCH_ASSIGN_OR_RETURN(const std::vector<QueryScore> scores,
                                ScoreQuery(service, call, request.query(), states, usage));
     for (const QueryScore& score : scores) {

@@ -28,14 +28,25 @@ struct Material {
   Part ancestor;  // of no tokens if there is none
 };
 
+absl::StatusOr<std::vector<Part>> LoadParts(const ServiceContext& service, const Call& call,
+                                            absl::Span<const StateRecord> records,
+                                            v1::Usage* usage) {
+  ANABRANCH_ASSIGN_OR_RETURN(std::vector<LoadedState> states,
+                             StatesAtEnds(service, call, records, usage));
+  std::vector<Part> parts(records.size());
+  for (size_t i = 0; i < records.size(); ++i) {
+    parts[i].state = std::move(states[i]);
+    ANABRANCH_ASSIGN_OR_RETURN(parts[i].elapsed, ElapsedTokens(*service.store, records[i]));
+  }
+  return parts;
+}
+
 absl::StatusOr<Part> LoadPart(const ServiceContext& service, const Call& call,
                               const std::string& id, v1::Usage* usage) {
-  Part part;
-  if (id.empty()) return part;
+  if (id.empty()) return Part();
   ANABRANCH_ASSIGN_OR_RETURN(const StateRecord record, service.store->GetState(call.tenant, id));
-  ANABRANCH_ASSIGN_OR_RETURN(part.state, StateAt(service, call, record, record.token_count, usage));
-  ANABRANCH_ASSIGN_OR_RETURN(part.elapsed, ElapsedTokens(*service.store, record));
-  return part;
+  ANABRANCH_ASSIGN_OR_RETURN(std::vector<Part> parts, LoadParts(service, call, {record}, usage));
+  return std::move(parts.front());
 }
 
 // The input as if it had read its own part, which begins at `since`, right after the ancestor.
@@ -67,14 +78,12 @@ absl::StatusOr<Material> Load(const ServiceContext& service, const Call& call,
                               const MergePlan& plan, v1::Usage* usage) {
   Material material;
   ANABRANCH_ASSIGN_OR_RETURN(material.ancestor, LoadPart(service, call, plan.ancestor, usage));
+  ANABRANCH_ASSIGN_OR_RETURN(material.inputs, LoadParts(service, call, plan.inputs, usage));
   for (size_t k = 0; k < plan.inputs.size(); ++k) {
-    ANABRANCH_ASSIGN_OR_RETURN(Part input, LoadPart(service, call, plan.inputs[k].id, usage));
-    if (IsRebased(plan, k)) {
-      ANABRANCH_ASSIGN_OR_RETURN(const Part since, LoadPart(service, call, plan.since[k], usage));
-      ANABRANCH_RETURN_IF_ERROR(
-          Rebase(service.model->model()->state_layout(), material.ancestor, since, input));
-    }
-    material.inputs.push_back(std::move(input));
+    if (!IsRebased(plan, k)) continue;
+    ANABRANCH_ASSIGN_OR_RETURN(const Part since, LoadPart(service, call, plan.since[k], usage));
+    ANABRANCH_RETURN_IF_ERROR(Rebase(service.model->model()->state_layout(), material.ancestor,
+                                     since, material.inputs[k]));
   }
   return material;
 }

@@ -12,6 +12,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "absl/synchronization/notification.h"
+#include "runtime/host_threads.h"
 #include "service/error_info.h"
 #include "statestore/base/status_macros.h"
 
@@ -52,6 +53,16 @@ absl::Status ReadAndWait(const ServiceContext& service, const Call& call,
                         absl::ToDoubleMilliseconds(outcome->stats.compute_time));
   const absl::Status why = call.Interrupted();
   return why.ok() ? outcome->status : why;
+}
+
+absl::StatusOr<LoadedState> LoadChecked(const ServiceContext& service, const StateRecord& state) {
+  const Model& model = *service.model->model();
+  ANABRANCH_ASSIGN_OR_RETURN(LoadedState loaded,
+                             LoadState(*service.store, model, state.tenant, state.id));
+  ANABRANCH_RETURN_IF_ERROR(CheckState(loaded.image, model.state_layout(), model.fingerprint(),
+                                       model.numerics_profile()));
+  service.heat->Touch(state.id);
+  return loaded;
 }
 
 }  // namespace
@@ -144,8 +155,9 @@ absl::StatusOr<StateRecord> FindPoint(StateStore& store, const StateRecord& stat
     refused = ErrorWithReason(
         absl::StatusCode::kFailedPrecondition, "NO_SUCH_POINT",
         absl::StrCat("token ", position, " lies inside ", each.id, ", which was computed (",
-                     each.operation_params, ") and has ", each.token_count,
-                     " tokens: it has no point there. Take one of its parents"));
+                     each.operation_params, "): it has no points between ", PastLimit(each),
+                     " and ", each.token_count, " tokens. Take one of these, or go on from ",
+                     "the state that it was made of, ", each.parents.front()));
     return false;
   }));
   ANABRANCH_RETURN_IF_ERROR(refused);
@@ -156,21 +168,43 @@ absl::StatusOr<LoadedState> ReadAgain(const ServiceContext& service, const Call&
                                       const StateRecord& state, int64_t position, PrefixKind kind,
                                       v1::Usage* usage) {
   LoadedState loaded;
-  const Model& model = *service.model->model();
   ANABRANCH_ASSIGN_OR_RETURN(const StateRecord base,
                              FindPoint(*service.store, state, position, kind));
   if (!base.id.empty()) {
-    ANABRANCH_ASSIGN_OR_RETURN(loaded, LoadState(*service.store, model, base.tenant, base.id));
-    ANABRANCH_RETURN_IF_ERROR(CheckState(loaded.image, model.state_layout(), model.fingerprint(),
-                                         model.numerics_profile()));
+    ANABRANCH_ASSIGN_OR_RETURN(loaded, LoadChecked(service, base));
     usage->set_state_bytes_loaded(usage->state_bytes_loaded() + loaded.bytes);
-    service.heat->Touch(base.id);
     if (base.token_count == position) return loaded;
   }
   ANABRANCH_ASSIGN_OR_RETURN(std::vector<int32_t> tokens,
                              service.store->GetTokens(state.tenant, state.id));
   tokens.resize(position);
   ANABRANCH_RETURN_IF_ERROR(Replay(service, call, std::move(tokens), loaded, usage));
+  return loaded;
+}
+
+absl::StatusOr<std::vector<LoadedState>> StatesAtEnds(const ServiceContext& service,
+                                                      const Call& call,
+                                                      absl::Span<const StateRecord> states,
+                                                      v1::Usage* usage) {
+  std::vector<absl::StatusOr<LoadedState>> at(states.size(), absl::UnknownError(""));
+  uint64_t bytes = 0;
+  for (const StateRecord& state : states) bytes += state.payload_bytes;
+  ForEachOnHost(bytes, states.size(), [&](size_t i) {
+    if (IsWhole(states[i]) && states[i].token_count > 0) at[i] = LoadChecked(service, states[i]);
+  });
+  std::vector<LoadedState> loaded;
+  for (size_t i = 0; i < states.size(); ++i) {
+    if (at[i].ok()) {
+      usage->set_state_bytes_loaded(usage->state_bytes_loaded() + at[i]->bytes);
+    } else {
+      // What has no content, or lost it just now, has to be read again; damage is found again.
+      ANABRANCH_ASSIGN_OR_RETURN(const StateRecord now,
+                                 service.store->GetState(states[i].tenant, states[i].id));
+      at[i] = StateAt(service, call, now, now.token_count, usage);
+      ANABRANCH_RETURN_IF_ERROR(at[i].status());
+    }
+    loaded.push_back(*std::move(at[i]));
+  }
   return loaded;
 }
 

@@ -48,6 +48,12 @@ absl::StatusOr<LoadedState> ReadAgain(const ServiceContext& service, const Call&
 absl::StatusOr<LoadedState> StateAt(const ServiceContext& service, const Call& call,
                                     const StateRecord& state, int64_t position, v1::Usage* usage);
 
+// Each state at its own end, as StateAt; those whose content is there are loaded side by side.
+absl::StatusOr<std::vector<LoadedState>> StatesAtEnds(const ServiceContext& service,
+                                                      const Call& call,
+                                                      absl::Span<const StateRecord> states,
+                                                      v1::Usage* usage);
+
 // Reads `tokens`, the whole context, from where `loaded` ends (a state that can be restored, or
 // nothing) to their end; `loaded` then holds the tokens and the image there. Otherwise as StateAt.
 absl::Status Replay(const ServiceContext& service, const Call& call, std::vector<int32_t> tokens,

@@ -3,6 +3,7 @@
 #include <filesystem>
 
 #include "absl/strings/str_cat.h"
+#include "runtime/host_threads.h"
 #include "runtime/state_merge.h"
 #include "statestore/base/status_macros.h"
 #include "tests/bench/bench.h"
@@ -21,19 +22,22 @@ struct Times {
 
 absl::Status MergeOnce(Engine& engine, StateStore& store, const std::vector<std::string>& ids,
                        Times* times) {
-  std::vector<StoredContext> inputs;
+  std::vector<StoredContext> inputs(ids.size());
+  std::vector<absl::Status> loaded(ids.size());
   const Model& model = engine.model();
-  absl::Status status;
+  // Side by side, as the server loads them.
   const double load = TimeOnce([&] {
-    for (const std::string& id : ids) {
-      auto loaded = LoadContext(store, id);
-      status.Update(loaded.status());
-      if (!loaded.ok()) return;
-      status.Update(CheckState(loaded->image, model.state_layout(), model.fingerprint(),
-                               model.numerics_profile()));
-      inputs.push_back(*std::move(loaded));
-    }
+    ForEachOnHost(ids.size() * kWorthThreads, ids.size(), [&](size_t i) {
+      auto context = LoadContext(store, ids[i]);
+      loaded[i] = context.status();
+      if (!context.ok()) return;
+      inputs[i] = *std::move(context);
+      loaded[i] = CheckState(inputs[i].image, model.state_layout(), model.fingerprint(),
+                             model.numerics_profile());
+    });
   });
+  absl::Status status;
+  for (const absl::Status& each : loaded) status.Update(each);
   ANABRANCH_RETURN_IF_ERROR(status);
   std::vector<const StateImage*> images;
   for (const StoredContext& input : inputs) images.push_back(&input.image);
