@@ -3,7 +3,9 @@
 #include "absl/synchronization/blocking_counter.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
+#include "runtime/random_model.h"
 #include "statestore/base/status_macros.h"
+#include "tests/bench/shapes.h"
 
 namespace anabranch::bench {
 
@@ -12,7 +14,12 @@ absl::StatusOr<std::unique_ptr<Engine>> LoadEngine(const std::string& model_dir,
   LoadOptions load;
   load.dtype = dtype;
   load.num_threads = threads;
-  ANABRANCH_ASSIGN_OR_RETURN(std::shared_ptr<Model> model, Model::Load(model_dir, load));
+  std::shared_ptr<Model> model;
+  if (const Shape* shape = FindShape(model_dir)) {
+    ANABRANCH_ASSIGN_OR_RETURN(model, MakeRandomModel(shape->config, load));
+  } else {
+    ANABRANCH_ASSIGN_OR_RETURN(model, Model::Load(model_dir, load));
+  }
   return Engine::Create(std::move(model), EngineOptions{});
 }
 

@@ -9,6 +9,7 @@
 
 namespace anabranch::bench {
 
+// `model_dir`: a model folder, or the name of a shape (shapes.h) with random weights.
 absl::StatusOr<std::unique_ptr<Engine>> LoadEngine(const std::string& model_dir,
                                                    kernels::DType dtype, int threads);
 // Pseudo-random ids below `vocab`, the same every time.

@@ -126,7 +126,8 @@ int main(int argc, char** argv) {
   CLI::App app{"Measures Anabranch's engine and library, each figure beside a floor or a peer."};
   app.add_option("which", which, "any of: engine resume merge commit codecs (not by itself)")
       ->check(CLI::IsMember({"engine", "resume", "merge", "commit", "codecs"}));
-  app.add_option("--model", options.model, "model folder")->capture_default_str();
+  app.add_option("--model", options.model, "model folder, or a published shape with random weights")
+      ->capture_default_str();
   app.add_option("--dir", options.directory, "where to put temporary libraries (the disk measured)")
       ->capture_default_str();
   app.add_option("--threads", options.threads, "threads of the model; 0: all")

@@ -22,13 +22,16 @@ std::string Mamba(int layers, int hidden, int vocab) {
                       hidden / 16, R"(, "tie_word_embeddings": true})");
 }
 
-std::string Granite4HMicro() {
-  std::vector<std::string> types(40, "\"mamba\"");
-  for (const int layer : {5, 15, 25, 35}) types[layer] = "\"attention\"";
-  return absl::StrCat(R"({"model_type": "granitemoehybrid", "vocab_size": 100352,
-    "hidden_size": 2048, "num_hidden_layers": 40, "num_attention_heads": 32,
-    "num_key_value_heads": 8, "shared_intermediate_size": 8192, "num_local_experts": 0,
-    "num_experts_per_tok": 0, "mamba_n_heads": 64, "mamba_d_head": 64, "mamba_d_state": 128,
+// Granite 4 H Micro where `parts` is 1; else narrower by so much, with heads of the same sizes.
+std::string Granite4H(int parts, int vocab, int layers, const std::vector<int>& attention) {
+  std::vector<std::string> types(layers, "\"mamba\"");
+  for (const int layer : attention) types[layer] = "\"attention\"";
+  return absl::StrCat(R"({"model_type": "granitemoehybrid", "vocab_size": )", vocab,
+                      R"(, "hidden_size": )", 2048 / parts, R"(, "num_hidden_layers": )", layers,
+                      R"(, "num_attention_heads": )", 32 / parts, R"(, "num_key_value_heads": )",
+                      8 / parts, R"(, "shared_intermediate_size": )", 8192 / parts,
+                      R"(, "mamba_n_heads": )", 64 / parts, R"(, "num_local_experts": 0,
+    "num_experts_per_tok": 0, "mamba_d_head": 64, "mamba_d_state": 128,
     "mamba_n_groups": 1, "mamba_expand": 2, "mamba_d_conv": 4, "embedding_multiplier": 12,
     "residual_multiplier": 0.22, "attention_multiplier": 0.015625, "logits_scaling": 8,
     "position_embedding_type": "nope", "rms_norm_eps": 1e-5, "tie_word_embeddings": true,
@@ -83,7 +86,8 @@ const std::vector<Shape>& Shapes() {
       {"mamba2-2.7b", Mamba2(64, 2560, 50288)},
       {"mamba-2.8b", Mamba(64, 2560, 50280)},
       {"mamba2-130m", Mamba2(24, 768, 50288)},
-      {"granite4-h-micro", Granite4HMicro()},
+      {"granite4-h-micro", Granite4H(1, 100352, 40, {5, 15, 25, 35})},
+      {"granite4-h-narrow", Granite4H(4, 512, 10, {5})},
       {"nemotron-h-8b", NemotronH8B()},
       {"tiny", Mamba2(2, 128, 512)},  // to try the benchmark itself
   };
