@@ -224,7 +224,7 @@ TEST_P(StateCodecTest, TruncatedOrForeignBytesAreRefused) {
 
 TEST_P(StateCodecTest, ATensorThatNoFormCanHoldStaysAsItIs) {
   StateImage image = RandomImage(layout_, 3, bf16());
-  const StateSegment& recurrent = image.header.segments[1];
+  const StateSegment recurrent = image.header.segments[1];
   const float odd = std::numeric_limits<float>::infinity();
   std::memcpy(image.payload.data() + recurrent.offset, &odd, 4);
   ASSERT_TRUE(SealState(layout_, image).ok());
