@@ -1,6 +1,7 @@
 """What validation says is never trained on: the marked wordings of the recall model's recipe stay out of the others."""
 import pathlib
 import random
+import re
 import sys
 import unittest
 
@@ -55,6 +56,23 @@ class WordingsTest(unittest.TestCase):
                 for k in places:  # a value has little words around it or nothing
                     for beside in said[max(0, k - 1):k] + said[k + 1:k + 2]:
                         self.assertTrue(beside in slots.LITTLE or beside.rstrip(",:") in names, said)
+
+    def test_other_words_keep_the_marks_and_stay_clear_of_validation(self):
+        rng, changed = random.Random(5), 0
+        slot = slots.verb_slot(("me", "you"), "live")
+        for frames in (L.ASK_FRAMES, L.TELL_FRAMES, L.FIX_FRAMES):
+            for frame in rng.sample(frames.train, 300):
+                said = slot.frame_reworded(frame, frames, rng)
+                changed += said != frame
+                self.assertEqual(re.findall("{.}", said), re.findall("{.}", frame))
+                if said != frame:
+                    self.assertFalse([never for never in frames.never() if never in L.plain(said)], said)
+        self.assertGreater(changed, 60)
+
+    def test_a_correction_of_what_was_just_told_names_its_value_alone(self):
+        for line in L.FIX_ELIDED.train:
+            self.assertIn("{v}", line)
+            self.assertFalse(set(re.findall("{.}", line)) - {"{v}", "{o}"}, line)
 
     def test_a_crowd_is_made_of_look_alikes(self):
         rng, shared = random.Random(4), 0

@@ -154,6 +154,9 @@ class Conversation:
         self.facts, self.ever, self.fixed = {}, used if used is not None else {}, set()
         self.lists, self.cast, self.dropped, self.asked = {}, [], [], {}
         self.crowd = None  # where most new facts come from, in training
+        self.ask_fixed = r.choice((.42, .5, .6)) if not held else .42
+        self.former = {}  # key -> the values that were corrected, the oldest first
+        self.topic = (None, 0)  # key of what was told or corrected last, and where that turn ended
 
     # --- writing turns ---
     def put(self, ids, weight):
@@ -182,10 +185,10 @@ class Conversation:
             s = s[:-1]
         if self.held:
             return "Hey, " + s if r.random() < .06 else s
-        if r.random() < .25:
+        if r.random() < .2:
             s = noise.typed(r, s, keep)
         x = r.random()
-        if x < .08:  # something else said in the same breath
+        if x < .06:  # something else said in the same breath
             extra = W.some_words(r, r.randint(1, 6))
             s = r.choice((f"{extra}, {s}", f"{S.cap(extra)}. {s}", f"{s if s[-1] in '?.!' else s + '.'} {S.cap(extra)}."))
         elif x < .26:
@@ -244,19 +247,43 @@ class Conversation:
             self.reply("Got it. " + last[0].answer(last[1]), 20)
         else:
             self.reply(r.choice(ACKS))
+        if n == 1:
+            self.topic = (last[0].key, len(self.ids))
         return n
 
     def fix(self):
         if not self.facts:
             return
         slot, old = self.r.choice(list(self.facts.values()))
-        if not self.held and self.fixed and self.r.random() < .25:
-            slot, old = self.facts[self.r.choice(sorted(self.fixed, key=str))]
-        v = self.value(slot, old)
-        self.user(self.style(slot.fix(v, old, self.r, self.held), keep=f"{slot.answer(v)} {old}"))
+        if self.held:
+            v = self.value(slot, old)
+            said = slot.fix(v, old, self.r, True)
+        else:
+            slot, old, v, said = self.varied_fix(slot, old)
+        self.user(self.style(said, keep=f"{slot.answer(v)} {old}"))
         self.reply(self.r.choice(FIX_ACKS) if self.r.random() < .7 else "Okay. " + slot.answer(v), 20)
+        self.former.setdefault(slot.key, []).append(old)
         self.learn(slot, v)
         self.fixed.add(slot.key)
+        self.topic = (slot.key, len(self.ids))
+
+    def varied_fix(self, slot, old):
+        """In training: corrected again too, back to a former value, of the topic without naming it, or simply told anew.
+
+        Returns the slot, its old value, the new value and what is said.
+        """
+        r = self.r
+        if self.fixed and r.random() < .25:
+            slot, old = self.facts[r.choice(sorted(self.fixed, key=str))]
+        key, end = self.topic
+        elided = end == len(self.ids) and key in self.facts and r.random() < .5
+        if elided:
+            slot, old = self.facts[key]
+        former = [v for v in self.former.get(slot.key, ()) if v != old]
+        v = r.choice(former) if former and r.random() < .2 else self.value(slot, old)
+        if elided:
+            return slot, old, v, r.choice(L.FIX_ELIDED.train).format(v=v, o=old)
+        return slot, old, v, slot.tell(v, r, False) if r.random() < .2 else slot.fix(v, old, r, False)
 
     def drop(self):
         if not self.facts:
@@ -267,6 +294,7 @@ class Conversation:
         self.reply("Okay, I have forgotten that.")
         del self.facts[slot.key]
         self.fixed.discard(slot.key)
+        self.former.pop(slot.key, None)
         self.dropped.append(slot)
 
     def columns(self, n):
@@ -430,8 +458,8 @@ class Conversation:
     def question_yes_no(self):
         r = self.r
         slot, v = r.choice(list(self.facts.values()))
-        other = self.value(slot, v)
-        if r.random() < .5 and slot.kind != "place":
+        other = r.choice(self.former[slot.key]) if slot.key in self.former and not self.held and r.random() < .6 else self.value(slot, v)
+        if other == v or r.random() < .5 and slot.kind != "place":
             return "check", f"is it true that {slot.claim(v, r)}?", "Yes. " + slot.answer(v)
         return "check", f"is it true that {slot.claim(other, r)}?", "No. " + slot.answer(v)
 
@@ -465,7 +493,7 @@ class Conversation:
             return self.question_unknown()
         if x < .27:
             return self.question_yes_no()
-        if self.fixed and x < .42:
+        if self.fixed and x < self.ask_fixed:
             return self.question_known(r.choice(sorted(self.fixed, key=str)))
         return self.question_known()
 
@@ -503,10 +531,14 @@ class Maker:
         if not self.held and r.random() < .45:
             c.crowd = crowd.Crowd(r, c.cast)
         fill = r.choice((0.1, .3, .6, 1.0, 1.6))
-        most = r.choice((6, 12, 12, 20, 30)) if length <= 4096 else r.choice((12, 20, 30, 48))
+        most = r.choice((6, 12, 12, 20, 30)) if length <= 4096 else r.choice((12, 20, 30, 48, 80))
         per_ask = r.choice((.5, 1, 1.5))
         lists = r.random() < .4
+        fix = r.choice((.033, .033, .08, .14))
         while len(c.ids) <= length:
+            if r.random() < fix:
+                c.fix()
+                continue
             x = r.random()
             room = len(c.facts) < most
             if x < .20 and room:
@@ -515,15 +547,13 @@ class Maker:
                 r.choice((c.tool, c.booked, lambda: c.document(r.choice((40, 100, 250)))))()
             elif x < .30 and room:
                 c.document(r.choice((20, 60, 150)))
-            elif x < .34 and r.random() < .8:
-                c.fix()
-            elif x < .35:
+            elif x < .31:
                 c.drop()
-            elif x < .39 and lists:
+            elif x < .35 and lists:
                 c.list_turn()
-            elif x < .42:
+            elif x < .38:
                 c.small_talk()
-            elif x < .42 + .28 * per_ask and (c.facts or r.random() < .2):
+            elif x < .38 + .28 * per_ask and (c.facts or r.random() < .2):
                 for _ in range(r.choice((1, 1, 2, 3))):
                     c.ask(r.choice((1, 1, 1, 1, 1, 1, 2, 2, 3)))
             if r.random() < .35 * fill:
@@ -535,22 +565,47 @@ class Maker:
         c = self.start(r)
         if not self.held and r.random() < .5:
             c.crowd = crowd.Crowd(r, c.cast)
-        most = r.choice((4, 8, 12, 12, 16, 24, 32))
+        most = r.choice((4, 8, 12, 12, 16, 24, 32)) if length <= 4096 else r.choice((16, 32, 64, 96))
         fill = r.choice((0, 0, .05, .1, .2))
+        fix = r.choice((.38, .38, .42, .5))
         while len(c.ids) <= length:
             x = r.random()
             if (x < .3 and len(c.facts) < most) or not c.facts:
                 c.tell(r.choice((1, 1, 1, 2, 3)))
-            elif x < .38:
+            elif x < fix:
                 c.fix()
-            elif x < .41:
+            elif x < fix + .03:
                 c.drop()
-            elif x < .44 and len(c.facts) < most:
+            elif x < fix + .06 and len(c.facts) < most:
                 r.choice((c.tool, c.booked, lambda: c.document(r.choice((20, 60)))))()
             else:
                 c.ask(r.choice((1, 1, 1, 1, 1, 2)))
             if r.random() < fill:
                 c.filled(r.choice((30, 80, 200)))
+        return c.ids[:length + 1], c.weights[:length + 1]
+
+    def exam(self, r, length):
+        """A row of few facts far apart in other talk, many of them corrected, each part of it followed by questions about
+        all that is known then."""
+        c = self.start(r)
+        if r.random() < .35:
+            c.crowd = crowd.Crowd(r, c.cast)
+        while len(c.ids) <= length:
+            begin, size = len(c.ids), min(length * .85, r.choice((500, 700, 1000, 1400, 2000, 3000, 5000, 8000))) * r.uniform(.8, 1.2)
+            tells, fixes = r.choice((2, 3, 4, 6, 8, 10, 12)), r.choice((1, 1, 2, 3, 4, 6))
+            events = [(r.random() * .9, c.tell) for _ in range(tells)] + [(r.uniform(.1, 1), c.fix) for _ in range(fixes)]
+            for at, event in sorted(events, key=lambda e: e[0]) + [(1, lambda: None)]:
+                while (left := int(begin + at * size - len(c.ids))) > 30:
+                    c.filled(min(left, r.choice((40, 100, 200, 400))))
+                event()
+            keys = r.sample(list(c.facts), min(len(c.facts), 12))
+            keys += r.sample(sorted(c.fixed - set(keys), key=str), min(len(c.fixed - set(keys)), 6)) + [None] * r.choice((1, 2, 3, 5))
+            for key in r.sample(keys, len(keys)):
+                _, q, a = c.question_unknown() if key is None else c.question_known(key)
+                c.user(c.style(q, True, a))
+                c.reply(a, ANSWER)
+                if r.random() < .1:
+                    c.filled(r.choice((30, 80, 200)))
         return c.ids[:length + 1], c.weights[:length + 1]
 
     def plain(self, r, length):
@@ -563,12 +618,13 @@ class Maker:
             c.put(self.filler.text(r, length), TEXT)
         return c.ids[:length + 1], c.weights[:length + 1]
 
-    def rows(self, r, count, length, plain=.2, drill=.4):
-        """plain, drill: the shares of rows of text alone and of dense rows."""
+    def rows(self, r, count, length, plain=.2, drill=.4, exam=.15):
+        """plain, drill, exam: the shares of rows of text alone, of dense rows and of rows of facts far apart."""
         ids, weights = np.zeros((count, length + 1), np.int16), np.zeros((count, length + 1), np.uint8)
         for k in range(count):
             x = r.random()
-            ids[k], weights[k] = (self.plain if x < plain else self.drill if x < plain + drill else self.conversation)(r, length)
+            kind = self.plain if x < plain else self.drill if x < plain + drill else self.exam if x < plain + drill + exam else self.conversation
+            ids[k], weights[k] = kind(r, length)
         return ids, weights
 
     def context(self, r, facts, length, used, alike=None):
@@ -586,7 +642,7 @@ class Maker:
                 c.document(r.choice((20, 60)))
                 n = len(c.facts) - before
             left = max(0, left - n)
-            if r.random() < .1:
+            if r.random() < (.1 if self.held else .2):
                 c.fix()
             if len(c.ids) < length - 90 and r.random() < .6:
                 c.filled(r.randint(20, min(300, length - len(c.ids) - 60)))
@@ -619,7 +675,7 @@ class Maker:
             for k in range(size):
                 c = None
                 while c is None:
-                    c = self.context(r, r.choice((0, 1, 2, 3, 3, 4, 5)) if size <= 8 else r.choice((1, 2, 3)), length, used, alike)
+                    c = self.context(r, r.choice((0, 1, 2, 3, 3, 4, 5)) if size <= 8 else r.choice((1, 2, 3, 3, 4)), length, used, alike)
                 m = len(c.ids)
                 ids[row, length - m:], weights[row, length - m:], keep[row, length - m:] = c.ids, c.weights, 1
                 members[g, k] = row

@@ -62,6 +62,24 @@ def fuzz(wording, r, share):
     return " ".join(out)
 
 
+SYNONYMS = {}
+for group in L.VOCABULARY["synonym"]:
+    for word in group:
+        SYNONYMS.setdefault(word, []).extend(w for w in group if w != word)
+
+
+def reworded(wording, r, share):
+    """In training, a wording with some of its words replaced by others of the same meaning."""
+    if r.random() >= share:
+        return wording
+    words = wording.split(" ")
+    for k, w in enumerate(words):
+        bare = w.rstrip(",:?.")
+        if bare in SYNONYMS and r.random() < .5:
+            words[k] = r.choice(SYNONYMS[bare]) + w[len(bare):]
+    return " ".join(words)
+
+
 def garbled(names, r):
     """A wording of nothing but names ("{p}", "{v}", "{o}") in any order among any words: who cannot follow the
     words can still tell which name belongs to the thing, and which value is new. Little words alone touch a name,
@@ -101,6 +119,7 @@ class Slot:
             return core
         frame = r.choice(frames.side(held))
         if not held:
+            frame = self.frame_reworded(frame, frames, r)
             frame = fuzz(frame, r, .1)
             if r.random() < .1:  # a frame in a frame
                 outer = r.choice(frames.side(held))
@@ -113,8 +132,14 @@ class Slot:
         said = L.plain(core)
         return not any(never in said for never in self._never)
 
+    def frame_reworded(self, frame, frames, r):
+        """A frame of training in other words, unless it is then one of validation."""
+        said = reworded(frame, r, .25)
+        return frame if any(never in L.plain(said) for never in frames.never()) else said
+
     def core(self, lines, r, held, loose):
-        return fuzz(r.choice(lines), r, .2 if loose and not held else 0)
+        core = r.choice(lines)
+        return fuzz(core if held else reworded(core, r, .25), r, .2 if loose and not held else 0)
 
     def tell_core(self, r, held, statement=False):
         """statement: a clause that fits after "actually"."""
@@ -143,8 +168,8 @@ class Slot:
             x = r.random()
             if self.ways.names and x < .2:
                 core, often = r.choice(L.NOUN_FIX.side(held)).replace("{p}", r.choice(self.ways.names)), .4
-            elif self.loose and not held and r.random() < .15:
-                core, often = garbled([self.mark(), "{v}"] + ["{o}"] * (r.random() < .6), r), .4
+            elif self.loose and not held and r.random() < .18:
+                core, often = garbled([self.mark(), "{v}"] + ["{o}"] * (r.random() < .75), r), .4
             elif self.ways.fix.train and x < .65:
                 core, often = self.core(self.ways.fix.side(held), r, held, self.loose), .4
             else:
@@ -179,7 +204,8 @@ class Slot:
 
 
 NOUN_WAYS = L.Kind(L.NOUN_TELL, L.NOUN_FIX, L.NOUN_ASK, ["what {p} is", "what {p} is", "what {p} was"])
-SELF_WAYS = L.Kind(L.KINDS["self"].tell, L.NOUN_FIX, L.KINDS["self"].ask, L.KINDS["self"].indirect)
+SELF_WAYS = L.Kind(L.KINDS["self"].tell, L.Lines(L.NOUN_FIX.train + 12 * L.KINDS["self"].fix.train, L.NOUN_FIX.held), L.KINDS["self"].ask,
+                   L.KINDS["self"].indirect)
 CALLED_WAYS = L.KINDS["called"]
 CALLED_OTHER = L.Kind(L.Lines(*([t for t in side if "{d}" not in t] for side in (CALLED_WAYS.tell.train, CALLED_WAYS.tell.held))),
                       CALLED_WAYS.fix, CALLED_WAYS.ask, CALLED_WAYS.indirect)
@@ -376,7 +402,7 @@ def wide_slot(r, cast):
 
 def random_slot(r, held, cast):
     x = r.random()
-    if not held and r.random() < .08:  # sentences with a verb are the hardest to follow
+    if not held and r.random() < .14:  # sentences with a verb are the hardest to follow
         return verb_slot(who(r, held, cast), r.choice(L.MEASURED))
     if not held and r.random() < .35:
         return wide_slot(r, cast)

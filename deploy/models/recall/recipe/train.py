@@ -44,9 +44,9 @@ class Stream(IterableDataset):
             k += info.num_workers
             try:
                 if self.kind == "short":
-                    out = maker.rows(r, a.tokens // a.short, a.short, a.plain)
+                    out = maker.rows(r, a.tokens // a.short, a.short, a.plain, .37)
                 elif self.kind == "long":
-                    out = maker.rows(r, a.tokens // a.long, 2 * a.long, .1, .3)
+                    out = maker.rows(r, a.tokens // a.long, 2 * a.long, .08, .17, .5)
                 else:
                     out = maker.merge_batch(r, sizes(r, a.contexts, a.contexts // 4), a.context, a.context)
             except Exception:  # one bad batch is no reason to lose a run: say so, take the next
@@ -58,7 +58,7 @@ class Stream(IterableDataset):
 def sizes(r, contexts, groups):
     """`groups` group sizes, from 1 to 32 and mostly 2 to 8, that sum up to `contexts`."""
     out = []
-    big = [s for s in r.choice(([32, 16], [32, 12, 8], [24, 16, 8], [16, 8, 8, 6], [16, 16, 12, 8], [8] * 6, [12, 12, 8, 8, 8])) if s <= contexts // 3]
+    big = [s for s in r.choice(([32, 16], [32, 12, 8], [32, 24], [24, 16, 8], [16, 16, 16, 8], [8] * 6, [12, 12, 8, 8, 8])) if s <= contexts // 3]
     for s in big:
         if contexts - sum(out) - s >= 2 * (groups - len(out) - 1):
             out.append(s)
@@ -221,8 +221,10 @@ class Trainer:
             return self.args.seconds
 
     def save(self):
-        save_file(self.model.export(), f"{self.args.work}/model.tmp", {"format": "pt"})
-        os.replace(f"{self.args.work}/model.tmp", f"{self.args.work}/model.safetensors")
+        """model.safetensors as it is used; whole.safetensors in float32, to go on from."""
+        for name, dtype in (("model", torch.bfloat16), ("whole", torch.float32)):
+            save_file(self.model.export(dtype), f"{self.args.work}/model.tmp", {"format": "pt"})
+            os.replace(f"{self.args.work}/model.tmp", f"{self.args.work}/{name}.safetensors")
         json.dump(self.model.cfg.to_json(), open(f"{self.args.work}/config.json", "w"), indent=1)
 
 

@@ -17,12 +17,19 @@ OTHER = {"{I}": "{s}", "{my}": "{s}'s", "{me}": "{s}", "{am}": "is", "{have}": "
 class Lines:
     train: list = field(default_factory=list)
     held: list = field(default_factory=list)
+    kept: list = None  # see never()
 
     def side(self, held):
         return (self.held if held else self.train) or self.train
 
     def add(self, line, held):
         (self.held if held else self.train).append(line)
+
+    def never(self):
+        """What only validation may say, without the marks of what it stands around; worked out once."""
+        if self.kept is None:
+            self.kept = [plain(re.sub(r"{[tqi]}", "", line)) for line in self.held]
+        return self.kept
 
 
 def alternatives(line):
@@ -63,6 +70,7 @@ _frames, _telling = load("frames.txt"), load("telling.txt")
 ASK_FRAMES, ASK_INDIRECT, NOUN_ASK = _frames["ask frames"], _frames["ask indirect"], _frames["ask name"]
 TELL_FRAMES, FIX_FRAMES, DROP = _telling["tell frames"], _telling["fix frames"], _telling["drop"]
 NOUN_TELL, NOUN_FIX = _telling["noun tell"], _telling["noun fix"]
+FIX_ELIDED = _telling["fix elided"]  # of what was just told, which it does not name
 
 
 @dataclass
@@ -73,6 +81,7 @@ class Kind:
     ask: Lines = field(default_factory=Lines)
     indirect: list = field(default_factory=list)
     names: list = field(default_factory=list)
+    kept: list = None  # see never()
 
     def add(self, letter, line, held):
         if letter in "in":
@@ -81,8 +90,10 @@ class Kind:
             {"t": self.tell, "x": self.fix, "q": self.ask}[letter].add(line, held)
 
     def never(self):
-        """What only validation may say, whatever it is put together from."""
-        return [plain(line) for lines in (self.tell, self.fix, self.ask) for line in lines.held]
+        """What only validation may say, whatever it is put together from; worked out once."""
+        if self.kept is None:
+            self.kept = [plain(line) for lines in (self.tell, self.fix, self.ask) for line in lines.held]
+        return self.kept
 
 
 def kinds():
