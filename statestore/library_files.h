@@ -20,8 +20,10 @@ struct LibraryFiles {
       : database(absl::StrCat(directory, "/rocksdb")),
         mark(absl::StrCat(directory, "/high-water-mark")),
         journal(absl::StrCat(directory, "/commit-journal")),
-        uses(absl::StrCat(directory, "/recent-uses")) {}
+        uses(absl::StrCat(directory, "/recent-uses")),
+        torn_manifest(absl::StrCat(directory, "/torn-manifest")) {}
   const std::string database, mark, journal, uses;
+  const std::string torn_manifest;  // RocksDB's list as a power loss left it, for whoever asks
 };
 
 // What the family meta says of the library; all empty in a new one.

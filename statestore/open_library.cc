@@ -7,18 +7,21 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <optional>
 #include <system_error>
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "statestore/base/crash_point.h"
 #include "statestore/base/status_macros.h"
+#include "statestore/durable_file.h"
 #include "statestore/journal_redo.h"
 #include "statestore/library_files.h"
 #include "statestore/record_codec.h"
 #include "statestore/rocks_options.h"
 #include "statestore/rocks_state_store.h"
 #include "statestore/rocks_status.h"
+#include "statestore/torn_manifest.h"
 #include "statestore/upgrade.h"
 
 namespace anabranch {
@@ -124,6 +127,37 @@ absl::Status CheckDatabaseIsThere(const HighWaterContents& mark, const StoreOpti
                    mark.commit_seq, ", but its database is gone. Restore a copy that has them"));
 }
 
+absl::Status InspectDatabase(const absl::StatusOr<HighWaterContents>& mark,
+                             const StoreOptions& options) {
+  absl::StatusOr<std::unique_ptr<Database>> database =
+      Database::Open(LibraryFiles(options.directory).database, options, Database::Mode::kInspect);
+  // A library whose creation was interrupted cannot be opened yet.
+  if (!database.ok()) {
+    return absl::IsNotFound(mark.status()) ? absl::OkStatus() : database.status();
+  }
+  ANABRANCH_ASSIGN_OR_RETURN(const LibraryMeta meta, ReadLibraryMeta(**database));
+  ANABRANCH_ASSIGN_OR_RETURN(const JournalContents journal, ReadJournal(mark, meta, options));
+  return CheckNothingLost(mark, journal, meta, options);
+}
+
+// A torn entry at the end of RocksDB's list of files is cut off, if nothing is lost without it: an
+// entry that was durable and rotted looks the same, and what it said is missed then. The list as it
+// was found is kept; where it does not help it is put back.
+absl::Status InspectWithoutTear(const absl::StatusOr<HighWaterContents>& mark,
+                                const StoreOptions& options, const absl::Status& refusal) {
+  rocksdb::Env& env = EnvOf(options);
+  const LibraryFiles files(options.directory);
+  const absl::StatusOr<std::optional<TornManifest>> torn = FindTornManifest(env, files.database);
+  if (!torn.ok() || !torn->has_value()) return refusal;
+  const TornManifest& found = **torn;
+  ANABRANCH_RETURN_IF_ERROR(ReplaceFile(env, files.torn_manifest, found.bytes));
+  ANABRANCH_RETURN_IF_ERROR(
+      ReplaceFile(env, found.path, absl::string_view(found.bytes).substr(0, found.whole)));
+  if (InspectDatabase(mark, options).ok()) return absl::OkStatus();
+  ANABRANCH_RETURN_IF_ERROR(ReplaceFile(env, found.path, found.bytes));
+  return refusal;
+}
+
 // Recovery writes what it recovered and drops the damaged log with all that may follow the damage.
 // So the question whether anything is lost is asked first, of a database that changes nothing: a
 // refused library stays as it is, for whoever has to repair it.
@@ -136,15 +170,8 @@ absl::Status InspectExisting(const absl::StatusOr<HighWaterContents>& mark,
     }
     ANABRANCH_RETURN_IF_ERROR(CheckDatabaseIsThere(*mark, options));
   }
-  absl::StatusOr<std::unique_ptr<Database>> database =
-      Database::Open(LibraryFiles(options.directory).database, options, Database::Mode::kInspect);
-  // A library whose creation was interrupted cannot be opened yet.
-  if (!database.ok()) {
-    return absl::IsNotFound(mark.status()) ? absl::OkStatus() : database.status();
-  }
-  ANABRANCH_ASSIGN_OR_RETURN(const LibraryMeta meta, ReadLibraryMeta(**database));
-  ANABRANCH_ASSIGN_OR_RETURN(const JournalContents journal, ReadJournal(mark, meta, options));
-  return CheckNothingLost(mark, journal, meta, options);
+  const absl::Status status = InspectDatabase(mark, options);
+  return absl::IsDataLoss(status) ? InspectWithoutTear(mark, options, status) : status;
 }
 
 // Brings the database to where the library was. Where a loss is accepted, the journal is lost as

@@ -52,6 +52,10 @@ bool UseProcessorCrc32c() {
          dlsym(RTLD_DEFAULT, kName) == reinterpret_cast<void*>(&rocksdb::crc32c::Extend);
 }
 
+uint32_t RocksCrc32c(absl::string_view bytes) {
+  return rocksdb::crc32c::Extend(0, bytes.data(), bytes.size());
+}
+
 }  // namespace anabranch
 
 uint32_t rocksdb::crc32c::Extend(uint32_t crc, const char* bytes, size_t count) {

@@ -5,10 +5,17 @@
 // is linked in another way, the library's own is used.
 #pragma once
 
+#include <cstdint>
+
+#include "absl/strings/string_view.h"
+
 namespace anabranch {
 
 // Call before RocksDB is used, so that the definition becomes part of the program. True if
 // RocksDB's checksums are computed by the instruction.
 bool UseProcessorCrc32c();
+
+// That function: of `bytes`, as RocksDB's files have it but not masked.
+uint32_t RocksCrc32c(absl::string_view bytes);
 
 }  // namespace anabranch

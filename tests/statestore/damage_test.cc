@@ -56,6 +56,15 @@ class DamageTest : public LibraryTest {
     }
     return newest;
   }
+  fs::path Manifest() const {
+    std::string name = Contents(database() + "/CURRENT");
+    name.pop_back();
+    return fs::path(database()) / name;
+  }
+  static std::string Contents(const fs::path& path) {
+    std::ifstream file(path, std::ios::binary);
+    return {std::istreambuf_iterator<char>(file), {}};
+  }
   void CommitSessions(int from, int to) {
     for (int i = from; i < to; ++i) {
       ASSERT_EQ(Commit(NewSession("s" + std::to_string(i))), absl::OkStatus());
@@ -154,6 +163,37 @@ TEST_F(DamageTest, DamageInsideTheLogIsNoSilentRollback) {
   EXPECT_GE(refused, 10);
   Reopen();
   EXPECT_EQ(store_->ListSessions(kTenant, "", {})->items.size(), 40u);
+}
+
+// A power loss in the middle of an append: a part of an entry, or sectors that were never written.
+TEST_F(DamageTest, ATornEndOfTheListOfFilesIsNoReasonToRefuse) {
+  CommitSessions(0, 20);
+  Close();
+  const fs::path manifest = Manifest();
+  std::string list = Contents(manifest);
+  const std::string entry = list.substr(0, 300);  // as good as any
+  for (const std::string& tail :
+       {entry.substr(0, 3), entry.substr(0, 40), std::string(700, '\0'),
+        entry.substr(0, 20) + std::string(280, '\0'), std::string(512, '\0') + entry.substr(200)}) {
+    std::ofstream(Manifest(), std::ios::app | std::ios::binary) << tail;
+    ASSERT_EQ(OpenStatus(), absl::OkStatus()) << tail.size();
+    Reopen();
+    EXPECT_EQ(store_->GetSession(kTenant, "s19").status(), absl::OkStatus());
+    Close();
+  }
+  // RocksDB alone had refused, and what it refused is there to be looked at.
+  EXPECT_TRUE(fs::exists(options_.directory + "/torn-manifest"));
+}
+
+TEST_F(DamageTest, DamageInsideTheListOfFilesIsRefusedAndNotTouched) {
+  CommitSessions(0, 20);
+  Reopen();
+  CommitSessions(20, 30);
+  Close();
+  FlipByte(Manifest(), 40);
+  const std::string damaged = Contents(Manifest());
+  EXPECT_EQ(OpenStatus().code(), kDataLoss);
+  EXPECT_EQ(Contents(Manifest()), damaged);
 }
 
 TEST_F(DamageTest, TruncatedLogIsRefusedWithBothNumbers) {
