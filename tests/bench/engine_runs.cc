@@ -23,6 +23,15 @@ absl::StatusOr<std::unique_ptr<Engine>> LoadEngine(const std::string& model_dir,
   return Engine::Create(std::move(model), EngineOptions{});
 }
 
+EngineOptions OptionsForReadsOf(int64_t length) {
+  EngineOptions options;
+  options.slots.num_slots = 2;
+  options.slots.num_kv_pages = static_cast<int32_t>(2 * (length / kKvPageTokens + 1));
+  options.max_prefill_rows = static_cast<int32_t>(length);
+  options.max_context_tokens = length;
+  return options;
+}
+
 std::vector<int32_t> SomeTokens(int64_t count, int64_t vocab) {
   std::vector<int32_t> tokens(count);
   uint64_t x = 88172645463325252u;

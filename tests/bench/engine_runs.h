@@ -12,6 +12,8 @@ namespace anabranch::bench {
 // `model_dir`: a model folder, or the name of a shape (shapes.h) with random weights.
 absl::StatusOr<std::unique_ptr<Engine>> LoadEngine(const std::string& model_dir,
                                                    kernels::DType dtype, int threads);
+// For reads of up to `length` tokens, each in one step if it wants, two at a time.
+EngineOptions OptionsForReadsOf(int64_t length);
 // Pseudo-random ids below `vocab`, the same every time.
 std::vector<int32_t> SomeTokens(int64_t count, int64_t vocab);
 

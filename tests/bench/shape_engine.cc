@@ -52,12 +52,7 @@ absl::Status BenchPrefill(ShapeRun& run) {
   const std::vector<int64_t>& lengths = run.options.lengths;
   if (lengths.empty()) return absl::OkStatus();
   const int64_t longest = *std::max_element(lengths.begin(), lengths.end());
-  EngineOptions options;
-  options.slots.num_slots = 2;
-  options.slots.num_kv_pages = static_cast<int32_t>(2 * (longest / kKvPageTokens + 1));
-  options.max_prefill_rows = static_cast<int32_t>(longest);
-  options.max_context_tokens = longest;
-  ANABRANCH_ASSIGN_OR_RETURN(auto engine, Engine::Create(run.model, options));
+  ANABRANCH_ASSIGN_OR_RETURN(auto engine, Engine::Create(run.model, OptionsForReadsOf(longest)));
   for (const int64_t length : lengths) {
     if (run.options.quick && length != lengths.front() && length != longest) continue;
     SequencePtr sequence;

@@ -98,12 +98,7 @@ absl::Status BenchGrids(ShapeRun& run, Engine& engine, const std::vector<int32_t
 absl::Status BenchReadsOnGrid(ShapeRun& run) {
   if (run.options.lengths.empty()) return absl::OkStatus();
   const int64_t length = *std::max_element(run.options.lengths.begin(), run.options.lengths.end());
-  EngineOptions options;
-  options.slots.num_slots = 2;
-  options.slots.num_kv_pages = static_cast<int32_t>(2 * (length / kKvPageTokens + 1));
-  options.max_prefill_rows = static_cast<int32_t>(length);
-  options.max_context_tokens = length;
-  ANABRANCH_ASSIGN_OR_RETURN(auto engine, Engine::Create(run.model, options));
+  ANABRANCH_ASSIGN_OR_RETURN(auto engine, Engine::Create(run.model, OptionsForReadsOf(length)));
   const auto tokens = SomeTokens(length, run.model->description().vocab);
   double plain = 0;
   for (const std::string& name : run.options.codecs) {
