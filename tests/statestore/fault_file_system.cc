@@ -120,13 +120,13 @@ FaultFileSystem::FaultFileSystem() : FileSystemWrapper(rocksdb::FileSystem::Defa
 void FaultFileSystem::FailChange(int64_t n) {
   std::lock_guard<std::mutex> lock(mutex_);
   changes_until_failure_ = n;
-  failed_ = false;
+  failed_ = failed_removal_ = false;
 }
 
 void FaultFileSystem::FailSync(int64_t n) {
   std::lock_guard<std::mutex> lock(mutex_);
   syncs_until_failure_ = n;
-  failed_ = false;
+  failed_ = failed_removal_ = false;
 }
 
 void FaultFileSystem::CrashAtChange(int64_t n) {
@@ -137,6 +137,11 @@ void FaultFileSystem::CrashAtChange(int64_t n) {
 bool FaultFileSystem::failed() const {
   std::lock_guard<std::mutex> lock(mutex_);
   return failed_;
+}
+
+bool FaultFileSystem::failed_removal() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return failed_removal_;
 }
 
 void FaultFileSystem::SetFull(bool full, uint64_t free_bytes) {
@@ -182,6 +187,7 @@ IOStatus FaultFileSystem::Before(Change change) {
   }
   if (changes_until_failure_ > 0 && --changes_until_failure_ == 0) {
     failed_ = true;
+    failed_removal_ = change == Change::kRemoval;
     return IOStatus::IOError("injected failure");
   }
   if (full_ && change == Change::kAppend) return IOStatus::NoSpace("injected: no space left");
@@ -274,7 +280,7 @@ IOStatus FaultFileSystem::NewDirectory(const std::string& path, const IOOptions&
 
 IOStatus FaultFileSystem::DeleteFile(const std::string& path, const IOOptions& options,
                                      IODebugContext* debug) {
-  const IOStatus allowed = Before(Change::kEntry);
+  const IOStatus allowed = Before(Change::kRemoval);
   if (!allowed.ok()) return allowed;
   const IOStatus deleted = FileSystemWrapper::DeleteFile(path, options, debug);
   std::lock_guard<std::mutex> lock(mutex_);

@@ -33,6 +33,8 @@ class FaultFileSystem : public rocksdb::FileSystemWrapper {
   // The machine is gone at the n-th change from now.
   void CrashAtChange(int64_t n);
   bool failed() const;
+  // What failed was the removal of a file, which costs nothing but space.
+  bool failed_removal() const;
   // Every change that needs space fails, and appends leave half of their bytes.
   // `free_bytes`: what the file system claims to have left nevertheless, as with a quota.
   void SetFull(bool full, uint64_t free_bytes = 0);
@@ -67,7 +69,7 @@ class FaultFileSystem : public rocksdb::FileSystemWrapper {
                                  uint64_t* bytes, rocksdb::IODebugContext* debug) override;
 
   // For the files it hands out.
-  enum class Change { kEntry, kAppend, kSync };
+  enum class Change { kEntry, kRemoval, kAppend, kSync };
   rocksdb::IOStatus Before(Change change);
   void Appended(const std::string& path, uint64_t bytes);
   void Synced(const std::string& path);
@@ -104,7 +106,8 @@ class FaultFileSystem : public rocksdb::FileSystemWrapper {
   int64_t changes_until_failure_ = -1, syncs_until_failure_ = -1, changes_until_crash_ = -1;
   int64_t syncs_ = 0;
   uint64_t free_bytes_ = kPlenty;
-  bool failed_ = false, full_ = false, crashed_ = false, ignore_syncs_ = false;
+  bool failed_ = false, failed_removal_ = false, full_ = false, crashed_ = false,
+       ignore_syncs_ = false;
 };
 
 // The environment to put into StoreOptions::env.

@@ -89,6 +89,19 @@ class FaultyLibrary {
       acknowledged_[i] = *steps;
     }
   }
+  // After a failure: everything is refused, with the reason, but reading.
+  void ExpectStopped() {
+    for (const absl::Status& failure : failure_) {
+      EXPECT_THAT(failure.code(), testing::Eq(absl::StatusCode::kUnavailable)) << failure;
+    }
+    const StoreStats stats = store_->stats();
+    EXPECT_TRUE(stats.read_only);
+    EXPECT_THAT(stats.read_only_reason, testing::HasSubstr("injected failure"));
+    EXPECT_TRUE(store_->ListRefs("ledger", "", {}).ok());
+    LedgerWriter late(99);
+    EXPECT_THAT(store_->CommitAndWait(late.Next()),
+                FailsWith(absl::StatusCode::kUnavailable, "injected failure"));
+  }
   int acknowledged() const { return acknowledged_[0] + acknowledged_[1] + acknowledged_[2]; }
   const absl::Status& failure(int writer) const { return failure_[writer]; }
   FaultFileSystem& system() { return *system_; }
@@ -221,9 +234,12 @@ TEST(PowerLossTest, LibraryThatWasBeingCreatedIsCreatedAgain) {
   }
 }
 
+// A file that could not be removed is in nobody's way: RocksDB removes what it no longer needs in
+// the background, and when it opens a library.
 TEST(FailingDiskTest, FailureAtAnyChangeLosesNothingAndStopsWriting) {
-  int failures = 0, refused = 0;
-  for (int n = 1; n <= FromEnvironment("ANABRANCH_FAULT_POSITIONS", 100); ++n) {
+  const int positions = FromEnvironment("ANABRANCH_FAULT_POSITIONS", 100);
+  int stopped = 0, removals = 0;
+  for (int n = 1; n <= positions; ++n) {
     SCOPED_TRACE(n);
     TemporaryDirectory directory;
     FaultyLibrary library(directory.path() + "/library", n);
@@ -231,25 +247,20 @@ TEST(FailingDiskTest, FailureAtAnyChangeLosesNothingAndStopsWriting) {
     library.system().FailChange(n);
     library.Write(40 + n);  // more than n changes
     ASSERT_TRUE(library.system().failed());
-    ++failures;
-    const StoreStats stats = library.store().stats();
-    for (int i = 0; i < kWriters; ++i) {
-      const absl::Status& failure = library.failure(i);
-      EXPECT_THAT(failure.code(), testing::AnyOf(absl::StatusCode::kUnavailable)) << failure;
+    if (library.system().failed_removal()) {
+      ++removals;
+      for (int i = 0; i < kWriters; ++i) EXPECT_EQ(library.failure(i), absl::OkStatus());
+      EXPECT_FALSE(library.store().stats().read_only);
+    } else {
+      ++stopped;
+      library.ExpectStopped();
     }
-    EXPECT_TRUE(stats.read_only);
-    EXPECT_THAT(stats.read_only_reason, testing::HasSubstr("injected failure"));
-    // Still readable, and no later commit is acknowledged.
-    EXPECT_TRUE(library.store().ListRefs("ledger", "", {}).ok());
-    LedgerWriter late(99);
-    EXPECT_THAT(library.store().CommitAndWait(late.Next()),
-                FailsWith(absl::StatusCode::kUnavailable, "injected failure"));
-    ++refused;
     library.LosePower(n, n % 2 == 0);
     ASSERT_EQ(library.Open(), absl::OkStatus());
     ASSERT_NO_FATAL_FAILURE(library.ExpectNothingLost());
   }
-  EXPECT_EQ(failures, refused);
+  std::cout << removals << " of " << positions << " failures were of removals\n";
+  EXPECT_GT(stopped, positions * 9 / 10);
 }
 
 TEST(FailingDiskTest, AFailedSyncIsFinalWhereverItHappens) {

@@ -2,9 +2,8 @@
 
     python evaluate.py --work DIR --model DIR [--model DIR ...] [--scale 1.0]
 
-A question counts only if the whole answer, up to its end token, is what greedy generation gives: each
-token of the right answer must be the most likely one after those before it, which is the same thing.
-Every question is asked on a fork of the state at the conversation's end.
+A question counts only if the whole answer, up to its end, is what greedy generation gives, letter by
+letter. Every question is asked on a fork of the state at the conversation's end.
 """
 import argparse
 import json
@@ -45,22 +44,39 @@ class Judge:
         join = lambda lists: [torch.cat(ts) for ts in zip(*lists)]
         return M.Memory(*(join([getattr(p, f) for p in parts]) for f in ("states", "windows", "log_p")))
 
-    @torch.no_grad()
-    def judge(self, memory, tok, asked, batch=256):
+    def judge(self, memory, tok, asked):
         """asked: (row of memory, question, answer) -> whether greedy generation gives the answer."""
-        right = []
+        tails = [tok.encode(answer).ids + [G.END] for _, _, answer in asked]
+        right = [best == tail for best, tail in zip(self.follow(memory, tok, asked, tails), tails)]
+        # The same letters in other tokens are right too: those few answers are really generated.
+        for k in [k for k, ok in enumerate(right) if not ok]:
+            right[k] = self.answer(memory, tok, asked[k], 2 * len(tails[k])) == asked[k][2]
+        return right
+
+    @torch.no_grad()
+    def follow(self, memory, tok, asked, tails, batch=256):
+        """The most likely token at the place of each token of `tails`, given those before it."""
+        best = []
         for a in range(0, len(asked), batch):
             some = asked[a:a + batch]
             heads = [[G.USER] + tok.encode(q).ids + [G.END, G.ASSISTANT] for _, q, _ in some]
-            tails = [tok.encode(x).ids + [G.END] for _, _, x in some]
-            width = -(-max(len(h) + len(t) for h, t in zip(heads, tails)) // 64) * 64
-            ids = torch.zeros(len(some), width, dtype=torch.long)
-            for k, (h, t) in enumerate(zip(heads, tails)):
-                ids[k, :len(h) + len(t)] = torch.tensor(h + t)
-            best = self.model.logits(self.model(ids.to(self.dev), memory.pick(torch.tensor([x[0] for x in some], device=self.dev)))[0]).argmax(-1).cpu()
-            for k, (h, t) in enumerate(zip(heads, tails)):
-                right.append(best[k, len(h) - 1:len(h) + len(t) - 1].tolist() == t)
-        return right
+            rows = [h + t for h, t in zip(heads, tails[a:a + batch])]
+            ids = torch.zeros(len(some), -(-max(map(len, rows)) // 64) * 64, dtype=torch.long)
+            for k, row in enumerate(rows):
+                ids[k, :len(row)] = torch.tensor(row)
+            picked = memory.pick(torch.tensor([x[0] for x in some], device=self.dev))
+            likely = self.model.logits(self.model(ids.to(self.dev), picked)[0]).argmax(-1).cpu()
+            best += [likely[k, len(h) - 1:len(row) - 1].tolist() for k, (h, row) in enumerate(zip(heads, rows))]
+        return best
+
+    def answer(self, memory, tok, question, limit):
+        """What greedy generation says, in at most `limit` tokens."""
+        said = []
+        while len(said) < limit:
+            said.append(self.follow(memory, tok, [question], [said + [G.END]])[0][-1])
+            if said[-1] == G.END:
+                break
+        return tok.decode([t for t in said if t != G.END]).strip()
 
     @torch.no_grad()
     def bits(self, rows):
