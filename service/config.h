@@ -26,6 +26,7 @@ struct ServerConfig {
   int threads = 0;                         // of the model; 0: one per hardware thread
   int32_t slots = 64;                      // live sessions and forks
   int32_t kv_pages = 1024;                 // of 256 tokens, shared; ignored without attention
+  uint64_t host_state_bytes = 256u << 20;  // see HostStates; 0: none
   int64_t checkpoint_every = 2048;         // tokens between states in a long read; 0: none
   Limits limits;
   absl::Duration drain_timeout = absl::Seconds(25);

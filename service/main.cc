@@ -163,6 +163,12 @@ void AddServe(CLI::App& app, ServeOptions& options, Durations& durations) {
       ->add_option("--kv-pages", config.kv_pages,
                    "Pages of 256 tokens for attention, shared by all sessions")
       ->capture_default_str();
+  serve
+      ->add_option("--host-states", config.host_state_bytes,
+                   "Memory for states that left their slot, e.g. 4GiB, so that going on from them "
+                   "needs no disk; 0: none")
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
+      ->default_str("256MiB");
   serve->add_option("--max-context", config.limits.max_context_tokens, "Tokens a session may have")
       ->capture_default_str();
   serve

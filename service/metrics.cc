@@ -55,6 +55,14 @@ void RenderDevices(const std::vector<MemberStats>& members, std::string* out) {
        [](const EngineStats& stats) { return stats.slots.pages_used; });
 }
 
+void RenderHostStates(const HostStatesStats& host, std::string* out) {
+  Value("host_states", "gauge", "States kept in host memory.", host.states, out);
+  Value("host_state_bytes", "gauge", "Memory that they take.", host.bytes, out);
+  Value("host_state_hits_total", "counter", "Sessions restored from them.", host.hits, out);
+  Value("host_state_misses_total", "counter", "Sessions restored from the library.", host.misses,
+        out);
+}
+
 void RenderStore(const StoreStats& store, std::string* out) {
   Value("library_states", "gauge", "States in the library.", store.states, out);
   Value("library_refs", "gauge", "Refs in the library.", store.refs, out);
@@ -136,8 +144,9 @@ void Metrics::RenderHistogram(absl::string_view name, absl::string_view labels,
   absl::StrAppend(out, "anabranch_", name, "_count{", labels, "} ", total, "\n");
 }
 
-std::string Metrics::Render(const Engine& engine, const StoreStats& store,
-                            const JanitorTotals& janitor, int running_calls, bool draining) const {
+std::string Metrics::Render(const Engine& engine, const HostStatesStats& host,
+                            const StoreStats& store, const JanitorTotals& janitor,
+                            int running_calls, bool draining) const {
   std::string out;
   absl::MutexLock lock(&mutex_);
   Header("calls_total", "counter", "Finished calls by method and code.", &out);
@@ -170,6 +179,7 @@ std::string Metrics::Render(const Engine& engine, const StoreStats& store,
         reencoding_freed_bytes_, &out);
   RenderEngine(engine.stats(), &out);
   RenderDevices(engine.member_stats(), &out);
+  RenderHostStates(host, &out);
   RenderStore(store, &out);
   RenderJanitor(janitor, &out);
   return out;

@@ -16,6 +16,7 @@
 #include "absl/time/time.h"
 #include "anabranch/v1/resources.pb.h"
 #include "runtime/engine.h"
+#include "service/host_states.h"
 #include "service/janitor.h"
 #include "statestore/state_store.h"
 
@@ -32,8 +33,8 @@ class Metrics {
   void RecordReencoding(StateCodec codec, int64_t bytes_freed);
 
   // Everything in the Prometheus text format, with the gauges of engine and library as given.
-  std::string Render(const Engine& engine, const StoreStats& store, const JanitorTotals& janitor,
-                     int running_calls, bool draining) const;
+  std::string Render(const Engine& engine, const HostStatesStats& host, const StoreStats& store,
+                     const JanitorTotals& janitor, int running_calls, bool draining) const;
 
  private:
   static constexpr std::array<double, 14> kBuckets = {

@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "runtime/engine_group.h"
+#include "runtime/state_capture.h"
 #include "runtime/state_codec.h"
 #include "service/admin_service.h"
 #include "service/health_monitor.h"
@@ -90,6 +91,7 @@ class ServerImpl final : public Server {
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<WorkerPool> pool_;
   StateHeat heat_;
+  std::unique_ptr<HostStates> host_states_;
   std::unique_ptr<SessionManager> sessions_;
   std::unique_ptr<AnswerBook> answers_;
   std::unique_ptr<ImportStaging> imports_;
@@ -120,6 +122,12 @@ EngineOptions EngineOptionsFor(const ServerConfig& config, const ServedModel& mo
     engine.max_decode_rows = 256;
   }
   return engine;
+}
+
+std::unique_ptr<HostStates> MakeHostStates(const Model& model, const ServerConfig& config) {
+  return std::make_unique<HostStates>(model.device(),
+                                      CaptureBytes(model.state_layout(), model.description().vocab),
+                                      config.host_state_bytes);
 }
 
 // One for each device; all but the first load the weights once more.
@@ -169,8 +177,9 @@ absl::Status ServerImpl::LoadParts() {
   context_.storing.layout = &model_->model()->state_layout();
   ANABRANCH_ASSIGN_OR_RETURN(context_.storing.codec, ParseStateCodec(config_.state_codec));
   context_.storing.may_become_lossy = config_.reencoding.lossy();
+  host_states_ = MakeHostStates(*model_->model(), config_);
   sessions_ = std::make_unique<SessionManager>(store_.get(), engine_.get(), pool_.get(), &metrics_,
-                                               &context_.storing, &heat_);
+                                               &context_.storing, &heat_, host_states_.get());
   answers_ = std::make_unique<AnswerBook>(store_.get());
   context_.store = store_.get();
   context_.engine = engine_.get();
@@ -231,15 +240,15 @@ absl::Status ServerImpl::Serve() {
 
 absl::Status ServerImpl::StartMetrics() {
   if (config_.metrics == "off") return absl::OkStatus();
-  ANABRANCH_ASSIGN_OR_RETURN(http_, MetricsServer::Start(
-                                        config_.metrics,
-                                        [this] {
-                                          return metrics_.Render(
-                                                     *engine_, store_->stats(), janitor_->totals(),
-                                                     calls_.running(), calls_.draining()) +
-                                                 scrubber_->RenderMetrics();
-                                        },
-                                        [this] { return health_->healthy(); }));
+  ANABRANCH_ASSIGN_OR_RETURN(
+      http_, MetricsServer::Start(
+                 config_.metrics,
+                 [this] {
+                   return metrics_.Render(*engine_, host_states_->stats(), store_->stats(),
+                                          janitor_->totals(), calls_.running(), calls_.draining()) +
+                          scrubber_->RenderMetrics();
+                 },
+                 [this] { return health_->healthy(); }));
   return absl::OkStatus();
 }
 

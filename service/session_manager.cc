@@ -233,12 +233,19 @@ absl::StatusOr<SequencePtr> SessionManager::RestoreHead(SessionLease& lease,
                              store_->GetState(record.tenant, record.head_state));
   ANABRANCH_RETURN_IF_ERROR(CheckModel(head, engine_->model()));
   if (!IsWhole(head)) return RestoreBase(record, head, unread, usage);
+  ANABRANCH_ASSIGN_OR_RETURN(const std::shared_ptr<const LoadedState> state, LoadHead(head, usage));
+  lease.journal().SetStoredBlobs(state->record.blob_hashes);
+  usage->set_tokens_reused(state->record.token_count);
+  return WithRoom([&] { return engine_->Restore(state->image, state->tokens); });
+}
+
+absl::StatusOr<std::shared_ptr<const LoadedState>> SessionManager::LoadHead(const StateRecord& head,
+                                                                            v1::Usage* usage) {
+  if (auto kept = host_states_->Find(head)) return kept;
   ANABRANCH_ASSIGN_OR_RETURN(LoadedState state,
-                             LoadToRestore(*store_, *engine_, record.tenant, record.head_state));
-  lease.journal().SetStoredBlobs(state.record.blob_hashes);
-  usage->set_tokens_reused(state.record.token_count);
+                             LoadToRestore(*store_, *engine_, head.tenant, head.id));
   usage->set_state_bytes_loaded(usage->state_bytes_loaded() + state.bytes);
-  return WithRoom([&] { return engine_->Restore(state.image, state.tokens); });
+  return host_states_->Keep(std::move(state));
 }
 
 // What an archived head is read again from; its own tokens go before those already in `unread`.
@@ -369,34 +376,58 @@ std::shared_ptr<LiveSession> SessionManager::TakeLeastRecentlyUsed(const Engine*
   return oldest;
 }
 
-// The log already holds every token after the head, so that a capture which fails costs a replay at
-// the session's next use and nothing else.
 bool SessionManager::UnloadOne(const Engine* home) {
   std::shared_ptr<LiveSession> session = TakeLeastRecentlyUsed(home);
   if (session == nullptr) return false;
   SessionLease lease(this, session);
-  SessionJournal& journal = lease.journal();
-  if (!journal.tail().empty() && journal.error().ok()) {
-    Mutation mutation;
-    absl::Status status;
-    auto image = engine_->Capture(lease.sequence(), journal.codec());
-    status.Update(image.status());
-    if (status.ok()) {
-      status.Update(
-          journal.StageCapture(*std::move(image), {}, &mutation, CaptureReason::kIdle).status());
-    }
-    if (status.ok()) status.Update(store_->CommitAndWait(std::move(mutation)));
-    if (!status.ok()) {
-      LogEvent(LogLevel::kWarning, "capture_failed",
-               {{"session", lease.id()}, {"error", std::string(status.message())}});
-    }
-  }
+  CaptureTail(lease);
+  KeepInHostMemory(lease);
   lease.sequence() = nullptr;
   return true;
 }
 
+// The log already holds every token after the head, so that a capture which fails costs a replay at
+// the session's next use and nothing else.
+void SessionManager::CaptureTail(SessionLease& lease) {
+  SessionJournal& journal = lease.journal();
+  if (journal.tail().empty() || !journal.error().ok()) return;
+  Mutation mutation;
+  absl::Status status;
+  auto image = engine_->Capture(lease.sequence(), journal.codec());
+  status.Update(image.status());
+  if (status.ok()) {
+    status.Update(
+        journal.StageCapture(*std::move(image), {}, &mutation, CaptureReason::kIdle).status());
+  }
+  if (status.ok()) status.Update(store_->CommitAndWait(std::move(mutation)));
+  if (!status.ok()) {
+    LogEvent(LogLevel::kWarning, "capture_failed",
+             {{"session", lease.id()}, {"error", std::string(status.message())}});
+  }
+}
+
+// Only what the library would give bit for bit: not where the head is kept in a lossy codec, or
+// behind the session's tokens because its capture failed.
+void SessionManager::KeepInHostMemory(SessionLease& lease) {
+  if (!host_states_->enabled() || !lease.journal().error().ok()) return;
+  const SessionRecord record = lease.journal().view().record;
+  if (record.head_state.empty() || !lease.journal().tail().empty()) return;
+  LoadedState state;
+  auto head = store_->GetState(record.tenant, record.head_state);
+  if (!head.ok() || !IsWhole(*head) || head->codec != StateCodec::kExact) return;
+  auto image = engine_->Capture(lease.sequence());
+  if (!image.ok() || image->header.token_count != head->token_count) return;
+  state.record = *std::move(head);
+  state.image = *std::move(image);
+  state.tokens = engine_->Tokens(lease.sequence());
+  host_states_->KeepCaptured(std::move(state));
+}
+
 void SessionManager::UnloadAll() {
-  while (UnloadOne()) {
+  while (std::shared_ptr<LiveSession> session = TakeLeastRecentlyUsed(nullptr)) {
+    SessionLease lease(this, session);
+    CaptureTail(lease);
+    lease.sequence() = nullptr;
   }
 }
 

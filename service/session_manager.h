@@ -19,6 +19,7 @@
 #include "absl/synchronization/mutex.h"
 #include "anabranch/v1/resources.pb.h"
 #include "runtime/engine.h"
+#include "service/host_states.h"
 #include "service/live_session.h"
 #include "service/metrics.h"
 #include "service/state_heat.h"
@@ -32,13 +33,14 @@ class SessionManager {
  public:
   // All outlive this.
   SessionManager(StateStore* store, Engine* engine, WorkerPool* pool, Metrics* metrics,
-                 const StateStoring* storing, StateHeat* heat)
+                 const StateStoring* storing, StateHeat* heat, HostStates* host_states)
       : store_(store),
         engine_(engine),
         pool_(pool),
         metrics_(metrics),
         storing_(storing),
-        heat_(heat) {}
+        heat_(heat),
+        host_states_(host_states) {}
 
   // The right to change a stored session. NOT_FOUND; ABORTED (SESSION_BUSY) while another call has
   // it. One that is just being unloaded is waited for, at most kUnloadPatience. Blocks.
@@ -95,6 +97,9 @@ class SessionManager {
   void AwaitRecoding(const std::string& tenant, const std::string& state);
   absl::StatusOr<SequencePtr> RestoreHead(SessionLease& lease, std::vector<int32_t>* unread,
                                           v1::Usage* usage);
+  // Of the head state, as it is restored: from host memory or from the library.
+  absl::StatusOr<std::shared_ptr<const LoadedState>> LoadHead(const StateRecord& head,
+                                                              v1::Usage* usage);
   absl::StatusOr<SequencePtr> RestoreBase(const SessionRecord& session, const StateRecord& head,
                                           std::vector<int32_t>* unread, v1::Usage* usage);
   void Replay(const SessionLeasePtr& lease, SequencePtr sequence, std::vector<int32_t> unread,
@@ -104,6 +109,10 @@ class SessionManager {
       absl::FunctionRef<absl::StatusOr<SequencePtr>()> make_sequence);
   // Of those that live in `home`; null: of all.
   bool UnloadOne(const Engine* home = nullptr);
+  // What is done with a session before it leaves its slot: the state at its end goes to the
+  // library, if it is not there, and into host memory for its next call.
+  void CaptureTail(SessionLease& lease);
+  void KeepInHostMemory(SessionLease& lease);
 
   StateStore* const store_;
   Engine* const engine_;
@@ -111,6 +120,7 @@ class SessionManager {
   Metrics* const metrics_;
   const StateStoring* const storing_;
   StateHeat* const heat_;
+  HostStates* const host_states_;
   absl::Mutex mutex_;
   absl::flat_hash_set<Key> recoding_ ABSL_GUARDED_BY(mutex_);  // states, by tenant
   // Sessions that are loaded or busy.

@@ -205,10 +205,11 @@ TEST(LifecycleTest, MetricsCountCallsAndTokens) {
   ASSERT_TRUE(address.ok());
   httplib::Client http(address->host, address->port);
   // A call is counted a moment after its client has the answer.
-  for (const char* expected : {"anabranch_calls_total{method=\"Append\",code=\"OK\"} 1\n",
-                               "anabranch_calls_total{method=\"Append\",code=\"NOT_FOUND\"} 1\n",
-                               "anabranch_tokens_read_total 33\n", "anabranch_slots_total 8\n",
-                               "# TYPE anabranch_commit_seconds histogram\n"}) {
+  for (const char* expected :
+       {"anabranch_calls_total{method=\"Append\",code=\"OK\"} 1\n",
+        "anabranch_calls_total{method=\"Append\",code=\"NOT_FOUND\"} 1\n",
+        "anabranch_tokens_read_total 33\n", "anabranch_slots_total 8\n",
+        "anabranch_host_states 0\n", "# TYPE anabranch_commit_seconds histogram\n"}) {
     std::string text;
     for (int i = 0; i < 1000 && text.find(expected) == std::string::npos; ++i) {
       if (i > 0) std::this_thread::sleep_for(std::chrono::milliseconds(10));
