@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -26,8 +27,9 @@ struct ServerConfig {
   int threads = 0;                         // of the model; 0: one per hardware thread
   int32_t slots = 64;                      // live sessions and forks
   int32_t kv_pages = 1024;                 // of 256 tokens, shared; ignored without attention
-  uint64_t host_state_bytes = 256u << 20;  // see HostStates; 0: none
-  int64_t checkpoint_every = 2048;         // tokens between states in a long read; 0: none
+  // See HostStates; 0: none. Unset: 2 GiB with a GPU, and none without.
+  std::optional<uint64_t> host_state_bytes;
+  int64_t checkpoint_every = 2048;  // tokens between states in a long read; 0: none
   Limits limits;
   absl::Duration drain_timeout = absl::Seconds(25);
   uint64_t reserved_disk_bytes = 64u << 20;          // see StoreOptions

@@ -32,6 +32,7 @@ namespace {
 
 constexpr int kWorkerThreads = 4;
 constexpr size_t kGrpcMemoryBytes = 512u << 20;
+constexpr uint64_t kHostStateBytesOfGpu = uint64_t{2} << 30;
 // After a drain's patience, what is left is cancelled; an engine step later all calls have ended.
 constexpr absl::Duration kCancelGrace = absl::Seconds(5);
 
@@ -125,9 +126,10 @@ EngineOptions EngineOptionsFor(const ServerConfig& config, const ServedModel& mo
 }
 
 std::unique_ptr<HostStates> MakeHostStates(const Model& model, const ServerConfig& config) {
+  const uint64_t otherwise = model.device()->in_host_memory() ? 0 : kHostStateBytesOfGpu;
   return std::make_unique<HostStates>(model.device(),
                                       CaptureBytes(model.state_layout(), model.description().vocab),
-                                      config.host_state_bytes);
+                                      config.host_state_bytes.value_or(otherwise));
 }
 
 // One for each device; all but the first load the weights once more.
