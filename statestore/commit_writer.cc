@@ -19,6 +19,9 @@ constexpr int kAnswersPerSweep = 10000;
 // How long the newest groups are in the journal and in an unsynced log alone, unless the queue is
 // never empty.
 constexpr absl::Duration kSettleAfter = absl::Milliseconds(50);
+// The journal is for commits that come alone or nearly so. More of them share their syncs, and have
+// one batch written while the mark of another is moved, which a journal cannot.
+constexpr size_t kCommitsThatAreFew = 2;
 
 absl::Status MayBeOnDisk(absl::string_view reason) {
   return absl::UnavailableError(
@@ -245,10 +248,18 @@ absl::Status CommitWriter::MakeWritable() {
   return Classify(database_.MakeWritable());
 }
 
-absl::Status CommitWriter::Write(const Overlay& changes, Written& written) {
+// While a mark is due, more writers are there than one group shows; and a group of the journal
+// would have to wait for it.
+bool CommitWriter::JournalPays(const std::vector<Pending>& group) const {
   uint64_t bytes = 0;
-  for (const Pending& pending : written.group) bytes += pending.bytes;
-  if (journal_ != nullptr && journal_->Fits(bytes)) {
+  for (const Pending& pending : group) bytes += pending.bytes;
+  if (journal_ == nullptr || !journal_->Fits(bytes)) return false;
+  absl::MutexLock lock(&mutex_);
+  return marks_due_ == 0 && group.size() + queue_.size() <= kCommitsThatAreFew;
+}
+
+absl::Status CommitWriter::Write(const Overlay& changes, Written& written) {
+  if (JournalPays(written.group)) {
     const std::string encoded = EncodeChanges(changes);
     if (journal_->Fits(encoded.size())) return WriteJournaled(encoded, changes);
   }

@@ -2,11 +2,12 @@
 // answers it (group commit). Mutations of a group see the effects of those before them, so
 // preconditions hold as if each had been written alone, in the order of arrival.
 //
-// A small group becomes durable in the journal (commit_journal.h), with one sync, and goes to the
-// database's log after that, unsynced. A large one is a synced batch of the database, and then the
-// high-water mark is moved; what the journal held is synced in the log before. When nothing arrives
-// for a moment, when the journal is full and when the library is closed, the log is synced and the
-// mark moved, and the journal begins anew.
+// A small group, of a commit or two with none waiting behind them, becomes durable in the journal
+// (commit_journal.h), with one sync, and goes to the database's log after that, unsynced. A large
+// one is a synced batch of the database, and then the high-water mark is moved; what the journal
+// held is synced in the log before, once for all the groups of many writers, which follow each
+// other. When nothing arrives for a moment, when the journal is full and when the library is
+// closed, the log is synced and the mark moved, and the journal begins anew.
 //
 // A caller that waits anyway writes its mutation itself when nothing is under way: two switches of
 // threads take as long as a sync of a fast disk. Who writes has the turn; what is called the writer
@@ -99,7 +100,8 @@ class CommitWriter {
   bool GroupReady() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Written WriteGroup(std::vector<Pending> group);
   absl::Status MakeWritable();
-  // Makes the changes durable, but for the mark that a large group needs.
+  bool JournalPays(const std::vector<Pending>& group) const ABSL_LOCKS_EXCLUDED(mutex_);
+  // Makes the changes durable, but for the mark that a group needs that is not in the journal.
   absl::Status Write(const Overlay& changes, Written& written);
   absl::Status WriteJournaled(absl::string_view encoded, const Overlay& changes);
   // OK if no mark is outstanding, and the journal begins anew if all it held is marked.

@@ -5,8 +5,11 @@
 
 #include <rocksdb/env.h>
 
+#include <algorithm>
 #include <fstream>
+#include <iterator>
 
+#include "absl/synchronization/blocking_counter.h"
 #include "statestore/high_water_mark.h"
 #include "statestore/prefix_index.h"
 #include "statestore/stopped_library.h"
@@ -67,13 +70,52 @@ class CommitJournalTest : public LibraryTest {
 
 TEST_F(CommitJournalTest, SmallCommitIsOneSyncAndALargeOneTwo) {
   const std::string large(options_.journal_bytes, 'l');
-  const int64_t before = system_->syncs();
-  CommitSessions(0, 1);
-  const int64_t small = system_->syncs() - before;
-  EXPECT_EQ(small, 1);
-  ASSERT_EQ(Commit(Put(MakeState({1}), large)), absl::OkStatus());
-  // The log up to the small one, the batch, the mark.
-  EXPECT_EQ(system_->syncs() - before - small, 3);
+  // The journal may be emptied beside them, which is two syncs more: of several, the fewest count.
+  int64_t fewest_small = 100, fewest_large = 100;
+  for (int i = 0; i < 5; ++i) {
+    const int64_t before = system_->syncs();
+    CommitSessions(i, i + 1);
+    const int64_t between = system_->syncs();
+    ASSERT_EQ(Commit(Put(MakeState({i}), large)), absl::OkStatus());
+    fewest_small = std::min(fewest_small, between - before);
+    fewest_large = std::min(fewest_large, system_->syncs() - between);
+  }
+  EXPECT_EQ(fewest_small, 1);
+  // The batch and the mark; before them the log up to the small one, unless it was synced
+  // meanwhile.
+  EXPECT_THAT(fewest_large, testing::AnyOf(2, 3));
+}
+
+// Whoever comes in numbers shares syncs anyway. In turn with lone commits nothing is lost.
+TEST_F(CommitJournalTest, ManyCommitsTogetherGoPastTheJournal) {
+  options_.group_commit_window = absl::Milliseconds(50);
+  Reopen();
+  const auto commit_together = [&](int from, int to) {
+    absl::BlockingCounter left(to - from);
+    for (int i = from; i < to; ++i) {
+      store_->Commit(Of(NewSession("s" + std::to_string(i))), [&](const absl::Status& status) {
+        EXPECT_EQ(status, absl::OkStatus());
+        left.DecrementCount();
+      });
+    }
+    left.Wait();
+  };
+  const auto empty = [&] {
+    std::ifstream file(journal(), std::ios::binary);
+    const std::string bytes((std::istreambuf_iterator<char>(file)), {});
+    return bytes.find_first_not_of('\0') == std::string::npos;
+  };
+  commit_together(0, 8);
+  EXPECT_TRUE(empty());
+  CommitSessions(8, 10);
+  EXPECT_FALSE(empty());
+  for (int from = 10; from < 40; from += 10) {
+    commit_together(from, from + 8);
+    CommitSessions(from + 8, from + 10);
+  }
+  LosePower();
+  Reopen();
+  EXPECT_EQ(sessions(), 40u);
 }
 
 TEST_F(CommitJournalTest, AcknowledgedCommitsSurviveWithoutTheLogBehindThem) {
