@@ -178,10 +178,11 @@ absl::StatusOr<int64_t> Copy(rocksdb::BackupEngine& engine, const Database& data
   // Held open until the copy is done; if the disk of the library is full meanwhile, it has to be
   // opened anew, and that comes first.
   const std::shared_ptr<const OpenDatabase> open = database.Pin();
+  ANABRANCH_RETURN_IF_ERROR(open->DiskStatus());
   uint64_t total = 0;
-  open->db->GetAggregatedIntProperty(rocksdb::DB::Properties::kLiveSstFilesSize, &total);
+  open->db().GetAggregatedIntProperty(rocksdb::DB::Properties::kLiveSstFilesSize, &total);
   uint64_t blobs = 0;
-  open->db->GetAggregatedIntProperty(rocksdb::DB::Properties::kLiveBlobFileSize, &blobs);
+  open->db().GetAggregatedIntProperty(rocksdb::DB::Properties::kLiveBlobFileSize, &blobs);
   total += blobs;
   std::atomic<uint64_t> done = 0;
   std::atomic<bool> cancelled = false, full = false;
@@ -190,16 +191,18 @@ absl::StatusOr<int64_t> Copy(rocksdb::BackupEngine& engine, const Database& data
   options.flush_before_backup = true;
   options.progress_callback = [&] {
     done += kProgressBytes;
-    full = full || *open->met_full_disk;
+    full = full || open->met_full_disk();
     if (!GoesOn(request.observer, {"copying", done, std::max<uint64_t>(total, done)})) {
       cancelled = true;
     }
     if (cancelled || full) engine.StopBackup();
   };
   rocksdb::BackupID id = 0;
-  const rocksdb::Status copied = engine.CreateNewBackup(options, open->db.get(), &id);
+  const rocksdb::Status copied = engine.CreateNewBackup(options, &open->db(), &id);
   if (cancelled) return Cancelled();
   if (full) return absl::ResourceExhaustedError("the disk of the library is full");
+  // RocksDB may have taken for written what is not.
+  ANABRANCH_RETURN_IF_ERROR(open->DiskStatus());
   ANABRANCH_RETURN_IF_ERROR(FromRocks(copied, "backup"));
   return id;
 }

@@ -9,7 +9,6 @@
 #include <rocksdb/write_batch.h>
 
 #include <algorithm>
-#include <atomic>
 #include <limits>
 #include <vector>
 
@@ -57,29 +56,25 @@ class RocksCursor : public Cursor {
   std::unique_ptr<rocksdb::Iterator> iterator_;
 };
 
-// Notes that RocksDB met a full disk, in a write or in the background. RocksDB would begin to wait
-// for space by itself; Database opens it anew instead.
-class FullDiskListener : public rocksdb::EventListener {
+// RocksDB would begin to wait for space by itself on a full disk; Database opens it anew instead.
+class NoRecoveryListener : public rocksdb::EventListener {
  public:
-  explicit FullDiskListener(std::shared_ptr<std::atomic<bool>> met_full_disk)
-      : met_full_disk_(std::move(met_full_disk)) {}
-  const char* Name() const override { return "FullDiskListener"; }
-  void OnBackgroundError(rocksdb::BackgroundErrorReason, rocksdb::Status* error) override {
-    if (error->subcode() == rocksdb::Status::SubCode::kNoSpace) *met_full_disk_ = true;
-  }
+  const char* Name() const override { return "NoRecoveryListener"; }
   void OnErrorRecoveryBegin(rocksdb::BackgroundErrorReason, rocksdb::Status,
                             bool* auto_recovery) override {
     *auto_recovery = false;
   }
-
- private:
-  const std::shared_ptr<std::atomic<bool>> met_full_disk_;
 };
 
-using OpenDatabaseOr = absl::StatusOr<std::shared_ptr<const OpenDatabase>>;
+rocksdb::FileSystem& FileSystemOf(const StoreOptions& options) {
+  return *EnvOf(options).GetFileSystem();
+}
 
-OpenDatabaseOr OpenRocks(const std::string& directory, const StoreOptions& options,
-                         Database::Mode mode) {
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<const OpenDatabase>> OpenDatabase::Open(const std::string& directory,
+                                                                       const StoreOptions& options,
+                                                                       OpenMode mode) {
   std::vector<rocksdb::ColumnFamilyDescriptor> families;
   for (int i = 0; i < kFamilies; ++i) {
     const Family family = static_cast<Family>(i);
@@ -89,51 +84,67 @@ OpenDatabaseOr OpenRocks(const std::string& directory, const StoreOptions& optio
   }
   std::vector<rocksdb::ColumnFamilyHandle*> handles;
   rocksdb::DB* db = nullptr;
-  auto open = std::make_shared<OpenDatabase>();
-  rocksdb::DBOptions db_options = DatabaseOptions(options, mode == Database::Mode::kCreate);
-  db_options.listeners.push_back(std::make_shared<FullDiskListener>(open->met_full_disk));
+  std::shared_ptr<OpenDatabase> open(new OpenDatabase());
+  open->env_ = FailStopEnvironment(EnvOf(options), open->stop_);
+  rocksdb::DBOptions db_options = DatabaseOptions(*open->env_, mode == OpenMode::kCreate);
+  db_options.listeners.push_back(std::make_shared<NoRecoveryListener>());
   const rocksdb::Status status =
-      mode == Database::Mode::kInspect
+      mode == OpenMode::kInspect
           ? rocksdb::DB::OpenForReadOnly(db_options, directory, families, &handles, &db)
           : rocksdb::DB::Open(db_options, directory, families, &handles, &db);
+  open->db_.reset(db);
+  std::copy(handles.begin(), handles.end(), open->handles_.begin());
   ANABRANCH_RETURN_IF_ERROR(FromRocks(status, absl::StrCat("opening ", directory)));
-  open->db.reset(db);
-  std::copy(handles.begin(), handles.end(), open->handles.begin());
+  ANABRANCH_RETURN_IF_ERROR(open->DiskStatus());
+  open->Written();
   return open;
 }
 
-rocksdb::FileSystem& FileSystemOf(const StoreOptions& options) {
-  return *EnvOf(options).GetFileSystem();
-}
-
-}  // namespace
-
 OpenDatabase::~OpenDatabase() {
-  if (db != nullptr) {
-    for (rocksdb::ColumnFamilyHandle* handle : handles) {
-      db->DestroyColumnFamilyHandle(handle).PermitUncheckedError();
+  if (db_ != nullptr) {
+    written_ = nullptr;
+    for (rocksdb::ColumnFamilyHandle* handle : handles_) {
+      db_->DestroyColumnFamilyHandle(handle).PermitUncheckedError();
     }
     // Everything acknowledged was synced when it was written: an error here loses nothing.
-    db->Close().PermitUncheckedError();
-    db.reset();
+    db_->Close().PermitUncheckedError();
+    db_.reset();
   }
-  closed->Notify();
+  closed_->Notify();
 }
 
-Snapshot::Snapshot(const Database& database)
-    : open_(database.current()), snapshot_(open_->db->GetSnapshot()) {}
+OpenDatabase::View OpenDatabase::Now() const {
+  return {db_->GetSnapshot(),
+          [db = db_.get()](const rocksdb::Snapshot* taken) { db->ReleaseSnapshot(taken); }};
+}
 
-Snapshot::~Snapshot() { open_->db->ReleaseSnapshot(snapshot_); }
+// The disk stops before RocksDB puts into memory what it could not write, so what was taken before
+// the question is asked has nothing of that.
+OpenDatabase::View OpenDatabase::NewView() const {
+  View now = Now();
+  if (!stop_->stopped()) return now;
+  absl::MutexLock lock(&mutex_);
+  return written_;
+}
+
+// The one before is released outside the lock, where RocksDB may do more than forget it.
+void OpenDatabase::Written() const {
+  View now = Now();
+  absl::MutexLock lock(&mutex_);
+  written_.swap(now);
+}
+
+Snapshot::Snapshot(const Database& database) : open_(database.current()), view_(open_->NewView()) {}
 
 absl::StatusOr<std::optional<std::string>> Snapshot::Get(Family family,
                                                          absl::string_view key) const {
   rocksdb::ReadOptions read;
-  read.snapshot = snapshot_;
+  read.snapshot = view_.get();
   // Payloads and blobs are large and carry checksums of ours, which every read verifies; RocksDB's
   // CRC32C of the same bytes took most of the time of a resume where it is built without SSE 4.2.
   read.verify_checksums = family != Family::kPayloads && family != Family::kBlobs;
   std::string value;
-  const rocksdb::Status status = open_->db->Get(read, open_->handle(family), ToSlice(key), &value);
+  const rocksdb::Status status = open_->db().Get(read, open_->handle(family), ToSlice(key), &value);
   if (status.IsNotFound()) return std::optional<std::string>();
   ANABRANCH_RETURN_IF_ERROR(FromRocks(status, absl::StrCat("reading ", FamilyName(family))));
   return std::optional<std::string>(std::move(value));
@@ -149,7 +160,7 @@ absl::Status Snapshot::Scan(Family family, absl::string_view prefix, absl::strin
 }
 
 std::unique_ptr<Cursor> Snapshot::NewCursor(Family family, absl::string_view prefix) const {
-  return std::make_unique<RocksCursor>(*open_->db, open_->handle(family), snapshot_, prefix);
+  return std::make_unique<RocksCursor>(open_->db(), open_->handle(family), view_.get(), prefix);
 }
 
 Database::Database(std::string directory, const StoreOptions& options)
@@ -158,7 +169,7 @@ Database::Database(std::string directory, const StoreOptions& options)
 absl::StatusOr<std::unique_ptr<Database>> Database::Open(const std::string& directory,
                                                          const StoreOptions& options, Mode mode) {
   ANABRANCH_ASSIGN_OR_RETURN(std::shared_ptr<const OpenDatabase> open,
-                             OpenRocks(directory, options, mode));
+                             OpenDatabase::Open(directory, options, mode));
   std::unique_ptr<Database> database(new Database(directory, options));
   database->Replace(std::move(open));
   return database;
@@ -177,6 +188,7 @@ void Database::Replace(std::shared_ptr<const OpenDatabase> next) {
 
 absl::Status Database::Write(const Overlay& changes, Durability durability) {
   const std::shared_ptr<const OpenDatabase> open = current();
+  ANABRANCH_RETURN_IF_ERROR(open->DiskStatus());
   const rocksdb::WriteOptions write = WriteOptionsFor(durability);
   rocksdb::WriteBatch batch(0, 0, write.protection_bytes_per_key, 0);
   for (int i = 0; i < kFamilies; ++i) {
@@ -188,7 +200,12 @@ absl::Status Database::Write(const Overlay& changes, Durability durability) {
                     "building the batch"));
     }
   }
-  return FromRocks(open->db->Write(write, &batch), "commit");
+  const rocksdb::Status written = open->db().Write(write, &batch);
+  // First the disk's: RocksDB may not know.
+  ANABRANCH_RETURN_IF_ERROR(open->DiskStatus());
+  ANABRANCH_RETURN_IF_ERROR(FromRocks(written, "commit"));
+  open->Written();
+  return absl::OkStatus();
 }
 
 // A write that meets a full disk leaves a torn record in the log, and recovery stops at a torn
@@ -197,14 +214,14 @@ absl::Status Database::Write(const Overlay& changes, Durability durability) {
 // failed once and is never scheduled again. Meanwhile a read-only database, which needs no space,
 // serves the reads; it stays if the disk is full again before the other one is open.
 absl::Status Database::MakeWritable() {
-  if (closing_ == nullptr && !*current()->met_full_disk) return absl::OkStatus();
+  if (closing_ == nullptr && !current()->met_full_disk()) return absl::OkStatus();
   ANABRANCH_RETURN_IF_ERROR(CheckSpaceForRecovery());
   if (closing_ == nullptr) {
     // Or a compaction that still runs could delete a file under the database that is being opened.
-    current()->db->DisableFileDeletions().PermitUncheckedError();
+    current()->db().DisableFileDeletions().PermitUncheckedError();
     ANABRANCH_ASSIGN_OR_RETURN(std::shared_ptr<const OpenDatabase> readable,
-                               OpenRocks(directory_, options_, Mode::kInspect));
-    closing_ = current()->closed;
+                               OpenDatabase::Open(directory_, options_, Mode::kInspect));
+    closing_ = current()->closed();
     Replace(std::move(readable));
     ReachCrashPoint(CrashPoint::kFullDiskReadOnly);
   }
@@ -213,7 +230,7 @@ absl::Status Database::MakeWritable() {
         "the disk was full, and a read that began before still runs. Try again");
   }
   ANABRANCH_ASSIGN_OR_RETURN(std::shared_ptr<const OpenDatabase> writable,
-                             OpenRocks(directory_, options_, Mode::kOpen));
+                             OpenDatabase::Open(directory_, options_, Mode::kOpen));
   closing_ = nullptr;
   Replace(std::move(writable));
   ReachCrashPoint(CrashPoint::kFullDiskReopened);
@@ -248,7 +265,7 @@ uint64_t Database::FreeBytes() const {
 int64_t Database::EstimateKeys(Family family) const {
   const std::shared_ptr<const OpenDatabase> open = current();
   uint64_t keys = 0;
-  open->db->GetIntProperty(open->handle(family), rocksdb::DB::Properties::kEstimateNumKeys, &keys);
+  open->db().GetIntProperty(open->handle(family), rocksdb::DB::Properties::kEstimateNumKeys, &keys);
   return static_cast<int64_t>(keys);
 }
 

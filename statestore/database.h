@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
+#include "statestore/fail_stop_files.h"
 #include "statestore/key_value.h"
 #include "statestore/overlay.h"
 #include "statestore/state_store.h"
@@ -31,20 +32,50 @@ class Database;
 // it must be durable elsewhere.
 enum class Durability { kSynced, kLogged };
 
+// kCreate: a library that is new or whose creation was interrupted. kInspect: changes nothing on
+// disk, not even what recovery would; only reads are allowed.
+enum class OpenMode { kCreate, kOpen, kInspect };
+
 // An open rocksdb::DB; closed with its last user. Used by Database and Snapshot only.
-struct OpenDatabase {
-  OpenDatabase() = default;
+//
+// Once its disk has failed, readers see what was written before, whatever RocksDB has in memory.
+class OpenDatabase {
+ public:
+  using View = std::shared_ptr<const rocksdb::Snapshot>;
+  static absl::StatusOr<std::shared_ptr<const OpenDatabase>> Open(const std::string& directory,
+                                                                  const StoreOptions& options,
+                                                                  OpenMode mode);
   ~OpenDatabase();
   OpenDatabase(const OpenDatabase&) = delete;
   OpenDatabase& operator=(const OpenDatabase&) = delete;
-  rocksdb::ColumnFamilyHandle* handle(Family family) const {
-    return handles[static_cast<int>(family)];
-  }
 
-  std::unique_ptr<rocksdb::DB> db;
-  std::array<rocksdb::ColumnFamilyHandle*, kFamilies> handles{};
-  std::shared_ptr<std::atomic<bool>> met_full_disk = std::make_shared<std::atomic<bool>>(false);
-  std::shared_ptr<absl::Notification> closed = std::make_shared<absl::Notification>();
+  rocksdb::DB& db() const { return *db_; }
+  rocksdb::ColumnFamilyHandle* handle(Family family) const {
+    return handles_[static_cast<int>(family)];
+  }
+  std::vector<rocksdb::ColumnFamilyHandle*> handles() const {
+    return {handles_.begin(), handles_.end()};
+  }
+  // OK unless the disk failed or was full: then nothing can be written, and why.
+  absl::Status DiskStatus() const { return stop_->status(); }
+  bool met_full_disk() const { return absl::IsResourceExhausted(DiskStatus()); }
+  // Opened for a reader that may not outlive this.
+  View NewView() const ABSL_LOCKS_EXCLUDED(mutex_);
+  // What is in the database was written to its disk.
+  void Written() const ABSL_LOCKS_EXCLUDED(mutex_);
+  const std::shared_ptr<absl::Notification>& closed() const { return closed_; }
+
+ private:
+  OpenDatabase() = default;
+  View Now() const;
+
+  const std::shared_ptr<FailStop> stop_ = std::make_shared<FailStop>();
+  const std::shared_ptr<absl::Notification> closed_ = std::make_shared<absl::Notification>();
+  std::unique_ptr<rocksdb::Env> env_;
+  std::unique_ptr<rocksdb::DB> db_;
+  std::array<rocksdb::ColumnFamilyHandle*, kFamilies> handles_{};
+  mutable absl::Mutex mutex_;
+  mutable View written_ ABSL_GUARDED_BY(mutex_);
 };
 
 // The database as it was when the snapshot was taken. Short-lived: opening the database anew waits
@@ -52,7 +83,6 @@ struct OpenDatabase {
 class Snapshot : public KeyValueReader {
  public:
   explicit Snapshot(const Database& database);
-  ~Snapshot() override;
   Snapshot(const Snapshot&) = delete;
   Snapshot& operator=(const Snapshot&) = delete;
 
@@ -65,14 +95,12 @@ class Snapshot : public KeyValueReader {
 
  private:
   const std::shared_ptr<const OpenDatabase> open_;
-  const rocksdb::Snapshot* snapshot_;
+  const OpenDatabase::View view_;
 };
 
 class Database {
  public:
-  // kCreate: a library that is new or whose creation was interrupted. kInspect: changes nothing on
-  // disk, not even what recovery would; only reads are allowed.
-  enum class Mode { kCreate, kOpen, kInspect };
+  using Mode = OpenMode;
   static absl::StatusOr<std::unique_ptr<Database>> Open(const std::string& directory,
                                                         const StoreOptions& options, Mode mode);
   Database(const Database&) = delete;
@@ -82,7 +110,7 @@ class Database {
   // torn log behind; reads go on meanwhile, and if it fails. Errors as for Write.
   absl::Status MakeWritable();
   // Writes all changes or none. RESOURCE_EXHAUSTED if the disk is full. Any other error is final:
-  // nothing may be written any more.
+  // nothing may be written any more. Readers do not see a write that failed.
   absl::Status Write(const Overlay& changes, Durability durability = Durability::kSynced);
 
   // The open database, which stays open while it is held: opening it anew waits for it. For backup.

@@ -39,7 +39,7 @@ std::vector<Database::StoredFile> Database::Files() const {
   };
   for (int i = 0; i < kFamilies; ++i) {
     rocksdb::ColumnFamilyMetaData meta;
-    open->db->GetColumnFamilyMetaData(open->handle(static_cast<Family>(i)), &meta);
+    open->db().GetColumnFamilyMetaData(open->handle(static_cast<Family>(i)), &meta);
     for (const rocksdb::LevelMetaData& level : meta.levels) {
       for (const rocksdb::SstFileMetaData& file : level.files) {
         add(file.name, file.file_checksum_func_name, file.file_checksum, file.size);

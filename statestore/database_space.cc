@@ -27,6 +27,7 @@ constexpr size_t kFewFiles = 4;
 
 absl::Status RunCompaction(const OpenDatabase& open, Family family,
                            rocksdb::CompactRangeOptions compact, const KeepGoing& keep_going) {
+  ANABRANCH_RETURN_IF_ERROR(open.DiskStatus());
   std::atomic<bool> canceled{false};
   compact.canceled = &canceled;
   compact.exclusive_manual_compaction = false;
@@ -34,11 +35,11 @@ absl::Status RunCompaction(const OpenDatabase& open, Family family,
   std::thread asker([&] {
     while (!done.WaitForNotificationWithTimeout(kAskEvery)) {
       if (keep_going && !keep_going()) canceled = true;
-      if (*open.met_full_disk) canceled = true;
+      if (!open.DiskStatus().ok()) canceled = true;
     }
   });
   const rocksdb::Status status =
-      open.db->CompactRange(compact, open.handle(family), nullptr, nullptr);
+      open.db().CompactRange(compact, open.handle(family), nullptr, nullptr);
   done.Notify();
   asker.join();
   if (canceled && !status.ok()) {
@@ -49,7 +50,7 @@ absl::Status RunCompaction(const OpenDatabase& open, Family family,
 
 rocksdb::ColumnFamilyMetaData FilesOf(const OpenDatabase& open, Family family) {
   rocksdb::ColumnFamilyMetaData files;
-  open.db->GetColumnFamilyMetaData(open.handle(family), &files);
+  open.db().GetColumnFamilyMetaData(open.handle(family), &files);
   return files;
 }
 
@@ -71,9 +72,8 @@ absl::Status Database::Flush() {
   const std::shared_ptr<const OpenDatabase> open = current();
   rocksdb::FlushOptions flush;
   flush.allow_write_stall = false;  // wait rather than make writers wait
-  const std::vector<rocksdb::ColumnFamilyHandle*> handles(open->handles.begin(),
-                                                          open->handles.end());
-  return FromRocks(open->db->Flush(flush, handles), "flush");
+  ANABRANCH_RETURN_IF_ERROR(open->DiskStatus());
+  return FromRocks(open->db().Flush(flush, open->handles()), "flush");
 }
 
 absl::Status Database::Compact(Family family, const KeepGoing& keep_going) {

@@ -33,10 +33,10 @@ rocksdb::Env& EnvOf(const StoreOptions& options) {
   return options.env != nullptr ? *options.env : *rocksdb::Env::Default();
 }
 
-rocksdb::DBOptions DatabaseOptions(const StoreOptions& options, bool create) {
+rocksdb::DBOptions DatabaseOptions(rocksdb::Env& env, bool create) {
   UseProcessorCrc32c();
   rocksdb::DBOptions db;
-  if (options.env != nullptr) db.env = options.env;
+  db.env = &env;
   db.create_if_missing = create;
   db.create_missing_column_families = create;
   db.paranoid_checks = true;

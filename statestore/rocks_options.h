@@ -16,7 +16,8 @@ namespace anabranch {
 
 // The file system of the library.
 rocksdb::Env& EnvOf(const StoreOptions& options);
-rocksdb::DBOptions DatabaseOptions(const StoreOptions& options, bool create);
+// Of a database whose files are `env`'s.
+rocksdb::DBOptions DatabaseOptions(rocksdb::Env& env, bool create);
 // `cache_holder` shares one block cache between families: pass the first family's options to the
 // next call, or null.
 rocksdb::ColumnFamilyOptions FamilyOptions(Family family, const StoreOptions& options,
