@@ -1,19 +1,24 @@
 // Search: candidates from the index by words and by embedding, fused by their ranks, then judged by
 // the model itself.
 #include <algorithm>
+#include <cmath>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "service/answer_support.h"
 #include "service/error_info.h"
 #include "service/library_handlers.h"
 #include "service/proto_conversion.h"
 #include "service/search_request.h"
 #include "service/state_judge.h"
 #include "statestore/base/status_macros.h"
+#include "statestore/search_words.h"
 
 namespace anabranch {
 namespace {
@@ -26,6 +31,8 @@ constexpr double kRankOffset = 60;
 // nothing it still decides.
 constexpr double kWordsWeight = 1, kEmbeddingWeight = 0.02;
 constexpr int kSnippetWords = 24;
+// A word of so many states says nothing more about one of them, and is not counted further.
+constexpr int64_t kCommonWord = 10000;
 // How long a search waits for the index to have all that was committed before it.
 constexpr absl::Duration kIndexPatience = absl::Seconds(5);
 
@@ -61,13 +68,7 @@ class Search : public std::enable_shared_from_this<Search> {
 
   // Orders the candidates, and lets the model judge the best.
   void Rank() {
-    absl::Status status = FindCandidates();
-    if (absl::IsDataLoss(status)) {
-      service_->search_indexer->Rebuild();
-      status = ErrorWithReason(
-          absl::StatusCode::kUnavailable, "INDEX_REBUILDING",
-          "the search index was damaged and is being built anew: retry in a moment");
-    }
+    const absl::Status status = OfIndex(FindCandidates());
     if (!status.ok()) return End(status);
     const absl::Time found = absl::Now();
     response_->set_candidates_ms(Milliseconds(found - start_));
@@ -77,8 +78,8 @@ class Search : public std::enable_shared_from_this<Search> {
       if (ids.size() < static_cast<size_t>(query_->rerank)) ids.push_back(hit.state().id());
     }
     judge_->Judge(std::move(ids), [self = shared_from_this(), found](absl::Status judged) {
+      if (judged.ok()) judged = self->OfIndex(self->AddVerdicts());
       if (judged.ok()) {
-        self->AddVerdicts();
         self->response_->set_rerank_ms(Milliseconds(absl::Now() - found));
         judged = self->Answer();
       }
@@ -118,17 +119,45 @@ class Search : public std::enable_shared_from_this<Search> {
     return absl::OkStatus();
   }
 
-  void AddVerdicts() {
+  absl::Status AddVerdicts() {
+    ANABRANCH_ASSIGN_OR_RETURN(const WordWeights weights, WeighWords());
     for (v1::SearchHit& hit : hits_) {
       const auto verdict = judge_->verdicts().find(hit.state().id());
       if (verdict == judge_->verdicts().end()) continue;
+      const std::optional<std::string>& answer = verdict->second.answer;
+      double support = 1;
+      if (answer.has_value()) {
+        ANABRANCH_ASSIGN_OR_RETURN(const std::string text,
+                                   service_->search_index->Text({call_->tenant, hit.state().id()}));
+        support = AnswerSupport(query_->text, *answer, text, weights);
+      }
       hit.set_reranked(true);
       hit.set_pmi(verdict->second.pmi);
       hit.set_answer_gain(verdict->second.answer_gain);
       hit.set_entropy(verdict->second.entropy);
-      hit.set_score(hit.pmi() + hit.answer_gain());
+      hit.set_score(hit.pmi() + support * hit.answer_gain());
     }
     Sort();
+    return absl::OkStatus();
+  }
+
+  // The rarer, the more. A word that no state has read counts most: an answer with it was made up.
+  absl::StatusOr<WordWeights> WeighWords() const {
+    std::string said = query_->text;
+    for (const auto& [id, verdict] : judge_->verdicts()) {
+      absl::StrAppend(&said, "\n", verdict.answer.value_or(std::string()));
+    }
+    IndexFilter all;
+    all.tenant = call_->tenant;
+    const int64_t states = std::min(service_->search_index->Count(all), kCommonWord);
+    WordWeights weights;
+    for (const std::string& word : WordsOf(said)) {
+      ANABRANCH_ASSIGN_OR_RETURN(
+          const int64_t with, service_->search_index->CountWith(call_->tenant, word, kCommonWord));
+      const double rarity = (static_cast<double>(states) + 1) / (static_cast<double>(with) + 0.5);
+      weights[word] = std::max(std::log(rarity), 0.0);
+    }
+    return weights;
   }
 
   void Sort() {
@@ -136,6 +165,15 @@ class Search : public std::enable_shared_from_this<Search> {
       if (a.reranked() != b.reranked()) return a.reranked();
       return a.score() != b.score() ? a.score() > b.score() : a.state().id() < b.state().id();
     });
+  }
+
+  // What the index answered; a damaged one is built anew.
+  absl::Status OfIndex(const absl::Status& status) {
+    if (!absl::IsDataLoss(status)) return status;
+    service_->search_indexer->Rebuild();
+    return ErrorWithReason(
+        absl::StatusCode::kUnavailable, "INDEX_REBUILDING",
+        "the search index was damaged and is being built anew: retry in a moment");
   }
 
   // A call that was stopped says why in the same words wherever it was stopped.

@@ -19,6 +19,11 @@ namespace {
 using Held = std::shared_ptr<SequencePtr>;
 Held Hold(SequencePtr sequence) { return std::make_shared<SequencePtr>(std::move(sequence)); }
 
+// With less the model says what it would say of nothing, and nothing depends on the answer.
+constexpr double kWorthAsking = 0.5;
+// Enough for a sentence that says who and what.
+constexpr int64_t kAnswerTokens = 24;
+
 double Milliseconds(absl::Duration duration) { return absl::ToDoubleMilliseconds(duration); }
 
 std::vector<double> LogSoftmax(absl::Span<const float> logits) {
@@ -53,8 +58,10 @@ absl::StatusOr<std::vector<int32_t>> StateJudge::QueryAfter(
 }
 
 void StateJudge::AddStats(const WorkStats& stats) {
+  absl::MutexLock lock(&mutex_);
   v1::Usage& usage = call_->usage;
   usage.set_tokens_read(usage.tokens_read() + stats.tokens_read);
+  usage.set_tokens_generated(usage.tokens_generated() + stats.tokens_generated);
   usage.set_queue_ms(usage.queue_ms() + Milliseconds(stats.queue_time));
   usage.set_compute_ms(usage.compute_ms() + Milliseconds(stats.compute_time));
 }
@@ -184,7 +191,7 @@ absl::Status StateJudge::StartOne(const std::string& id) {
   }
   // Sessions are unloaded for one slot at most: the others take what is free.
   if (alone) ANABRANCH_RETURN_IF_ERROR(service_->sessions->MakeRoom());
-  if (alone) service_->sessions->MakePages(count + tokens.size());
+  if (alone) service_->sessions->MakePages(count + tokens.size() + kAnswerTokens);
   ANABRANCH_ASSIGN_OR_RETURN(SequencePtr sequence,
                              service_->engine->Restore(state.image, std::move(state.tokens)));
   {
@@ -202,22 +209,59 @@ absl::Status StateJudge::StartOne(const std::string& id) {
                      const absl::Status& status, const WorkStats& stats,
                      const std::vector<float>& logprobs) {
     self->service_->pool->Run([self, id, held, status, stats, logprobs] {
-      self->Ended(id, std::move(*held), status, stats, logprobs);
+      self->Scored(id, std::move(*held), status, stats, logprobs);
       self->LoadMore();
     });
   };
   return service_->engine->Submit(std::move(work));
 }
 
-void StateJudge::Ended(const std::string& id, SequencePtr sequence, const absl::Status& status,
-                       const WorkStats& stats, const std::vector<float>& logprobs) {
-  Verdict verdict;
-  if (status.ok()) verdict = VerdictOf(logprobs, service_->engine->LastLogits(sequence));
-  sequence.reset();  // its slot may be waited for
-  absl::MutexLock lock(&mutex_);
+// Goes on with the answer where that is worth its time; the slot is kept for it.
+void StateJudge::Scored(const std::string& id, SequencePtr sequence, const absl::Status& status,
+                        const WorkStats& stats, const std::vector<float>& logprobs) {
   AddStats(stats);
+  if (!status.ok()) return Ended(id, status, {});
+  const Verdict verdict = VerdictOf(logprobs, service_->engine->LastLogits(sequence));
+  absl::Status asked = absl::OkStatus();
+  if (service_->model->chat() != nullptr && verdict.answer_gain >= kWorthAsking) {
+    asked = Ask(id, verdict, std::move(sequence));
+    if (asked.ok()) return;
+  }
+  sequence.reset();  // its slot may be waited for
+  Ended(id, asked, verdict);
+}
+
+absl::Status StateJudge::Ask(const std::string& id, const Verdict& verdict, SequencePtr sequence) {
+  GenerateWork work;
+  work.sequence = sequence;
+  work.max_tokens = kAnswerTokens;
+  work.stop_tokens = service_->model->chat()->stop_token_ids();
+  const std::vector<int32_t> ends = service_->model->eos_token_ids();
+  work.stop_tokens.insert(work.stop_tokens.end(), ends.begin(), ends.end());
+  work.options = call_->work_options();
+  const int64_t begin = service_->engine->Position(sequence);
+  work.on_done = [self = shared_from_this(), id, verdict, begin, held = Hold(std::move(sequence))](
+                     const absl::Status& status, const WorkStats& stats, FinishReason) {
+    self->service_->pool->Run([self, id, verdict, begin, held, status, stats] {
+      SequencePtr sequence = std::move(*held);
+      Verdict answered = verdict;
+      if (status.ok()) {
+        const absl::Span<const int32_t> tokens = self->service_->engine->Tokens(sequence);
+        answered.answer = self->service_->model->tokenizer()->Decode(tokens.subspan(begin), true);
+      }
+      sequence.reset();  // its slot may be waited for
+      self->AddStats(stats);
+      self->Ended(id, status, std::move(answered));
+      self->LoadMore();
+    });
+  };
+  return service_->engine->Submit(std::move(work));
+}
+
+void StateJudge::Ended(const std::string& id, const absl::Status& status, Verdict verdict) {
+  absl::MutexLock lock(&mutex_);
   if (status.ok()) {
-    verdicts_[id] = verdict;
+    verdicts_[id] = std::move(verdict);
   } else {
     status_.Update(status);
   }

@@ -81,6 +81,8 @@ class SearchIndexImpl final : public SearchIndex {
   int64_t Count(const IndexFilter& filter) const override;
   absl::StatusOr<std::vector<IndexHit>> FindWords(const std::string& query,
                                                   const IndexFilter& filter, size_t limit) override;
+  absl::StatusOr<int64_t> CountWith(const std::string& tenant, const std::string& word,
+                                    int64_t at_most) override;
   std::vector<IndexHit> FindNearest(absl::Span<const float> query, const IndexFilter& filter,
                                     size_t limit) const override;
   absl::StatusOr<std::string> Snippet(const StateName& state, const std::string& query,
@@ -418,6 +420,24 @@ absl::StatusOr<std::vector<IndexHit>> SearchIndexImpl::Match(const std::string& 
     if (Wanted(select.Int(0), filter, &hit.id)) hits.push_back(std::move(hit));
   }
   return hits;
+}
+
+absl::StatusOr<int64_t> SearchIndexImpl::CountWith(const std::string& tenant,
+                                                   const std::string& word, int64_t at_most) {
+  const std::string expression = AnyWord(word);
+  absl::MutexLock lock(&reader_mutex_);
+  std::string table;
+  {
+    absl::MutexLock state_lock(&mutex_);
+    table = TextTable(tenant);
+  }
+  if (expression.empty() || table.empty() || reader_ == nullptr) return 0;
+  ANABRANCH_ASSIGN_OR_RETURN(
+      SqliteStatement select,
+      reader_->Prepare(absl::StrCat("SELECT count(*) FROM (SELECT rowid FROM ", table, " WHERE ",
+                                    table, " MATCH ? LIMIT ?)")));
+  ANABRANCH_RETURN_IF_ERROR(select.BindText(1, expression).Bind(2, at_most).Step().status());
+  return select.Int(0);
 }
 
 std::vector<IndexHit> SearchIndexImpl::FindNearest(absl::Span<const float> query,

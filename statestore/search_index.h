@@ -75,6 +75,10 @@ class SearchIndex {
   virtual absl::StatusOr<std::vector<IndexHit>> FindWords(const std::string& query,
                                                           const IndexFilter& filter,
                                                           size_t limit) = 0;
+  // In how many of the tenant's states the word occurs, in any of its inflections; counted up to
+  // `at_most`.
+  virtual absl::StatusOr<int64_t> CountWith(const std::string& tenant, const std::string& word,
+                                            int64_t at_most) = 0;
   // By embedding: cosine after the mean of the tenant's embeddings of that model was taken off
   // both. filter.state.fingerprint must be set. Best first, at most `limit`.
   virtual std::vector<IndexHit> FindNearest(absl::Span<const float> query,

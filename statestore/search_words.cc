@@ -11,16 +11,15 @@ constexpr size_t kMaxQueryWords = 256;
 
 }  // namespace
 
-std::string AnyWord(absl::string_view query) {
+std::vector<std::string> WordsOf(absl::string_view text) {
   absl::flat_hash_set<std::string> seen;
-  std::string expression, word;
+  std::vector<std::string> words;
+  std::string word;
   const auto end_word = [&] {
-    if (!word.empty() && seen.size() < kMaxQueryWords && seen.insert(word).second) {
-      absl::StrAppend(&expression, expression.empty() ? "" : " OR ", "\"", word, "\"");
-    }
+    if (!word.empty() && seen.insert(word).second) words.push_back(word);
     word.clear();
   };
-  for (const char c : query) {
+  for (const char c : text) {
     const auto byte = static_cast<unsigned char>(c);
     if (byte >= 0x80 || absl::ascii_isalnum(byte)) {
       word.push_back(absl::ascii_tolower(byte));
@@ -29,6 +28,16 @@ std::string AnyWord(absl::string_view query) {
     }
   }
   end_word();
+  return words;
+}
+
+std::string AnyWord(absl::string_view query) {
+  std::vector<std::string> words = WordsOf(query);
+  if (words.size() > kMaxQueryWords) words.resize(kMaxQueryWords);
+  std::string expression;
+  for (const std::string& word : words) {
+    absl::StrAppend(&expression, expression.empty() ? "" : " OR ", "\"", word, "\"");
+  }
   return expression;
 }
 

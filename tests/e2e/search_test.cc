@@ -300,6 +300,40 @@ TEST_F(SearchTest, TheModelItselfSaysWhoKnows) {
   EXPECT_EQ(nearest.hits(0).lexical_rank(), 0);
 }
 
+// The small model is sure of an answer after each of these, and only one was told it.
+TEST_F(SearchTest, AnAnswerThatWasNotReadDoesNotWin) {
+  const std::vector<std::pair<std::string, std::vector<std::string>>> told = {
+      {"right", {"Carlos lives in Lisbon.", "The location of Project Zema: Berlin."}},
+      {"made-up", {"Remember that Carlos's room number is 28.", "Henry resides in Berlin."}},
+      {"another", {"Mona's favorite city is Boston.", "Carlos is into sailing."}}};
+  for (const auto& [id, texts] : told) {
+    client_->MustCreate(id);
+    for (const std::string& text : texts) {
+      v1::AppendRequest request;
+      request.set_session_id(id);
+      v1::Message& message = *request.mutable_content()->mutable_messages()->add_messages();
+      message.set_role("user");
+      message.set_text(text);
+      ASSERT_TRUE(client_->Append({request}).has_done);
+    }
+    Commit(id);
+  }
+  const v1::SearchResponse found = Search(For("Which city is the home of Carlos in?", 0));
+  ASSERT_EQ(found.hits_size(), 3);
+  EXPECT_EQ(found.hits(0).ref(), "right");
+  const v1::SearchHit *right = &found.hits(0), *made_up = nullptr;
+  for (const v1::SearchHit& hit : found.hits()) {
+    if (hit.ref() == "made-up") made_up = &hit;
+  }
+  ASSERT_NE(made_up, nullptr);
+  EXPECT_GT(made_up->answer_gain(), 0.5 * right->answer_gain()) << "it is as sure of its answer";
+  EXPECT_LT(made_up->score(), 0.75 * right->score()) << "but that was not read";
+  for (const v1::SearchHit& hit : found.hits()) {
+    EXPECT_LE(hit.score(), hit.pmi() + hit.answer_gain() + 1e-9) << hit.ref();
+  }
+  EXPECT_GT(found.usage().tokens_generated(), 0);
+}
+
 TEST_F(SearchTest, JudgingNeedsOneFreeSlotOnly) {
   Stop();
   ServerConfig config = TestConfig(RecallModel(), dir_.path());

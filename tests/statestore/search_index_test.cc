@@ -76,6 +76,22 @@ TEST_F(SearchIndexTest, TenantsSeeNothingOfEachOther) {
       << "how rare a word is elsewhere shows nothing";
 }
 
+TEST_F(SearchIndexTest, StatesWithAWordAreCounted) {
+  Put({State(1, "a heron, a heron"), State(2, "two Herons"), State(3, "a swan"),
+       State(4, "a heron", {}, "other")});
+  const auto count = [&](const std::string& word, int64_t at_most = 10) {
+    const auto counted = index_->CountWith(kTenant, word, at_most);
+    EXPECT_TRUE(counted.ok()) << counted.status();
+    return counted.value_or(-1);
+  };
+  EXPECT_EQ(count("heron"), 2) << "each state once, in any inflection, of this tenant alone";
+  EXPECT_EQ(count("heron", 1), 1);
+  EXPECT_EQ(count("goose"), 0);
+  EXPECT_EQ(count("\" AND NOT swan"), 1) << "no syntax";
+  EXPECT_EQ(count("?"), 0);
+  EXPECT_EQ(*index_->CountWith("nobody", "heron", 10), 0);
+}
+
 TEST_F(SearchIndexTest, WhatWasPutIsThereAfterReopening) {
   const IndexedState state = State(7, "kept words", {0.6f, 0.8f});
   Put({state, State(8, "other", {1, 0})}, 42);
