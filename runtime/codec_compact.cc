@@ -21,6 +21,10 @@ constexpr int kZstdLevel = 3;
 constexpr int kScaleBits = 8;  // a scale is the upper half of a float32
 constexpr size_t kScaleBytes = 2;
 constexpr int kLowestPower = -64;
+// Keys and values get fewer steps than a byte has, and zstd takes what they leave free. Values need
+// fewer than keys: what they are off by averages out over tokens (docs/CODECS.md has the figures).
+// Whoever decodes knows the steps from the scales.
+constexpr int32_t kMaxKeyCode = 63, kMaxValueCode = 42;
 
 void PutScale(float scale, char* to) {
   uint32_t bits;
@@ -38,7 +42,9 @@ float GetScale(const char* from) {
   return scale;
 }
 
-float ScaleFor(float max) { return ScaleAbove(max / kMaxCode8, kScaleBits); }
+float ScaleFor(float max, int32_t largest_code) {
+  return ScaleAbove(max / static_cast<float>(largest_code), kScaleBits);
+}
 
 // Of a tensor of `count` values: exponents of all columns, scales of all rows, codes.
 struct Sections {
@@ -91,7 +97,7 @@ double EncodeMatrix(const float* matrix, int64_t rows, int64_t cols, char* expon
   double off = 0;
   for (int64_t r = 0; r < rows; ++r) {
     const float* row = matrix + r * cols;
-    const float scale = ScaleFor(MaxAbsTimes(row, inverse.data(), cols));
+    const float scale = ScaleFor(MaxAbsTimes(row, inverse.data(), cols), kMaxCode8);
     PutScale(scale, scales + r * static_cast<int64_t>(kScaleBytes));
     off += Quantize8(row, cols, scale, column.data(), inverse.data(), codes + r * cols);
   }
@@ -118,18 +124,18 @@ bool Encodable(absl::Span<const float> values) {
 
 // The scale that what is decoded leads to again: the code of the largest magnitude is raised where
 // rounding would lose it.
-int32_t LargestCode(float max, float scale) {
+int32_t LargestCode(float max, float scale, int32_t top) {
   const auto nearest = static_cast<int32_t>(std::nearbyint(max / scale));
-  if (ScaleFor(static_cast<float>(nearest) * scale) == scale) return nearest;
-  return std::min(kMaxCode8, static_cast<int32_t>(std::ceil(double{max} / double{scale})));
+  if (ScaleFor(static_cast<float>(nearest) * scale, top) == scale) return nearest;
+  return std::min(top, static_cast<int32_t>(std::ceil(double{max} / double{scale})));
 }
 
 void RaiseLargest(const float* values, int64_t count, const float* max, int64_t max_step,
-                  const float* scales, int64_t scale_step, char* codes) {
+                  const float* scales, int64_t scale_step, int32_t top, char* codes) {
   for (int64_t i = 0; i < count; ++i) {
     const float largest = max[i * max_step];
     if (largest == 0 || std::fabs(values[i]) != largest) continue;
-    const int32_t code = LargestCode(largest, scales[i * scale_step]);
+    const int32_t code = LargestCode(largest, scales[i * scale_step], top);
     codes[i] = static_cast<char>(values[i] < 0 ? -code : code);
   }
 }
@@ -243,6 +249,7 @@ bool EncodeScaled(absl::Span<const float> values, const MatrixCut& matrix, Scale
   if (!Encodable(values)) return false;
   const int64_t rows = matrix.rows, cols = matrix.cols;
   const bool by_rows = by == ScaledBy::kRows;
+  const int32_t top = by_rows ? kMaxValueCode : kMaxKeyCode;
   const size_t start = out.size();
   out.resize(start + ScaledBytes(matrix, by));
   char* scales = out.data() + start;
@@ -251,7 +258,7 @@ bool EncodeScaled(absl::Span<const float> values, const MatrixCut& matrix, Scale
   if (!by_rows) {
     for (int64_t r = 0; r < rows; ++r) MaxAbsInto(values.data() + r * cols, cols, 1, max.data());
     for (int64_t c = 0; c < cols; ++c) {
-      column[c] = ScaleFor(max[c]);
+      column[c] = ScaleFor(max[c], top);
       inverse[c] = 1 / column[c];
       PutScale(column[c], scales + c * static_cast<int64_t>(kScaleBytes));
     }
@@ -259,11 +266,11 @@ bool EncodeScaled(absl::Span<const float> values, const MatrixCut& matrix, Scale
   for (int64_t r = 0; r < rows; ++r) {
     const float* row = values.data() + r * cols;
     const float row_max = by_rows ? MaxAbs(row, cols) : 0;
-    const float scale = by_rows ? ScaleFor(row_max) : 1;
+    const float scale = by_rows ? ScaleFor(row_max, top) : 1;
     if (by_rows) PutScale(scale, scales + r * static_cast<int64_t>(kScaleBytes));
     error.off += Quantize8(row, cols, scale, column.data(), inverse.data(), codes + r * cols);
     RaiseLargest(row, cols, by_rows ? &row_max : max.data(), by_rows ? 0 : 1,
-                 by_rows ? &scale : column.data(), by_rows ? 0 : 1, codes + r * cols);
+                 by_rows ? &scale : column.data(), by_rows ? 0 : 1, top, codes + r * cols);
   }
   error.norm += SumOfSquares(values.data(), rows * cols);
   return true;

@@ -125,7 +125,7 @@ class StateCodecTest : public ::testing::TestWithParam<std::tuple<StateCodec, bo
 
 TEST_P(StateCodecTest, ComesBackAsFarOffAsItsHeaderSays) {
   const double bound =
-      codec() == StateCodec::kNear ? 1e-4 : 4e-2;  // columns of very different sizes
+      codec() == StateCodec::kNear ? 1e-4 : 6e-2;  // columns of very different sizes
   for (const int64_t tokens : {0, 3, 256, 700}) {
     const StateImage image = RandomImage(layout_, tokens, bf16());
     const StateImage stored = Encoded(image);
