@@ -66,6 +66,18 @@ class NoRecoveryListener : public rocksdb::EventListener {
   }
 };
 
+// No less than what a batch of the changes takes: one that grows copies the large values again.
+size_t BatchBytes(const Overlay& changes) {
+  constexpr size_t kBatch = 12, kEach = 32;  // kind, family, lengths
+  size_t bytes = kBatch;
+  for (int i = 0; i < kFamilies; ++i) {
+    for (const auto& [key, value] : changes.changes(static_cast<Family>(i))) {
+      bytes += kEach + key.size() + (value.has_value() ? value->size() : 0);
+    }
+  }
+  return bytes;
+}
+
 rocksdb::FileSystem& FileSystemOf(const StoreOptions& options) {
   return *EnvOf(options).GetFileSystem();
 }
@@ -190,7 +202,7 @@ absl::Status Database::Write(const Overlay& changes, Durability durability) {
   const std::shared_ptr<const OpenDatabase> open = current();
   ANABRANCH_RETURN_IF_ERROR(open->DiskStatus());
   const rocksdb::WriteOptions write = WriteOptionsFor(durability);
-  rocksdb::WriteBatch batch(0, 0, write.protection_bytes_per_key, 0);
+  rocksdb::WriteBatch batch(BatchBytes(changes), 0, write.protection_bytes_per_key, 0);
   for (int i = 0; i < kFamilies; ++i) {
     const Family family = static_cast<Family>(i);
     rocksdb::ColumnFamilyHandle* handle = open->handle(family);
