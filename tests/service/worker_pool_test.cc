@@ -73,7 +73,8 @@ TEST(MetricsTest, HistogramsAreCumulative) {
   }
   const auto engine = Engine::Create(std::make_shared<testing::FakeModel>(), {});
   ASSERT_TRUE(engine.ok()) << engine.status();
-  const std::string text = metrics.Render(**engine, StoreStats(), JanitorTotals(), 0, false);
+  const std::string text =
+      metrics.Render(**engine, HostStatesStats(), StoreStats(), JanitorTotals(), 0, false);
   for (const char* expected : {"anabranch_call_seconds_bucket{method=\"Append\",le=\"0.001\"} 1\n",
                                "anabranch_call_seconds_bucket{method=\"Append\",le=\"0.005\"} 3\n",
                                "anabranch_call_seconds_bucket{method=\"Append\",le=\"300\"} 3\n",
