@@ -31,14 +31,14 @@ Tell TellOf(absl::string_view path) {
 IOStatus FailureOf(const FailStop& stop) {
   const absl::Status status = stop.status();
   const std::string message(status.message());
-  return absl::IsResourceExhausted(status) ? IOStatus::NoSpace(message)
-                                           : IOStatus::IOError(message);
+  if (absl::IsResourceExhausted(status)) return IOStatus::NoSpace(message);
+  return IOStatus::IOError(message);
 }
 
 template <typename Change>
 IOStatus Try(FailStop& stop, Tell tell, Change change) {
   if (!stop.stopped()) {
-    const IOStatus changed = change();
+    IOStatus changed = change();
     if (changed.ok()) return changed;
     stop.Stop(FromRocks(changed, "the database's disk"));
   }
@@ -78,8 +78,8 @@ class FailStopFile : public rocksdb::FSWritableFileOwnerWrapper {
   }
   // Also when nothing is written any more: the descriptor goes.
   IOStatus Close(const IOOptions& options, IODebugContext* debug) override {
-    const IOStatus closed = FSWritableFileOwnerWrapper::Close(options, debug);
-    return Do([&] { return closed; });
+    IOStatus closed = FSWritableFileOwnerWrapper::Close(options, debug);
+    return Do([&] { return std::move(closed); });
   }
   void PrepareWrite(size_t offset, size_t bytes, const IOOptions& options,
                     IODebugContext* debug) override {
@@ -154,7 +154,7 @@ class FailStopFileSystem : public rocksdb::FileSystemWrapper {
   IOStatus NewDirectory(const std::string& path, const IOOptions& options,
                         std::unique_ptr<rocksdb::FSDirectory>* directory,
                         IODebugContext* debug) override {
-    const IOStatus opened = FileSystemWrapper::NewDirectory(path, options, directory, debug);
+    IOStatus opened = FileSystemWrapper::NewDirectory(path, options, directory, debug);
     if (opened.ok()) {
       *directory = std::make_unique<FailStopDirectory>(std::move(*directory), stop_);
     }
@@ -178,7 +178,7 @@ class FailStopFileSystem : public rocksdb::FileSystemWrapper {
                    Make make) {
     const Tell tell = TellOf(path);
     std::unique_ptr<rocksdb::FSWritableFile> made;
-    const IOStatus status = Try(*stop_, tell, [&] { return make(&made); });
+    IOStatus status = Try(*stop_, tell, [&] { return make(&made); });
     if (!status.ok()) return status;
     if (made == nullptr) {
       *file = std::make_unique<NoFile>();
