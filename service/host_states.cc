@@ -24,10 +24,6 @@ void CopyBytes(const char* from, uint64_t bytes, char* to) {
   });
 }
 
-bool SameForm(const StateRecord& a, const StateRecord& b) {
-  return a.codec == b.codec && a.payload_checksum == b.payload_checksum;
-}
-
 // Beside the payload.
 uint64_t OtherBytes(const LoadedState& state) {
   uint64_t bytes = sizeof(LoadedState) + state.record.header.size() +
@@ -48,12 +44,19 @@ HostStates::HostStates(std::shared_ptr<Device> device, uint64_t block_bytes, uin
 std::shared_ptr<const LoadedState> HostStates::Find(const StateRecord& record) {
   if (!enabled()) return nullptr;
   absl::MutexLock lock(&mutex_);
+  std::shared_ptr<const LoadedState> state = Use(record);
+  ++(state ? hits_ : misses_);
+  return state;
+}
+
+bool HostStates::Touch(const StateRecord& record) {
+  absl::MutexLock lock(&mutex_);
+  return Use(record) != nullptr;
+}
+
+std::shared_ptr<const LoadedState> HostStates::Use(const StateRecord& record) {
   const auto found = by_key_.find(Key(record.tenant, record.id));
-  if (found == by_key_.end() || !SameForm(found->second->state->record, record)) {
-    ++misses_;
-    return nullptr;
-  }
-  ++hits_;
+  if (found == by_key_.end() || !SameForm(found->second->state->record, record)) return nullptr;
   entries_.splice(entries_.begin(), entries_, found->second);
   return entries_.front().state;
 }

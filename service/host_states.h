@@ -39,6 +39,8 @@ class HostStates {
 
   // Null: it is not here, or not in the form that the record tells of.
   std::shared_ptr<const LoadedState> Find(const StateRecord& record) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Whether it is here in that form; being asked for counts as a use, and as neither hit nor miss.
+  bool Touch(const StateRecord& record) ABSL_LOCKS_EXCLUDED(mutex_);
   // Keeps what was read, in place of another form of it and of what was used least recently,
   // unless it alone is too much. Gives it back either way.
   std::shared_ptr<const LoadedState> Keep(LoadedState state) ABSL_LOCKS_EXCLUDED(mutex_);
@@ -56,6 +58,9 @@ class HostStates {
   };
   using Entries = std::list<Entry>;
 
+  // Moves it to the front of entries_, or null.
+  std::shared_ptr<const LoadedState> Use(const StateRecord& record)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Makes room for the state, and keeps it with its payload copied into a block if `copy`.
   std::shared_ptr<const LoadedState> Insert(LoadedState state, bool copy)
       ABSL_LOCKS_EXCLUDED(mutex_);

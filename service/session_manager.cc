@@ -412,9 +412,10 @@ void SessionManager::KeepInHostMemory(SessionLease& lease) {
   if (!host_states_->enabled() || !lease.journal().error().ok()) return;
   const SessionRecord record = lease.journal().view().record;
   if (record.head_state.empty() || !lease.journal().tail().empty()) return;
-  LoadedState state;
   auto head = store_->GetState(record.tenant, record.head_state);
   if (!head.ok() || !IsWhole(*head) || head->codec != StateCodec::kExact) return;
+  if (host_states_->Touch(*head)) return;  // kept already, by this session or another at this state
+  LoadedState state;
   auto image = engine_->Capture(lease.sequence());
   if (!image.ok() || image->header.token_count != head->token_count) return;
   state.record = *std::move(head);

@@ -54,6 +54,10 @@ absl::Status Decode(const Model& model, LoadedState& state) {
 
 }  // namespace
 
+bool SameForm(const StateRecord& a, const StateRecord& b) {
+  return a.codec == b.codec && a.payload_checksum == b.payload_checksum;
+}
+
 absl::Status CheckModel(const StateRecord& record, const Model& model) {
   if (record.thinned) {
     return ErrorWithReason(
@@ -83,9 +87,7 @@ absl::StatusOr<LoadedState> LoadStored(StateStore& store, const Model& model,
     absl::StatusOr<LoadedState> state = ReadParts(store, model, tenant, id);
     const absl::StatusOr<StateRecord> now = store.GetState(tenant, id);
     if (!now.ok()) return now.status();
-    const bool same = state.ok() ? state->record.payload_checksum == now->payload_checksum &&
-                                       state->record.codec == now->codec
-                                 : attempt > 0;
+    const bool same = state.ok() ? SameForm(state->record, *now) : attempt > 0;
     if (same || attempt == kMaxReads) return state;
   }
 }

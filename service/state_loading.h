@@ -21,6 +21,9 @@ struct LoadedState {
   int64_t bytes = 0;            // read from the library
 };
 
+// Whether two records of one state tell of the same stored bytes: recoding changes its form.
+bool SameForm(const StateRecord& a, const StateRecord& b);
+
 // FAILED_PRECONDITION unless the state can be resumed: by the model that made it (MODEL_MISMATCH,
 // names both), and with its content (STATE_THINNED).
 absl::Status CheckModel(const StateRecord& record, const Model& model);

@@ -276,35 +276,23 @@ TEST_F(AuxTest, AShortSessionKeepsTheWindowOfItsBase) {
 
 TEST_F(AuxTest, ASkillIsKnownWhileItIsInAndNotAfterItIsOut) {
   Start(RecallModel());
-  const auto say = [&](const std::string& id, const std::string& text) {
-    v1::AppendRequest request;
-    request.set_session_id(id);
-    v1::Message& message = *request.mutable_content()->mutable_messages()->add_messages();
-    message.set_role("user");
-    message.set_text(text);
-    EXPECT_TRUE(client_->Append({request}).has_done);
-    v1::GenerateRequest reply;
-    reply.set_session_id(id);
-    reply.set_reply(true);
-    return client_->Generate(reply).done.text();
-  };
   const auto tell = [&](const std::string& id, const std::string& text) {
     client_->MustCreate(id);
-    say(id, text);
+    client_->Ask(id, text);
     return Commit(id);
   };
   tell("core", "My name is Ada.");
   tell("skill", "My locker code is 4711.");
   tell("persona", "My dog is called Rex.");
   MustCreate("x", "core", {{"skill", 1}});
-  EXPECT_NE(say("x", "What is my locker code?").find("4711"), std::string::npos);
+  EXPECT_NE(client_->Ask("x", "What is my locker code?").find("4711"), std::string::npos);
   v1::RewindResponse rewound;
   ASSERT_TRUE(client_->Rewind("x", Get("x").base_token_count(), false, &rewound).ok());
-  say("x", "My favourite colour is green.");
+  client_->Ask("x", "My favourite colour is green.");
   MustSet(Replace("x", {{"persona", 1}}));
-  EXPECT_EQ(say("x", "What is my locker code?").find("4711"), std::string::npos);
-  EXPECT_NE(say("x", "What is my name?").find("Ada"), std::string::npos);
-  EXPECT_NE(say("x", "What is my favourite colour?").find("green"), std::string::npos);
+  EXPECT_EQ(client_->Ask("x", "What is my locker code?").find("4711"), std::string::npos);
+  EXPECT_NE(client_->Ask("x", "What is my name?").find("Ada"), std::string::npos);
+  EXPECT_NE(client_->Ask("x", "What is my favourite colour?").find("green"), std::string::npos);
 }
 
 TEST_F(AuxTest, WhatCannotBeMergedIsNamedAndChangesNothing) {

@@ -34,7 +34,7 @@ class HostMemoryTest : public testing::TestWithParam<std::string> {
   }
   static std::string Id(int i) { return "s" + std::to_string(i); }
 
-  TempDir with_, without_;
+  TempDir data_;
   std::unique_ptr<Server> server_;
   std::unique_ptr<TestClient> client_;
 };
@@ -62,7 +62,7 @@ TEST_P(HostMemoryTest, ASessionThatLeftItsSlotGoesOnWithTheSameBitsAndWithoutThe
 }
 
 TEST_P(HostMemoryTest, AStateThatWasRecodedMeanwhileIsReadFromTheLibrary) {
-  Start(64u << 20, with_.path());
+  Start(64u << 20, data_.path());
   ReadThree();
   v1::Session session;
   ASSERT_TRUE(client_->GetSession(Id(0), &session).ok());
@@ -78,7 +78,7 @@ TEST_P(HostMemoryTest, AStateThatWasRecodedMeanwhileIsReadFromTheLibrary) {
 }
 
 TEST_P(HostMemoryTest, TooLittleOfItIsNoError) {
-  Start(1000, with_.path());
+  Start(1000, data_.path());
   ReadThree();
   v1::Usage usage;
   client_->Fingerprint(Id(0), &usage);

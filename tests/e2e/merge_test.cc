@@ -1,4 +1,5 @@
 // Merging over a real socket: sessions that read separately go on from one state, which is kept.
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "tests/e2e/library_fixture.h"
@@ -102,47 +103,21 @@ TEST_F(MergeTest, WhatWasReadSeparatelyIsKnownTogether) {
   Start(RecallModel());
   const auto tell = [&](const std::string& id, const std::string& text) {
     client_->MustCreate(id);
-    v1::AppendRequest request;
-    request.set_session_id(id);
-    v1::Message& message = *request.mutable_content()->mutable_messages()->add_messages();
-    message.set_role("user");
-    message.set_text(text);
-    ASSERT_TRUE(client_->Append({request}).has_done);
-    v1::GenerateRequest reply;
-    reply.set_session_id(id);
-    reply.set_reply(true);
-    ASSERT_TRUE(client_->Generate(reply).has_done);
+    client_->Ask(id, text);
     Commit(id);
   };
   tell("left", "My name is Ada.");
   tell("right", "My locker code is 4711.");
   CreateFrom("both", MustMerge(Of({"left", "right"})).state().id());
-  const auto ask = [&](const std::string& text) {
-    v1::AppendRequest request;
-    request.set_session_id("both");
-    v1::Message& message = *request.mutable_content()->mutable_messages()->add_messages();
-    message.set_role("user");
-    message.set_text(text);
-    EXPECT_TRUE(client_->Append({request}).has_done);
-    v1::GenerateRequest reply;
-    reply.set_session_id("both");
-    reply.set_reply(true);
-    return client_->Generate(reply).done.text();
-  };
-  EXPECT_NE(ask("What is my name?").find("Ada"), std::string::npos);
-  EXPECT_NE(ask("What is my locker code?").find("4711"), std::string::npos);
+  EXPECT_THAT(client_->Ask("both", "What is my name?"), testing::HasSubstr("Ada"));
+  EXPECT_THAT(client_->Ask("both", "What is my locker code?"), testing::HasSubstr("4711"));
 }
 
 TEST_F(MergeTest, TheInputThatKnowsMostIsSelected) {
   Start(RecallModel());
   const auto tell = [&](const std::string& id, const std::string& text) {
     client_->MustCreate(id);
-    v1::AppendRequest request;
-    request.set_session_id(id);
-    v1::Message& message = *request.mutable_content()->mutable_messages()->add_messages();
-    message.set_role("user");
-    message.set_text(text);
-    EXPECT_TRUE(client_->Append({request}).has_done);
+    EXPECT_TRUE(client_->Say(id, text).has_done);
     return Commit(id);
   };
   const std::string left = tell("left", "My name is Ada."), right = tell("right", "I like rain.");

@@ -34,15 +34,6 @@ class SearchTest : public testing::Test {
     *request.mutable_content() = TextContent(text);
     ASSERT_TRUE(client_->Append({request}).has_done);
   }
-  // As a turn of the user's.
-  void Say(const std::string& id, const std::string& text) {
-    v1::AppendRequest request;
-    request.set_session_id(id);
-    v1::Message& message = *request.mutable_content()->mutable_messages()->add_messages();
-    message.set_role("user");
-    message.set_text(text);
-    ASSERT_TRUE(client_->Append({request}).has_done);
-  }
   std::string Commit(const std::string& id, const std::string& label = "") {
     v1::CommitRequest request;
     request.set_session_id(id);
@@ -277,7 +268,7 @@ TEST_F(SearchTest, TheModelItselfSaysWhoKnows) {
       {"locker", "My locker is in Athens."}, {"codes", "I write code, and more code."}};
   for (const auto& [id, text] : told) {
     client_->MustCreate(id);
-    Say(id, text);
+    ASSERT_TRUE(client_->Say(id, text).has_done);
     Commit(id);
   }
   const v1::SearchResponse found = Search(For("What is my locker code?", 0));
@@ -312,7 +303,7 @@ TEST_F(SearchTest, AnAnswerThatWasNotReadDoesNotWin) {
       {"another", {"Mona's favorite city is Boston.", "Carlos is into sailing."}}};
   for (const auto& [id, texts] : told) {
     client_->MustCreate(id);
-    for (const std::string& text : texts) Say(id, text);
+    for (const std::string& text : texts) ASSERT_TRUE(client_->Say(id, text).has_done);
     Commit(id);
   }
   const v1::SearchResponse found = Search(For("Which city is the home of Carlos in?", 0));

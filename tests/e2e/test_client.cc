@@ -101,6 +101,25 @@ AppendResult TestClient::AppendTokens(const std::string& id, const std::vector<i
   return Append({request});
 }
 
+AppendResult TestClient::Say(const std::string& id, const std::string& text) {
+  v1::AppendRequest request;
+  request.set_session_id(id);
+  v1::Message& message = *request.mutable_content()->mutable_messages()->add_messages();
+  message.set_role("user");
+  message.set_text(text);
+  return Append({request});
+}
+
+std::string TestClient::Ask(const std::string& id, const std::string& text) {
+  EXPECT_TRUE(Say(id, text).has_done) << text;
+  v1::GenerateRequest reply;
+  reply.set_session_id(id);
+  reply.set_reply(true);
+  const GenerateResult result = Generate(reply);
+  EXPECT_TRUE(result.has_done) << result.status.error_message();
+  return result.done.text();
+}
+
 GenerateResult TestClient::Generate(
     const v1::GenerateRequest& request,
     const std::function<bool(const v1::GenerateResponse&)>& on_event, int deadline_ms) {

@@ -46,6 +46,10 @@ class TestClient {
                       const std::function<void(const v1::AppendResponse&)>& on_event = nullptr);
   AppendResult AppendTokens(const std::string& id, const std::vector<int32_t>& tokens,
                             bool no_checkpoint = false, const std::string& request_id = "");
+  // Appends the text as a turn of the user's.
+  AppendResult Say(const std::string& id, const std::string& text);
+  // The same, and the assistant's reply to it; expects both to work.
+  std::string Ask(const std::string& id, const std::string& text);
   // `on_event` returning false cancels the call.
   GenerateResult Generate(
       const v1::GenerateRequest& request,

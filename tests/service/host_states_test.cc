@@ -69,6 +69,18 @@ TEST(HostStatesTest, TheLeastRecentlyUsedGoesFirst) {
   EXPECT_LE(states.stats().bytes, kRoom);
 }
 
+TEST(HostStatesTest, AskingWhetherAStateIsKeptCountsAsAUseAndAsNoHitOrMiss) {
+  HostStates states(Cpu(), kBlock, kRoom);
+  EXPECT_FALSE(states.Touch(Record(1)));
+  for (int i : {1, 2, 3}) states.Keep(State(i));
+  EXPECT_TRUE(states.Touch(Record(1)));
+  EXPECT_FALSE(states.Touch(Record(2, /*checksum=*/2)));
+  EXPECT_EQ(states.stats().hits + states.stats().misses, 0u);
+  states.KeepCaptured(State(4));
+  EXPECT_TRUE(states.Touch(Record(1)));
+  EXPECT_FALSE(states.Touch(Record(2)));
+}
+
 TEST(HostStatesTest, WhatIsTooLargeIsGivenBackButNotKept) {
   HostStates states(Cpu(), kBlock, kRoom);
   states.Keep(State(1));
