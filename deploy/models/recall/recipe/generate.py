@@ -417,7 +417,7 @@ class Conversation:
                             row[k] = r.randrange(4, 4096)
                     self.put(row, 0)
                 else:
-                    self.put(row, FILL if r.random() < .3 else 0)  # or a few million tokens are learnt by heart
+                    self.put(row, FILL if r.random() < .08 else 0)  # or a few million tokens are learnt by heart
                 return
         self.user(r.choice(READ_ASK), self.filler.text(r, max(8, n - 12)))
         self.reply(r.choice(READ_ACKS))
@@ -609,9 +609,9 @@ class Maker:
         return c.ids[:length + 1], c.weights[:length + 1]
 
     def plain(self, r, length):
-        """A row of dialogues alone, or of prose alone."""
+        """A row of dialogues alone, or of prose alone. Few of dialogues: there are four million tokens of them, soon known by heart."""
         c = self.start(r)
-        if r.random() < .2:
+        if r.random() < .07:
             while len(c.ids) <= length:
                 c.put(self.filler.dialog(r, 2000), TEXT)
         else:

@@ -48,7 +48,7 @@ class Stream(IterableDataset):
                 elif self.kind == "long":
                     out = maker.rows(r, a.tokens // a.long, 2 * a.long, .08, .17, .5)
                 else:
-                    out = maker.merge_batch(r, sizes(r, a.contexts, a.contexts // 4), a.context, a.context)
+                    out = maker.merge_batch(r, sizes(r, a.contexts, a.contexts // 6), a.context, a.context)
             except Exception:  # one bad batch is no reason to lose a run: say so, take the next
                 traceback.print_exc()
                 continue
@@ -56,9 +56,9 @@ class Stream(IterableDataset):
 
 
 def sizes(r, contexts, groups):
-    """`groups` group sizes, from 1 to 32 and mostly 2 to 8, that sum up to `contexts`."""
+    """`groups` group sizes, from 1 to 32 and often 16 or more, that sum up to `contexts`."""
     out = []
-    big = [s for s in r.choice(([32, 16], [32, 12, 8], [32, 24], [24, 16, 8], [16, 16, 16, 8], [8] * 6, [12, 12, 8, 8, 8])) if s <= contexts // 3]
+    big = [s for s in r.choice(([32, 32], [32, 16, 16], [32, 24], [24, 16, 16], [16, 16, 16, 8], [8] * 6, [12, 12, 8, 8, 8])) if s <= contexts // 3]
     for s in big:
         if contexts - sum(out) - s >= 2 * (groups - len(out) - 1):
             out.append(s)
