@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "runtime/huge_pages.h"
 #include "statestore/base/status_macros.h"
 
 namespace anabranch {
@@ -34,6 +35,7 @@ absl::StatusOr<Buffer> Buffer::Allocate(size_t bytes) {
   } catch (const std::exception&) {
     return absl::ResourceExhaustedError(absl::StrCat("cannot allocate ", bytes, " bytes"));
   }
+  PreferHugePages(buffer.data_, bytes);
   buffer.size_ = bytes;
   return buffer;
 }
