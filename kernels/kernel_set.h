@@ -32,6 +32,7 @@ struct KernelSet {
   Kernel<CausalConv1dParams> causal_conv1d;
   Kernel<SelectiveScanParams> selective_scan;
   Kernel<SsdScanParams> ssd_scan;
+  Kernel<SsdScanParams> ssd_fold;
   Kernel<RopeParams> rope;
   Kernel<AttentionParams> attention;
   Kernel<RouteParams> route;

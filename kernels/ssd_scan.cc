@@ -4,6 +4,7 @@
 
 #include "kernels/check.h"
 #include "kernels/resident_state.h"
+#include "kernels/ssd_pending.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/ssd_scan.cc"
@@ -171,6 +172,7 @@ void SsdItems(const SsdScanParams& p, int64_t begin, int64_t end) {
   for (int64_t item = begin; item < end; ++item) {
     const int32_t seq = static_cast<int32_t>(item / p.heads);
     const int32_t head = static_cast<int32_t>(item % p.heads);
+    if (p.pending.Defers(seq)) continue;
     const int64_t slot = p.rows.slot[seq], first = p.rows.row_start[seq];
     float* state = resident.Open(slot * p.state_slot_stride, head * cells);
     double* t_sum = p.t_sum + slot * p.t_slot_stride + head;
@@ -226,8 +228,10 @@ absl::Status Check(const SsdScanParams& p) {
 absl::Status SsdScan(const SsdScanParams& p, const Launch& launch) {
   if (p.rows.num_rows() == 0) return absl::OkStatus();
   if (absl::Status s = Check(p); !s.ok()) return s;
+  if (absl::Status s = CheckPending(p, 1, "SsdScan"); !s.ok()) return s;
   launch.For(static_cast<int64_t>(p.rows.num_seqs) * p.heads, 1, [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(SsdItems)(p, begin, end);
+    if (p.pending.deferring > 0) StepDeferred(p, begin, end);
   });
   return absl::OkStatus();
 }

@@ -11,6 +11,34 @@
 
 namespace anabranch::kernels {
 
+// Tokens that are not in S yet. Of what a step of one token costs on a device, writing S is half.
+// So a sequence may leave S as it is for some steps: each reads it and adds what the pending tokens
+// give, sum over k of (C . B_k) * dt_k * exp(A * (dt_k+1 + ... + dt)) * x_k, and one in a few folds
+// them in. How many are pending is the caller's to know; T is up to date at every step.
+struct SsdPending {
+  static constexpr int32_t kMost = 15;
+
+  int32_t room = 0;       // tokens that a slot has room for, at most kMost. 0: no sequence defers
+  int32_t deferring = 0;  // how many sequences of the launch defer: one row each
+  // [seqs]: tokens pending before the launch, or -1: the sequence does not defer, and none are.
+  const int32_t* before = nullptr;
+  // [seqs]: and after its row: one more, at most `room`; or 0: all of them are folded into S.
+  const int32_t* after = nullptr;
+  // By slot and token, the oldest first, as the activations are; dt after bias, softplus, limits.
+  Acts x;               // [slots, room, heads * head_dim]
+  Acts b;               // [slots, room, groups * state_dim]
+  float* dt = nullptr;  // [slots, room, heads]
+  int64_t x_slot_stride = 0, b_slot_stride = 0, dt_slot_stride = 0;
+
+#ifdef __CUDACC__
+  __host__ __device__
+#endif
+      bool
+      Defers(int32_t seq) const {
+    return deferring > 0 && before[seq] >= 0;
+  }
+};
+
 struct SsdScanParams {
   PackedRows rows;
   int32_t heads = 0, head_dim = 0, state_dim = 0, groups = 1;
@@ -34,6 +62,7 @@ struct SsdScanParams {
   Acts y;  // [rows, heads * head_dim]; may not alias the inputs
   int64_t y_stride = 0;
   bool round_to_bf16 = false;
+  SsdPending pending;       // a sequence that defers has no checkpoints
   Checkpoints checkpoints;  // the ring's entries look like a slot's:
   Acts checkpoint_state;    // [places, heads, head_dim, state_dim], dtype of the state
   int64_t checkpoint_state_stride = 0;
@@ -42,5 +71,9 @@ struct SsdScanParams {
 };
 
 absl::Status SsdScan(const SsdScanParams& params, const Launch& launch);
+
+// Folds what is pending into S, of the sequences that have pending.before > 0 and pending.after 0.
+// Reads no rows: of `params` the sizes, slots, A, the state with seed and positions, and `pending`.
+absl::Status SsdFold(const SsdScanParams& params, const Launch& launch);
 
 }  // namespace anabranch::kernels

@@ -11,6 +11,7 @@ const KernelSet& Kernels() {
       .causal_conv1d = CausalConv1d,
       .selective_scan = SelectiveScan,
       .ssd_scan = SsdScan,
+      .ssd_fold = SsdFold,
       .rope = Rope,
       .attention = Attention,
       .route = Route,

@@ -23,6 +23,7 @@ absl::Status GatedRmsNorm(const GatedRmsNormParams& params, const Launch& launch
 absl::Status CausalConv1d(const CausalConv1dParams& params, const Launch& launch);
 absl::Status SelectiveScan(const SelectiveScanParams& params, const Launch& launch);
 absl::Status SsdScan(const SsdScanParams& params, const Launch& launch);
+absl::Status SsdFold(const SsdScanParams& params, const Launch& launch);
 absl::Status Rope(const RopeParams& params, const Launch& launch);
 absl::Status Attention(const AttentionParams& params, const Launch& launch);
 absl::Status Route(const RouteParams& params, const Launch& launch);

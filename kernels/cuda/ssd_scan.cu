@@ -3,7 +3,7 @@
 //
 // Step (one row a sequence): S is read and written once and nothing else counts. Floor: 2 * 4 bytes
 // for each element of S, and 6 operations. A warp takes whole rows of S, 16 bytes a lane, kRows of
-// them at once so that enough loads are in flight.
+// them at once so that enough loads are in flight. Sequences that defer are ssd_deferred.cu's.
 //
 // Walk (any shape, short runs of rows, float32): a block takes some rows of one head's S and walks
 // the tokens of the sequence in tiles; B, C and x of a tile are staged in shared memory. kLanes
@@ -12,6 +12,8 @@
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/scan_math.h"
 #include "kernels/cuda/ssd_chunked.h"
+#include "kernels/cuda/ssd_deferred.h"
+#include "kernels/cuda/ssd_step.h"
 #include "kernels/cuda/start.h"
 #include "kernels/cuda/state_io.h"
 #include "kernels/ssd_scan.h"
@@ -70,7 +72,7 @@ __global__ void __launch_bounds__(kThreads)
   __shared__ Tile tile;
   const int32_t seq = static_cast<int32_t>(blockIdx.x), head = static_cast<int32_t>(blockIdx.y);
   const int64_t begin = p.rows.row_start[seq], end = p.rows.row_start[seq + 1];
-  if (end - begin < min_rows || end - begin > max_rows) return;
+  if (end - begin < min_rows || end - begin > max_rows || p.pending.Defers(seq)) return;
   const int lane = threadIdx.x % kLanes, r = threadIdx.x / kLanes;
   const int32_t first_r = static_cast<int32_t>(blockIdx.z) * Tile::kRows;
   const bool live = first_r + r < p.head_dim;
@@ -144,26 +146,12 @@ __global__ void __launch_bounds__(kThreads)
   keep(p.state, slot * p.state_slot_stride, end);
 }
 
-// state_dim kDim = kEach * (lanes of a row) * kWide, 16 bytes a lane and vector. A warp holds
-// kRowsOfSet rows of S at a time and kRounds such sets, all of them on their way together.
-// kSets: at most so many sets.
-template <int kDim, class S, int kSets>
-struct StepShape {
-  static constexpr int kEach = kStateEach<S>;
-  static constexpr int kLanes = kDim / kEach < kWarp ? kDim / kEach : kWarp;
-  static constexpr int kWide = kDim / (kEach * kLanes);
-  static constexpr int kRowsOfSet = kWarp / kLanes;
-  static constexpr int kFits = 8 / kWide < 16 / kRowsOfSet ? 8 / kWide : 16 / kRowsOfSet;
-  static constexpr int kRounds = kFits < kSets ? kFits : kSets;
-  static constexpr int kRowsOfWarp = kRounds * kRowsOfSet;
-  static constexpr int kRows = kRowsOfWarp * (kThreads / kWarp);  // of a block
-};
-
 // The sequences of one row. B and C of the head's group must be readable in fours.
-template <int kDim, class S, int kSets>
+template <class Shape>
 __global__ void __launch_bounds__(kThreads) Step(SsdScanParams p) {
-  using Shape = StepShape<kDim, S, kSets>;
-  constexpr int kEach = Shape::kEach, kApart = kEach * kWarp;
+  static_assert(Shape::kThreads == kThreads);
+  using S = typename Shape::State;
+  constexpr int kDim = Shape::kStates, kEach = Shape::kEach, kApart = Shape::kApart;
   LetNextStart();
   WaitForInputs();
   const int32_t seq = static_cast<int32_t>(blockIdx.x), head = static_cast<int32_t>(blockIdx.y);
@@ -172,7 +160,7 @@ __global__ void __launch_bounds__(kThreads) Step(SsdScanParams p) {
                         threadIdx.x / kWarp * Shape::kRowsOfWarp +
                         threadIdx.x % kWarp / Shape::kLanes;
   const int64_t row = p.rows.row_start[seq], slot = p.rows.slot[seq];
-  if (p.rows.row_start[seq + 1] != row + 1) return;
+  if (p.rows.row_start[seq + 1] != row + 1 || p.pending.Defers(seq)) return;
   const int64_t at_head = int64_t{head} * p.head_dim * kDim + kEach * lane;
   S* state = static_cast<S*>(p.state.data) + slot * p.state_slot_stride + at_head;
   uint4 s[Shape::kRounds][Shape::kWide];
@@ -247,27 +235,6 @@ __global__ void __launch_bounds__(kThreads) Step(SsdScanParams p) {
   }
 }
 
-template <int kDim, class S, int kSets>
-absl::Status RunStep(const SsdScanParams& p, const Launch& launch) {
-  constexpr int kRows = StepShape<kDim, S, kSets>::kRows;
-  const dim3 grid(static_cast<unsigned>(p.rows.num_seqs), static_cast<unsigned>(p.heads),
-                  static_cast<unsigned>(CeilDiv(p.head_dim, kRows)));
-  return StartEarly(launch, kName, Step<kDim, S, kSets>, grid, kThreads, 0, p);
-}
-
-// Few sequences are spread over more blocks, with less on its way in each.
-template <int kDim, class S>
-absl::Status RunStep(const SsdScanParams& p, const Launch& launch) {
-  const bool few = p.rows.num_seqs * p.heads < 4 * launch.cuda->multiprocessors();
-  return few ? RunStep<kDim, S, 2>(p, launch) : RunStep<kDim, S, 8>(p, launch);
-}
-
-template <class S>
-absl::Status RunStep(const SsdScanParams& p, const Launch& launch) {
-  if (p.state_dim == 64) return RunStep<64, S>(p, launch);
-  return p.state_dim == 128 ? RunStep<128, S>(p, launch) : RunStep<256, S>(p, launch);
-}
-
 template <int kLanes, int kStates>
 absl::Status RunWalk(const SsdScanParams& p, int32_t min_rows, int32_t max_rows,
                      const Launch& launch) {
@@ -285,15 +252,21 @@ absl::Status Walk(const SsdScanParams& p, int32_t min_rows, int32_t max_rows,
   return RunWalk<8, 32>(p, min_rows, max_rows, launch);
 }
 
-bool TakesSteps(const SsdScanParams& p) {
-  return (p.state_dim == 64 || p.state_dim == 128 || p.state_dim == 256) &&
-         TakesVectors(p.state.data, p.state_slot_stride) && TakesFours(p.b, p.b_stride) &&
-         TakesFours(p.c, p.c_stride) &&
+// B and C in fours, and the ring as S.
+bool TakesWholeSteps(const SsdScanParams& p) {
+  return TakesSteps(p) && TakesFours(p.b, p.b_stride) && TakesFours(p.c, p.c_stride) &&
          TakesVectors(p.checkpoint_state.data, p.checkpoint_state_stride);
 }
 
 absl::Status Step(const SsdScanParams& p, const Launch& launch) {
-  return p.state.dtype == DType::kFloat32 ? RunStep<float>(p, launch) : RunStep<Bf16>(p, launch);
+  return WithStepShape(p, launch, [&]<class Shape>() {
+    return StartEarly(launch, kName, Step<Shape>, StepGrid(p, Shape::kRows), kThreads, 0, p);
+  });
+}
+
+bool HasPending(const SsdPending& pending) {
+  return pending.room > 0 && pending.room <= SsdPending::kMost && pending.before && pending.after &&
+         pending.x.data && pending.b.data && pending.dt;
 }
 
 absl::Status Check(const SsdScanParams& p, const Launch& launch) {
@@ -310,7 +283,8 @@ absl::Status Check(const SsdScanParams& p, const Launch& launch) {
                       p.b.data && p.c.data && p.dt.data && p.a && p.d && p.dt_bias &&
                       p.state.data && p.t_sum && p.y.data && KnowsPositions(p);
   const bool ring = p.checkpoints.count == 0 || TakesCheckpoints(p);
-  return Require(strides && arrays && ring && p.dt_lo <= p.dt_hi, kName,
+  const bool pending = p.pending.deferring == 0 || HasPending(p.pending);
+  return Require(strides && arrays && ring && pending && p.dt_lo <= p.dt_hi, kName,
                  "missing array, short stride or dt_lo > dt_hi");
 }
 
@@ -321,7 +295,11 @@ absl::Status SsdScan(const SsdScanParams& p, const Launch& launch) {
   if (absl::Status bad = Check(p, launch); !bad.ok()) return bad;
   // What becomes of a sequence depends on its own rows and not on the others in the launch: each of
   // the ways takes those that are its own.
-  const bool steps = TakesSteps(p), chunks = TakesChunks(p, launch) && p.rows.longest > kShort;
+  if (p.pending.deferring > 0) {
+    if (absl::Status bad = SsdDeferred(p, launch); !bad.ok()) return bad;
+    if (p.pending.deferring == p.rows.num_seqs) return absl::OkStatus();
+  }
+  const bool steps = TakesWholeSteps(p), chunks = TakesChunks(p, launch) && p.rows.longest > kShort;
   const bool mixed = p.rows.num_seqs > 1;
   if (steps && (mixed || p.rows.longest == 1)) {
     if (absl::Status bad = Step(p, launch); !bad.ok()) return bad;
