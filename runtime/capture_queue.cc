@@ -58,6 +58,7 @@ absl::StatusOr<std::unique_ptr<CaptureQueue>> CaptureQueue::Create(std::shared_p
   std::shared_ptr<Device> device(pool, &pool->device());
   StateLayout layout = pool->layout();
   layout.entries.push_back(LastLogitsEntry(model.description().vocab));
+  layout.pending.clear();  // what is captured has been folded
   for (;; options.num_slots /= 2) {
     auto ring = SlotPool::Create(layout, options, device);
     if (ring.ok()) {

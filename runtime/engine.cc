@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "runtime/capture_queue.h"
+#include "runtime/deferred_writes.h"
 #include "runtime/sequence.h"
 #include "runtime/step_outputs.h"
 #include "runtime/step_planner.h"
@@ -38,6 +39,7 @@ class EngineImpl final : public Engine {
         planner_({options.max_decode_rows, options.max_prefill_rows,
                   options.max_prefill_rows_decoding, options.max_score_rows}),
         rows_(pool_->layout().has_kv(), &captures_->ring()),
+        deferred_(model_, pool_),
         outputs_(model_, limits_.valid_vocab),
         thread_([this] { Run(); }) {}
 
@@ -104,12 +106,7 @@ class EngineImpl final : public Engine {
   }
   absl::StatusOr<SequencePtr> ForkHeld(const Sequence& sequence) {
     ANABRANCH_RETURN_IF_ERROR(CheckWhole(sequence));
-    auto fork = std::make_shared<Sequence>(this, pool_, pool_->Share(sequence.ref));
-    fork->tokens = sequence.tokens;
-    fork->last_logits = sequence.last_logits;
-    fork->inner_sum = sequence.inner_sum;
-    fork->origin = sequence.origin;
-    return fork;
+    return sequence.Share();
   }
   absl::StatusOr<StateImage> CaptureHeld(const Sequence& sequence, StateCodec codec) const {
     ANABRANCH_RETURN_IF_ERROR(CheckWhole(sequence));
@@ -139,9 +136,9 @@ class EngineImpl final : public Engine {
   void Step(uint64_t captures_seen);
   absl::Status AfterFailure(const absl::Status& status);
   std::vector<Part> PackRows();
-  absl::Status AddRows(Work& work, int64_t rows);
+  absl::Status AddRows(Work& work, int64_t rows, bool captured);
   void KeepLogitsOfOthers(const std::vector<Part>& parts);
-  absl::Status KeepLogits(Sequence& sequence);
+  absl::Status Settle(Sequence& sequence);
   absl::Status Forward(const std::vector<Part>& parts);
   absl::Status Deliver(Part& part, size_t index);
   absl::Status AddCaptures(Part& part, const StepRows::Range& rows);
@@ -161,6 +158,7 @@ class EngineImpl final : public Engine {
   StepPlanner planner_;
   std::vector<std::unique_ptr<Work>> active_;  // ascending id
   StepRows rows_;
+  DeferredWrites deferred_;
   StepOutputs outputs_;  // of the last step
 
   mutable absl::Mutex mutex_;
@@ -324,7 +322,7 @@ std::vector<EngineImpl::Part> EngineImpl::PackRows() {
       continue;
     }
     Begin(work);
-    const absl::Status added = AddRows(work, share.rows);
+    const absl::Status added = AddRows(work, share.rows, !captures->empty());
     if (!added.ok()) {
       End(work, added);
       continue;
@@ -337,7 +335,7 @@ std::vector<EngineImpl::Part> EngineImpl::PackRows() {
 }
 
 // Nothing is added if it fails.
-absl::Status EngineImpl::AddRows(Work& work, int64_t rows) {
+absl::Status EngineImpl::AddRows(Work& work, int64_t rows, bool captured) {
   Sequence& sequence = work.sequence();
   ANABRANCH_RETURN_IF_ERROR(pool_->PrepareWrite(sequence.ref, rows));
   const int64_t position = sequence.ref.position;
@@ -350,6 +348,9 @@ absl::Status EngineImpl::AddRows(Work& work, int64_t rows) {
   rows_.Add(sequence.ref, work.NextTokens(rows), work.scores(),
             work.RuleFor(position + rows).value_or(kernels::RowSampling()),
             sequence.inner_sum.empty() ? nullptr : sequence.inner_sum.data());
+  if (work.decodes() && deferred_.on()) {
+    rows_.Defer(sequence.ref, deferred_.After(sequence.ref, captured));
+  }
   return absl::OkStatus();
 }
 
@@ -359,19 +360,16 @@ void EngineImpl::KeepLogitsOfOthers(const std::vector<Part>& parts) {
     if (work->ended || work->sequence().logits_row < 0) continue;
     const auto in_step = [&](const Part& part) { return part.work == work.get(); };
     if (std::any_of(parts.begin(), parts.end(), in_step)) continue;
-    const absl::Status kept = KeepLogits(work->sequence());
+    const absl::Status kept = outputs_.Keep(work->sequence());
     if (!kept.ok()) EndBroken(*work, kept);
   }
 }
 
-// Brings what the last step left on the device to where it outlives the next one.
-absl::Status EngineImpl::KeepLogits(Sequence& sequence) {
-  if (sequence.logits_row < 0) return absl::OkStatus();
-  ANABRANCH_ASSIGN_OR_RETURN(const absl::Span<const float> logits,
-                             outputs_.Logits({sequence.logits_row, 1}));
-  sequence.last_logits = std::make_shared<const std::vector<float>>(logits.begin(), logits.end());
-  sequence.logits_row = -1;
-  return absl::OkStatus();
+// Before a work lets go of a sequence: its state is whole and its logits are kept.
+absl::Status EngineImpl::Settle(Sequence& sequence) {
+  if (sequence.broken) return absl::OkStatus();
+  ANABRANCH_RETURN_IF_ERROR(deferred_.Fold(sequence.ref));
+  return outputs_.Keep(sequence);
 }
 
 absl::Status EngineImpl::Forward(const std::vector<Part>& parts) {
@@ -405,11 +403,12 @@ absl::Status EngineImpl::Deliver(Part& part, size_t index) {
   }
   sequence.tokens.insert(sequence.tokens.end(), tokens.begin(), tokens.end());
   sequence.ref.position += tokens.size();
+  sequence.ref.pending = rows_.pending(index);
   sequence.last_logits.reset();
   sequence.logits_row = rows.last();
   if (work.RuleFor(sequence.ref.position).has_value()) work.SetDrawn(outputs_.Drawn(rows.last()));
   if (work.scores() || (work.decodes() && !work.drawn())) {
-    ANABRANCH_RETURN_IF_ERROR(KeepLogits(sequence));
+    ANABRANCH_RETURN_IF_ERROR(outputs_.Keep(sequence));
   }
   absl::Span<const float> logits;
   if (work.scores()) {
@@ -468,7 +467,7 @@ void EngineImpl::End(Work& work, const absl::Status& status) {
   }
   if (std::exchange(work.ended, true)) return;
   if (!work.started) work.stats.queue_time = absl::Now() - work.submitted;
-  const absl::Status kept = work.sequence().broken ? absl::OkStatus() : KeepLogits(work.sequence());
+  const absl::Status kept = Settle(work.sequence());
   if (!kept.ok()) work.sequence().broken = true;
   {
     absl::MutexLock lock(&mutex_);

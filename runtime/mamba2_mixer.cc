@@ -16,11 +16,15 @@ class Mamba2Mixer : public Mixer {
   absl::Status Load(const std::string& prefix, WeightReader& weights);
   void DeclareState(int32_t layer, StateLayout& layout) override;
   absl::Status Run(const StepContext& step, ConstActs x, Acts y, bool add) const override;
+  absl::Status Fold(const StepContext& step) const override;
 
  private:
   absl::Status Convolve(const StepContext& step, ConstActs projected, Acts xbc) const;
   absl::Status Scan(const StepContext& step, ConstActs xbc, ConstActs projected, Acts y) const;
   absl::Status Gate(const StepContext& step, ConstActs projected, Acts y) const;
+  // Sizes, rates, and where the state lies.
+  kernels::SsdScanParams ScanOf(const StepContext& step) const;
+  kernels::SsdPending PendingOf(const StepContext& step) const;
   int64_t conv_channels() const { return spec_.inner + 2 * spec_.groups * spec_.state_dim; }
   int64_t projected_width() const { return spec_.inner + conv_channels() + spec_.heads; }
 
@@ -30,11 +34,17 @@ class Mamba2Mixer : public Mixer {
   Buffer conv_weight_, conv_bias_, dt_bias_, skip_, norm_;
   Decay decay_;
   size_t entry_ = 0;  // of the window; the recurrent tensor and T follow
+  // Beside the state: x, B and dt of tokens that are pending, the first of them at `pending_`.
+  kernels::DType activations_ = kernels::DType::kFloat32;
+  int32_t room_ = 0;
+  size_t pending_ = 0;
 };
 
 absl::Status Mamba2Mixer::Load(const std::string& prefix, WeightReader& weights) {
   dtype_ = weights.dtype();
   state_dtype_ = weights.state_dtype();
+  activations_ = weights.activations();
+  room_ = weights.pending_room();
   ANABRANCH_ASSIGN_OR_RETURN(in_proj_, weights.ReadLinear({prefix + "in_proj"}, spec_.in_bias));
   const int64_t shared = spec_.groups * spec_.state_dim;
   const std::array<float, 5>& scale = spec_.section_scale;
@@ -67,6 +77,53 @@ void Mamba2Mixer::DeclareState(int32_t layer, StateLayout& layout) {
       {layer, StateKind::kCumulative, StateDType::kFloat64, {spec_.heads}, StateDType::kFloat64});
   layout.entries.back().rates = decay_.host.floats();
   layout.entries.back().num_rates = spec_.heads;
+  if (room_ == 0) return;
+  layout.pending_room = room_;
+  pending_ = layout.pending.size();
+  const auto add = [&](kernels::DType dtype, int64_t width) {
+    layout.pending.push_back(RecurrentEntry(layer, dtype, {room_, width}));
+  };
+  add(activations_, spec_.inner);
+  add(activations_, spec_.groups * spec_.state_dim);
+  add(kernels::DType::kFloat32, spec_.heads);
+}
+
+kernels::SsdPending Mamba2Mixer::PendingOf(const StepContext& step) const {
+  kernels::SsdPending pending;
+  if (step.deferring == 0) return pending;
+  const std::vector<void*>& base = step.state->pending_base;
+  const std::vector<int64_t>& stride = step.state->pending_stride;
+  pending.room = room_;
+  pending.deferring = step.deferring;
+  pending.before = step.pending_before;
+  pending.after = step.pending_after;
+  pending.x = Acts(base[pending_], activations_);
+  pending.b = Acts(base[pending_ + 1], activations_);
+  pending.dt = static_cast<float*>(base[pending_ + 2]);
+  pending.x_slot_stride = stride[pending_];
+  pending.b_slot_stride = stride[pending_ + 1];
+  pending.dt_slot_stride = stride[pending_ + 2];
+  return pending;
+}
+
+kernels::SsdScanParams Mamba2Mixer::ScanOf(const StepContext& step) const {
+  kernels::SsdScanParams params;
+  params.rows = step.rows;
+  params.heads = static_cast<int32_t>(spec_.heads);
+  params.head_dim = static_cast<int32_t>(spec_.head_dim);
+  params.state_dim = static_cast<int32_t>(spec_.state_dim);
+  params.groups = static_cast<int32_t>(spec_.groups);
+  params.a = decay_.placed.floats();
+  params.state = Acts(step.state->base[entry_ + 1], state_dtype_);
+  params.state_slot_stride = step.state->stride[entry_ + 1];
+  params.rounding_seed = static_cast<uint32_t>(entry_);
+  params.positions = step.positions;
+  params.pending = PendingOf(step);
+  return params;
+}
+
+absl::Status Mamba2Mixer::Fold(const StepContext& step) const {
+  return step.kernels->ssd_fold(ScanOf(step), step.launch);
 }
 
 absl::Status Mamba2Mixer::Convolve(const StepContext& step, ConstActs projected, Acts xbc) const {
@@ -90,27 +147,17 @@ absl::Status Mamba2Mixer::Convolve(const StepContext& step, ConstActs projected,
 
 absl::Status Mamba2Mixer::Scan(const StepContext& step, ConstActs xbc, ConstActs projected,
                                Acts y) const {
-  kernels::SsdScanParams params;
-  params.rows = step.rows;
-  params.heads = static_cast<int32_t>(spec_.heads);
-  params.head_dim = static_cast<int32_t>(spec_.head_dim);
-  params.state_dim = static_cast<int32_t>(spec_.state_dim);
-  params.groups = static_cast<int32_t>(spec_.groups);
+  kernels::SsdScanParams params = ScanOf(step);
   params.x = xbc;
   params.b = xbc + spec_.inner;
   params.c = xbc + spec_.inner + spec_.groups * spec_.state_dim;
   params.dt = projected + spec_.inner + conv_channels();
   params.x_stride = params.b_stride = params.c_stride = conv_channels();
   params.dt_stride = projected_width();
-  params.a = decay_.placed.floats();
   params.d = skip_.floats();
   params.dt_bias = dt_bias_.floats();
   params.dt_lo = spec_.dt_lo;
   params.dt_hi = spec_.dt_hi;
-  params.state = Acts(step.state->base[entry_ + 1], state_dtype_);
-  params.rounding_seed = static_cast<uint32_t>(entry_);
-  params.positions = step.positions;
-  params.state_slot_stride = step.state->stride[entry_ + 1];
   params.t_sum = static_cast<double*>(step.state->base[entry_ + 2]);
   params.t_slot_stride = step.state->stride[entry_ + 2];
   params.checkpoints = step.checkpoints;

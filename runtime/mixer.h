@@ -29,6 +29,8 @@ class Mixer {
   // description gives another width. With `add`, which only devices whose products can accumulate
   // ask for and only where CanAdd(), y is float32 and mixer(x) is added to it.
   virtual absl::Status Run(const StepContext& step, ConstActs x, Acts y, bool add) const = 0;
+  // Brings what is pending of the step's sequences into their state; reads no rows.
+  virtual absl::Status Fold(const StepContext& /*step*/) const { return absl::OkStatus(); }
   // Whether the last thing that Run does is a linear layer.
   virtual bool CanAdd() const { return true; }
 };

@@ -45,6 +45,11 @@ class LoadedModel : public Model {
     return forward_->Run(batch, state, logits);
   }
 
+  absl::Status Fold(const StepBatch& batch, const StateArrays& state) override {
+    ANABRANCH_RETURN_IF_ERROR(CheckFold(batch, state, layout_));
+    return forward_->Fold(batch, state);
+  }
+
   bool draws_tokens() const override { return device_->kernels().sample != nullptr; }
   absl::Status ForwardAndDraw(const StepBatch& batch, const StateArrays& state, int32_t valid_vocab,
                               absl::Span<DrawnToken> drawn) override {
@@ -82,7 +87,7 @@ class LoadedModel : public Model {
 };
 
 absl::Status LoadedModel::LoadWeights(const TensorFile& file, const LoadOptions& options) {
-  WeightReader reader(file, options.dtype, options.state_dtype, device_, options.progress);
+  WeightReader reader(file, options, device_);
   const auto make = [&](const std::string& prefix, const MixerSpec& mixer) {
     return std::visit([&](const auto& spec) { return MakeMixer(spec, prefix, reader); }, mixer);
   };
@@ -164,8 +169,13 @@ std::string ProfileOf(const Device& device, const LoadOptions& options) {
     const bool wide = !is_half(device.activations(options.dtype));
     numerics = wide ? "-bfloat16-wide" : "-bfloat16";
   }
-  return absl::StrCat(device.kind(), numerics,
-                      is_half(options.state_dtype) ? "-state-bfloat16" : "");
+  std::string profile =
+      absl::StrCat(device.kind(), numerics, is_half(options.state_dtype) ? "-state-bfloat16" : "");
+  // Where states do not depend on how tokens were split into steps, deferring would make them.
+  if (device.in_host_memory() && options.state_write_every > 1) {
+    absl::StrAppend(&profile, "-written-every-", options.state_write_every);
+  }
+  return profile;
 }
 
 // Before anything is allocated for the weights.
@@ -191,6 +201,10 @@ absl::Status CheckWeightsFit(const TensorFile& tensors, const ModelDescription& 
 absl::StatusOr<std::unique_ptr<LoadedModel>> Build(ModelDescription description,
                                                    TensorFile& tensors, const LoadOptions& options,
                                                    std::shared_ptr<Device> device) {
+  if (options.state_write_every < 1 || options.state_write_every > kMostStateWriteEvery) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("states are written every 1 to ", kMostStateWriteEvery, " steps"));
+  }
   ANABRANCH_RETURN_IF_ERROR(CheckTensors(tensors, description));
   const std::string profile = ProfileOf(*device, options);
   auto model = std::make_unique<LoadedModel>(std::move(description), profile, std::move(device));
@@ -202,6 +216,9 @@ absl::StatusOr<std::unique_ptr<LoadedModel>> Build(ModelDescription description,
 
 }  // namespace
 
+absl::Status Model::Fold(const StepBatch&, const StateArrays&) {
+  return absl::UnimplementedError("the model's states are written at every step");
+}
 absl::Status Model::ForwardAndDraw(const StepBatch&, const StateArrays&, int32_t,
                                    absl::Span<DrawnToken>) {
   return NoDraws();

@@ -11,6 +11,7 @@
 #include "absl/types/span.h"
 #include "kernels/launch.h"
 #include "kernels/sample.h"
+#include "kernels/ssd_scan.h"
 #include "runtime/device.h"
 #include "runtime/load_progress.h"
 #include "runtime/model_description.h"
@@ -18,6 +19,8 @@
 #include "runtime/tensor_file.h"
 
 namespace anabranch {
+
+inline constexpr int kMostStateWriteEvery = kernels::SsdPending::kMost + 1;
 
 struct LoadOptions {
   // kBFloat16: matrices, keys, values and convolution windows are bfloat16, arithmetic is float32.
@@ -32,6 +35,11 @@ struct LoadOptions {
   // Bytes that the weights may take; 0: what the device has available.
   uint64_t memory_limit = 0;
   std::string device = "cpu";  // see Device::Open. Part of the fingerprint, without the number
+  // A sequence that generates may leave Mamba-2's recurrent tensors as they are in most steps and
+  // write them at positions that are multiples of this: half the bytes of a step. 1: at each step.
+  // On the CPU, which gains nothing, bits then depend on how tokens were split into steps, and it
+  // is part of the fingerprint; on other devices they do anyway.
+  int state_write_every = 1;  // at most kMostStateWriteEvery
 };
 
 // Rows of several sequences, packed; see kernels/launch.h. All spans outlive the call.
@@ -54,6 +62,10 @@ struct StepBatch {
   const StateArrays* checkpoint_ring = nullptr;
   // [checkpoints], each [hidden] or null: set to what its sequence's inner sum is then.
   absl::Span<float* const> checkpoint_sums;
+  // [seqs], or empty: none defers. Tokens that are beside the state (StateLayout::pending) before
+  // this batch, -1 where the sequence does not defer; and after it: one more, or 0, and all are in
+  // the state. One that defers has one row and no checkpoint.
+  absl::Span<const int32_t> pending_before, pending_after;
 };
 
 // What ForwardAndDraw tells of a row whose logits are wanted.
@@ -98,6 +110,10 @@ class Model {
   // Runs the batch: updates the sequences' state in `state`, writes logits [logit_rows, vocab] f32.
   virtual absl::Status Forward(const StepBatch& batch, const StateArrays& state,
                                absl::Span<float> logits) = 0;
+
+  // Brings the tokens that are pending of batch.slots into their state: of `batch` only slots,
+  // positions and pending_before are read. UNIMPLEMENTED where nothing defers.
+  virtual absl::Status Fold(const StepBatch& batch, const StateArrays& state);
 
   // Whether the calls below are there: logits are made where the host does not see them, so that
   // moving them costs more than drawing tokens on the spot. UNIMPLEMENTED otherwise.

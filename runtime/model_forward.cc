@@ -43,6 +43,45 @@ absl::Status CheckPages(const StepBatch& batch) {
   return absl::OkStatus();
 }
 
+bool Defers(const StepBatch& batch, size_t seq) {
+  return !batch.pending_before.empty() && batch.pending_before[seq] >= 0;
+}
+
+// A batch of which nothing defers has no arrays of it.
+absl::Status CheckPending(const StepBatch& batch, const StateArrays& state,
+                          const StateLayout& layout) {
+  const size_t seqs = batch.slots.size();
+  if (batch.pending_before.empty() && batch.pending_after.empty()) return absl::OkStatus();
+  if (batch.pending_before.size() != seqs || batch.pending_after.size() != seqs ||
+      layout.pending_room == 0 || state.pending_base.size() != layout.pending.size() ||
+      state.pending_stride.size() != layout.pending.size()) {
+    return BadBatch("pending tokens do not match slots, or there is no room for any");
+  }
+  for (size_t i = 0; i < seqs; ++i) {
+    if (batch.pending_before[i] > layout.pending_room ||
+        batch.pending_after[i] > layout.pending_room) {
+      return BadBatch(absl::StrCat("sequence ", i, " has more pending tokens than there is room"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckDeferring(const StepBatch& batch, const StateArrays& state,
+                            const StateLayout& layout) {
+  ANABRANCH_RETURN_IF_ERROR(CheckPending(batch, state, layout));
+  for (size_t i = 0; i < batch.slots.size(); ++i) {
+    if (!Defers(batch, i)) continue;
+    const int32_t row = batch.row_start[i];
+    const int32_t before = batch.pending_before[i], after = batch.pending_after[i];
+    const auto& kept = batch.checkpoint_rows;
+    if (batch.row_start[i + 1] != row + 1 || (after != 0 && after != before + 1) ||
+        std::find(kept.begin(), kept.end(), row) != kept.end()) {
+      return BadBatch(absl::StrCat("sequence ", i, " cannot defer like that"));
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckCheckpoints(const StepBatch& batch, const StateLayout& layout) {
   const size_t count = batch.checkpoint_rows.size();
   if (count == 0) return absl::OkStatus();
@@ -134,7 +173,23 @@ absl::Status CheckBatch(const StepBatch& batch, const StateArrays& state, const 
   if (state.base.size() != layout.entries.size() || state.stride.size() != layout.entries.size()) {
     return BadBatch("state arrays of another layout");
   }
+  ANABRANCH_RETURN_IF_ERROR(CheckDeferring(batch, state, layout));
   return layout.has_kv() ? CheckPages(batch) : absl::OkStatus();
+}
+
+absl::Status CheckFold(const StepBatch& batch, const StateArrays& state,
+                       const StateLayout& layout) {
+  const size_t seqs = batch.slots.size();
+  if (seqs == 0 || batch.positions.size() != seqs || batch.pending_before.size() != seqs ||
+      batch.row_start.size() != seqs + 1 || batch.row_start[seqs] != 0) {
+    return BadBatch("what is to be folded does not fit together, or has rows");
+  }
+  for (size_t i = 0; i < seqs; ++i) {
+    if (batch.slots[i] < 0 || batch.positions[i] < 0 || batch.pending_after[i] != 0) {
+      return BadBatch("negative slot or position, or tokens that would stay pending");
+    }
+  }
+  return CheckPending(batch, state, layout);
 }
 
 ForwardPass::ForwardPass(const ModelDescription& model, ModelWeights weights,
@@ -343,11 +398,15 @@ absl::Status ForwardPass::Prepare(const StepBatch& batch, const StateArrays& sta
     moved = moved || drawer_moved || valid_vocab_ != recorded_valid_vocab_;
     recorded_valid_vocab_ = valid_vocab_;
   }
+  ForgetReplaysIf(moved || inputs_moved, state);
+  return absl::OkStatus();
+}
+
+void ForwardPass::ForgetReplaysIf(bool moved, const StateArrays& state) {
   const void* state_memory = state.base.empty() ? nullptr : state.base.front();
-  if (std::exchange(state_memory_, state_memory) != state_memory || moved || inputs_moved) {
+  if (std::exchange(state_memory_, state_memory) != state_memory || moved) {
     device_->ForgetReplays();
   }
-  return absl::OkStatus();
 }
 
 absl::Status ForwardPass::RunStep(const StepBatch& batch, const StateArrays& state,
@@ -369,16 +428,42 @@ absl::Status ForwardPass::RunStep(const StepBatch& batch, const StateArrays& sta
   ANABRANCH_ASSIGN_OR_RETURN(const Sums sums, SendSums(batch));
   const auto compute = [&] { return Compute(step, logit_rows, sums); };
   // One token of each sequence is what is run again and again with the same counts.
-  const bool decodes =
-      step.rows.longest == 1 && logit_rows == step.rows.num_seqs && batch.checkpoint_rows.empty();
-  const int64_t key =
-      4 * int64_t{step.rows.num_seqs} + 2 * (valid_vocab_ >= 0) + (sums.all != nullptr);
+  const bool alike = step.deferring == 0 || step.deferring == step.rows.num_seqs;
+  const bool decodes = step.rows.longest == 1 && logit_rows == step.rows.num_seqs && alike &&
+                       batch.checkpoint_rows.empty();
+  const int64_t key = 8 * int64_t{step.rows.num_seqs} + 4 * (step.deferring > 0) +
+                      2 * (valid_vocab_ >= 0) + (sums.all != nullptr);
   ANABRANCH_RETURN_IF_ERROR(decodes ? device_->Replay(key, compute) : compute());
   ANABRANCH_RETURN_IF_ERROR(QueueSums(batch, sums));
   if (valid_vocab_ >= 0) ANABRANCH_RETURN_IF_ERROR(drawer_.QueueResults());
   ANABRANCH_RETURN_IF_ERROR(device_->Wait());
   if (sums.all != nullptr) KeepSums(batch);
   return absl::OkStatus();
+}
+
+absl::Status ForwardPass::FoldAll(const StepContext& step) const {
+  for (const ModelWeights::Step& weights : weights_.steps) {
+    for (const ModelWeights::Branch& branch : weights.branches) {
+      ANABRANCH_RETURN_IF_ERROR(branch.mixer->Fold(step));
+    }
+    for (const ModelWeights::Stage& stage : weights.side_chain) {
+      ANABRANCH_RETURN_IF_ERROR(stage.mixer->Fold(step));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ForwardPass::Fold(const StepBatch& batch, const StateArrays& state) {
+  ANABRANCH_ASSIGN_OR_RETURN(const bool moved, inputs_.Load(batch));
+  ForgetReplaysIf(moved, state);
+  StepContext step;
+  inputs_.Describe(step);
+  step.state = &state;
+  step.kernels = &device_->kernels();
+  step.launch = device_->launch();
+  const int64_t key = -1 - int64_t{step.rows.num_seqs};  // none of a step's
+  ANABRANCH_RETURN_IF_ERROR(device_->Replay(key, [&] { return FoldAll(step); }));
+  return device_->Wait();
 }
 
 absl::Status ForwardPass::Run(const StepBatch& batch, const StateArrays& state,

@@ -42,6 +42,9 @@ struct ModelWeights {
 absl::Status CheckBatch(const StepBatch& batch, const StateArrays& state, const StateLayout& layout,
                         int64_t vocab, size_t logits_size);
 
+// The same for a batch that is to be folded (Model::Fold).
+absl::Status CheckFold(const StepBatch& batch, const StateArrays& state, const StateLayout& layout);
+
 class ForwardPass {
  public:
   ForwardPass(const ModelDescription& model, ModelWeights weights, std::shared_ptr<Device> device,
@@ -53,6 +56,8 @@ class ForwardPass {
   // As in Model, on a device that draws tokens.
   absl::Status RunAndDraw(const StepBatch& batch, const StateArrays& state, int32_t valid_vocab,
                           absl::Span<DrawnToken> drawn);
+  // As in Model, of a batch that has passed CheckFold. What the last step left stays readable.
+  absl::Status Fold(const StepBatch& batch, const StateArrays& state);
   absl::Status ReadLogits(int64_t first, absl::Span<float> logits) const;
   absl::Status CopyLogits(int64_t first, absl::Span<float* const> to) const;
   absl::StatusOr<DrawnToken> Draw(absl::Span<const float> logits, int32_t valid_vocab,
@@ -85,6 +90,8 @@ class ForwardPass {
   absl::Status Compute(const StepContext& step, int64_t logit_rows, const Sums& sums) const;
   // Takes in what the step reads. Recorded steps are forgotten if one of its places has moved.
   absl::Status Prepare(const StepBatch& batch, const StateArrays& state);
+  void ForgetReplaysIf(bool moved, const StateArrays& state);
+  absl::Status FoldAll(const StepContext& step) const;
   // `host_logits`: null on a device with memory of its own, where logits_ tells where they lie.
   absl::Status RunStep(const StepBatch& batch, const StateArrays& state, float* host_logits);
   absl::StatusOr<Sums> SendSums(const StepBatch& batch);

@@ -49,6 +49,16 @@ class Sequence {
   Sequence(const Sequence&) = delete;
   Sequence& operator=(const Sequence&) = delete;
 
+  // Another one with the same state, of which nothing is copied. Held for reading.
+  std::shared_ptr<Sequence> Share() const {
+    auto other = std::make_shared<Sequence>(owner, pool_, pool_->Share(ref));
+    other->tokens = tokens;
+    other->last_logits = last_logits;
+    other->inner_sum = inner_sum;
+    other->origin = origin;
+    return other;
+  }
+
   const Engine* const owner;
   UseGuard use;
 

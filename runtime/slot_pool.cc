@@ -108,6 +108,13 @@ class RefCounts {
   int32_t further_ = 0;
 };
 
+// The entries of a slot or page, then what slots have beside them.
+std::vector<StateEntry> PartsOf(const StateLayout& layout) {
+  std::vector<StateEntry> parts = layout.entries;
+  parts.insert(parts.end(), layout.pending.begin(), layout.pending.end());
+  return parts;
+}
+
 // All items of one entry: an arena on the CPU, a buffer on other devices.
 struct Memory {
   Arena arena;
@@ -122,6 +129,7 @@ class SlotPoolImpl final : public SlotPool {
   SlotPoolImpl(const StateLayout& layout, const Options& options, std::shared_ptr<Device> device,
                std::vector<Memory> memory)
       : layout_(layout),
+        parts_(PartsOf(layout)),
         poison_(options.poison_released),
         device_(std::move(device)),
         memory_(std::move(memory)),
@@ -130,6 +138,10 @@ class SlotPoolImpl final : public SlotPool {
     for (size_t e = 0; e < layout_.entries.size(); ++e) {
       arrays_.base.push_back(memory_[e].data());
       arrays_.stride.push_back(layout_.entries[e].num_elements());
+    }
+    for (size_t e = layout_.entries.size(); e < parts_.size(); ++e) {
+      arrays_.pending_base.push_back(memory_[e].data());
+      arrays_.pending_stride.push_back(parts_[e].num_elements());
     }
   }
 
@@ -156,6 +168,7 @@ class SlotPoolImpl final : public SlotPool {
     const size_t filled = std::min(PagesFor(ref.position), ref.pages.size());
     other.slot = ref.slot;
     other.position = ref.position;
+    other.pending = ref.pending;
     other.pages.assign(ref.pages.begin(), ref.pages.begin() + filled);
     absl::MutexLock lock(&mutex_);
     slots_.Add(other.slot);
@@ -178,7 +191,7 @@ class SlotPoolImpl final : public SlotPool {
 
   Usage usage() const override {
     Usage usage;
-    usage.slot_bytes = layout_.slot_bytes();
+    usage.slot_bytes = layout_.slot_bytes() + layout_.pending_bytes();
     usage.page_bytes = layout_.kv_page_bytes();
     absl::MutexLock lock(&mutex_);
     usage.slots_total = slots_.size();
@@ -209,36 +222,39 @@ class SlotPoolImpl final : public SlotPool {
         absl::StrCat("all ", total, " state ", what, " are in use"));
   }
 
-  absl::Span<uint8_t> Bytes(int entry, int32_t item) const {
-    const size_t bytes = layout_.entries[entry].bytes();
-    return absl::MakeSpan(memory_[entry].data() + bytes * item, bytes);
+  absl::Span<uint8_t> Bytes(int part, int32_t item) const {
+    const size_t bytes = parts_[part].bytes();
+    return absl::MakeSpan(memory_[part].data() + bytes * item, bytes);
   }
 
   absl::Status Fill(bool paged, int32_t item, int byte) const {
     std::vector<absl::Span<uint8_t>> blocks;
-    for (size_t e = 0; e < layout_.entries.size(); ++e) {
-      if (layout_.entries[e].paged() == paged) blocks.push_back(Bytes(e, item));
+    for (size_t e = 0; e < parts_.size(); ++e) {
+      if (parts_[e].paged() == paged) blocks.push_back(Bytes(e, item));
     }
     return device_->Fill(blocks, byte);
   }
   absl::Status FillSlot(int32_t slot, int byte) const { return Fill(false, slot, byte); }
   absl::Status FillPage(int32_t page, int byte) const { return Fill(true, page, byte); }
 
-  // The first numerator / denominator of each entry.
-  absl::Status CopyItem(bool paged, int32_t from, int32_t to, int64_t numerator,
+  // The first numerator / denominator of each of the first `count` parts.
+  absl::Status CopyItem(size_t count, bool paged, int32_t from, int32_t to, int64_t numerator,
                         int64_t denominator) const {
     std::vector<CopyPart> parts;
-    for (size_t e = 0; e < layout_.entries.size(); ++e) {
-      if (layout_.entries[e].paged() != paged) continue;
+    for (size_t e = 0; e < count; ++e) {
+      if (parts_[e].paged() != paged) continue;
       const absl::Span<uint8_t> bytes = Bytes(e, to);
       parts.push_back(
           {Bytes(e, from).data(), bytes.data(), bytes.size() / denominator * numerator});
     }
     return device_->Copy(CopyDirection::kWithin, parts);
   }
-  absl::Status CopySlot(int32_t from, int32_t to) const { return CopyItem(false, from, to, 1, 1); }
+  absl::Status CopySlot(const SlotRef& from, int32_t to) const {
+    const size_t count = from.pending > 0 ? parts_.size() : layout_.entries.size();
+    return CopyItem(count, false, from.slot, to, 1, 1);
+  }
   absl::Status CopyPage(int32_t from, int32_t to, int64_t tokens) const {
-    return CopyItem(true, from, to, tokens, kKvPageTokens);
+    return CopyItem(layout_.entries.size(), true, from, to, tokens, kKvPageTokens);
   }
 
   void DropSlot(int32_t slot) {
@@ -264,9 +280,10 @@ class SlotPoolImpl final : public SlotPool {
   absl::Status Write(const Taken& taken, const SlotRef& ref, size_t first_page) const;
 
   const StateLayout layout_;
+  const std::vector<StateEntry> parts_;
   const bool poison_;
   const std::shared_ptr<Device> device_;
-  const std::vector<Memory> memory_;  // by entry
+  const std::vector<Memory> memory_;  // by part
   StateArrays arrays_;                // constant after construction
 
   // Guards the counts only. Payload is written without it: by its only holder, or before the item
@@ -323,7 +340,7 @@ absl::Status SlotPoolImpl::PrepareWrite(SlotRef& ref, int64_t new_tokens) {
 
 // Fills what was taken: copies of what is shared, zeros in new pages.
 absl::Status SlotPoolImpl::Write(const Taken& taken, const SlotRef& ref, size_t first_page) const {
-  if (taken.slot >= 0) ANABRANCH_RETURN_IF_ERROR(CopySlot(ref.slot, taken.slot));
+  if (taken.slot >= 0) ANABRANCH_RETURN_IF_ERROR(CopySlot(ref, taken.slot));
   const int64_t partly = ref.position % kKvPageTokens;
   for (const auto& [index, page] : taken.pages) {
     ANABRANCH_RETURN_IF_ERROR(FillPage(page, 0));
@@ -346,7 +363,7 @@ absl::StatusOr<std::unique_ptr<SlotPool>> SlotPool::Create(const StateLayout& la
     ANABRANCH_ASSIGN_OR_RETURN(device, Device::Open("cpu", /*num_threads=*/0));
   }
   std::vector<Memory> memory;
-  for (const StateEntry& entry : layout.entries) {
+  for (const StateEntry& entry : PartsOf(layout)) {
     const int32_t count = entry.paged() ? options.num_kv_pages : options.num_slots;
     ANABRANCH_ASSIGN_OR_RETURN(const size_t bytes, CheckedBytes(entry, count));
     Memory items;

@@ -24,6 +24,7 @@ struct SlotRef {
   int32_t slot = -1;
   std::vector<int32_t> pages;  // KV pages in token order
   int64_t position = 0;        // tokens read
+  int32_t pending = 0;         // the last of them that are beside the state (StateLayout::pending)
 };
 
 class SlotPool {
@@ -39,8 +40,8 @@ class SlotPool {
   };
   struct Usage {
     int32_t slots_total = 0, slots_used = 0, pages_total = 0, pages_used = 0;
-    int32_t slots_owed = 0;  // more, if each of those who share one writes to it
-    size_t slot_bytes = 0, page_bytes = 0;
+    int32_t slots_owed = 0;                 // more, if each of those who share one writes to it
+    size_t slot_bytes = 0, page_bytes = 0;  // of a slot: with what it has beside its state
   };
 
   // Reserves memory for all on `device` (null: the CPU, where the system commits it when a slot or

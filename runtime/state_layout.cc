@@ -35,6 +35,12 @@ size_t StateLayout::slot_bytes() const {
   return total;
 }
 
+size_t StateLayout::pending_bytes() const {
+  size_t total = 0;
+  for (const StateEntry& entry : pending) total += entry.bytes();
+  return total;
+}
+
 size_t StateLayout::kv_page_bytes() const {
   size_t total = 0;
   for (const StateEntry& entry : entries) {

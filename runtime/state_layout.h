@@ -49,8 +49,15 @@ inline constexpr int32_t kKvPageTokens = 256;
 struct StateLayout {
   std::vector<StateEntry> entries;  // ascending layer, then kind
 
+  // What slots have beside their state: tokens that are not in the recurrent tensor yet, while a
+  // sequence defers writing it (kernels/ssd_scan.h). Only layer, dtype and shape count. Whoever
+  // copies or changes a state has it folded first, so it is part of no image.
+  std::vector<StateEntry> pending;
+  int32_t pending_room = 0;  // tokens that they hold; 0: no sequence can defer
+
   bool has_kv() const;
   size_t slot_bytes() const;     // of all entries that are not paged
+  size_t pending_bytes() const;  // of a slot, beside that
   size_t kv_page_bytes() const;  // one page of all paged entries
 };
 
@@ -58,6 +65,9 @@ struct StateLayout {
 struct StateArrays {
   std::vector<void*> base;      // by entry
   std::vector<int64_t> stride;  // elements between slots or pages, by entry
+  // The same of StateLayout::pending; empty where nothing defers.
+  std::vector<void*> pending_base;
+  std::vector<int64_t> pending_stride;
 };
 
 }  // namespace anabranch

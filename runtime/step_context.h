@@ -19,6 +19,10 @@ struct StepContext {
   const int32_t* page_start = nullptr;  // [seqs + 1]
   int64_t max_context = 0;              // longest sequence, rows of this step included
   const StateArrays* state = nullptr;
+  // How many sequences defer writing their recurrent tensors, and the tokens that are pending
+  // before and after the step (kernels::SsdPending); null: none does.
+  int32_t deferring = 0;
+  const int32_t *pending_before = nullptr, *pending_after = nullptr;
   kernels::Checkpoints checkpoints;
   const StateArrays* checkpoint_ring = nullptr;
   const kernels::KernelSet* kernels = nullptr;

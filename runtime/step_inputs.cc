@@ -25,6 +25,11 @@ absl::StatusOr<bool> StepInputs::Load(const StepBatch& batch) {
     max_context_ = std::max(max_context_, batch.positions[i] + rows);
   }
   positions_ = batch.positions.data();
+  pending_before_ = batch.pending_before.data();
+  pending_after_ = batch.pending_after.data();
+  deferring_ =
+      static_cast<int32_t>(std::count_if(batch.pending_before.begin(), batch.pending_before.end(),
+                                         [](int32_t tokens) { return tokens >= 0; }));
   pages_ = batch.pages.data();
   page_start_ = batch.page_start.data();
   tokens_ = batch.tokens.data();
@@ -49,6 +54,7 @@ absl::StatusOr<bool> StepInputs::Upload(const StepBatch& batch) {
   size_t bytes = 0;
   const auto need = [&](const auto& span) { bytes += Padded(span.size() * sizeof(span[0])); };
   need(batch.positions), need(batch.tokens), need(batch.row_start), need(batch.slots);
+  need(batch.pending_before), need(batch.pending_after);
   need(batch.logit_rows), need(batch.rules), need(batch.page_start), need(batch.pages);
   need(batch.checkpoint_rows), need(batch.checkpoint_places);
   ANABRANCH_ASSIGN_OR_RETURN(const bool moved, Grow(bytes));
@@ -66,6 +72,8 @@ absl::StatusOr<bool> StepInputs::Upload(const StepBatch& batch) {
   place(batch.tokens, tokens_);
   place(batch.row_start, rows_.row_start);
   place(batch.slots, rows_.slot);
+  place(batch.pending_before, pending_before_);
+  place(batch.pending_after, pending_after_);
   place(batch.logit_rows, logit_rows_);
   place(batch.rules, rules_);
   place(batch.page_start, page_start_);
@@ -83,6 +91,9 @@ void StepInputs::Describe(StepContext& step) const {
   step.pages = pages_;
   step.page_start = page_start_;
   step.max_context = max_context_;
+  step.deferring = deferring_;
+  step.pending_before = pending_before_;
+  step.pending_after = pending_after_;
   step.checkpoints = checkpoints_;
 }
 

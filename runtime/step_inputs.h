@@ -21,7 +21,7 @@ class StepInputs {
   // Valid until the next Load; `batch` outlives that on the CPU. True if the place has moved.
   absl::StatusOr<bool> Load(const StepBatch& batch);
 
-  // Rows, positions, pages, checkpoints and the longest context.
+  // Rows, positions, pages, pending tokens, checkpoints and the longest context.
   void Describe(StepContext& step) const;
   const int32_t* tokens() const { return tokens_; }
   const int32_t* logit_rows() const { return logit_rows_; }
@@ -38,6 +38,8 @@ class StepInputs {
   const int64_t* positions_ = nullptr;
   const int32_t *pages_ = nullptr, *page_start_ = nullptr, *tokens_ = nullptr,
                 *logit_rows_ = nullptr;
+  const int32_t *pending_before_ = nullptr, *pending_after_ = nullptr;
+  int32_t deferring_ = 0;
   const kernels::RowSampling* rules_ = nullptr;
   int64_t max_context_ = 0;
 };

@@ -51,6 +51,15 @@ absl::StatusOr<absl::Span<const float>> StepOutputs::Logits(const StepRows::Rang
   return logits;
 }
 
+absl::Status StepOutputs::Keep(Sequence& sequence) {
+  if (sequence.logits_row < 0) return absl::OkStatus();
+  ANABRANCH_ASSIGN_OR_RETURN(const absl::Span<const float> logits,
+                             Logits({sequence.logits_row, 1}));
+  sequence.last_logits = std::make_shared<const std::vector<float>>(logits.begin(), logits.end());
+  sequence.logits_row = -1;
+  return absl::OkStatus();
+}
+
 absl::Status StepOutputs::CopyLogits(int64_t first, absl::Span<float* const> to) {
   if (draws_) return model_->CopyLogits(first, to);
   for (size_t i = 0; i < to.size(); ++i) {

@@ -15,6 +15,7 @@
 #include "absl/types/span.h"
 #include "runtime/model.h"
 #include "runtime/sampler.h"
+#include "runtime/sequence.h"
 #include "runtime/step_rows.h"
 #include "runtime/tensor_memory.h"
 
@@ -34,7 +35,9 @@ class StepOutputs {
   bool Finite(const StepRows::Range& rows) const;
   // [rows, vocab], in host memory until the next call.
   absl::StatusOr<absl::Span<const float>> Logits(const StepRows::Range& rows);
-  // The same where the model runs: row first + i to to[i].
+  // Brings the logits of a sequence that are still in the last step to where they outlive it.
+  absl::Status Keep(Sequence& sequence);
+  // Logits where the model runs: row first + i to to[i].
   absl::Status CopyLogits(int64_t first, absl::Span<float* const> to);
   // After one logit row; nothing where the host has to choose.
   std::optional<SampledToken> Drawn(int64_t row) const;

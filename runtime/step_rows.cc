@@ -3,10 +3,11 @@
 namespace anabranch {
 
 void StepRows::Clear() {
-  for (auto* list :
-       {&tokens_, &slots_, &pages_, &logit_rows_, &checkpoint_rows_, &checkpoint_places_}) {
+  for (auto* list : {&tokens_, &slots_, &pages_, &logit_rows_, &checkpoint_rows_,
+                     &checkpoint_places_, &pending_before_, &pending_after_}) {
     list->clear();
   }
+  defers_ = false;
   checkpoint_sums_.clear();
   positions_.clear();
   rules_.clear();
@@ -28,10 +29,18 @@ void StepRows::Add(const SlotRef& ref, absl::Span<const int32_t> tokens, bool al
   logit_start_.push_back(logit_rows_.size());
   slots_.push_back(ref.slot);
   positions_.push_back(ref.position);
+  pending_before_.push_back(-1);
+  pending_after_.push_back(0);
   inner_sums_.push_back(inner_sum);
   if (!has_kv_) return;
   pages_.insert(pages_.end(), ref.pages.begin(), ref.pages.end());
   page_start_.push_back(pages_.size());
+}
+
+void StepRows::Defer(const SlotRef& ref, int32_t after) {
+  defers_ = true;
+  pending_before_.back() = ref.pending;
+  pending_after_.back() = after;
 }
 
 void StepRows::AddCheckpoint(int64_t tokens, int32_t place, float* inner_sum) {
@@ -57,6 +66,10 @@ StepBatch StepRows::batch() const {
   batch.row_start = row_start_;
   batch.slots = slots_;
   batch.positions = positions_;
+  if (defers_) {
+    batch.pending_before = pending_before_;
+    batch.pending_after = pending_after_;
+  }
   batch.pages = pages_;
   batch.page_start = page_start_;
   batch.logit_rows = logit_rows_;

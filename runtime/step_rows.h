@@ -23,6 +23,9 @@ class StepRows {
   // which a token may be drawn by `rule`. `inner_sum`: see StepBatch; may be null.
   void Add(const SlotRef& ref, absl::Span<const int32_t> tokens, bool all_logits,
            const kernels::RowSampling& rule, float* inner_sum);
+  // The sequence added last, of one row, defers: ref.pending tokens are beside its state, and
+  // `after` then.
+  void Defer(const SlotRef& ref, int32_t after);
   // The state of the sequence added last is kept in `place` after `tokens` of its tokens, more than
   // at the checkpoint before; `inner_sum` (may be null) gets its sum. That row has logits, too: its
   // rows of logits are those of its checkpoints, in order, and then the last one.
@@ -34,6 +37,8 @@ class StepRows {
   // Valid until the next change.
   StepBatch batch() const;
   absl::Span<const int32_t> tokens(size_t sequence) const;
+  // How many tokens of sequence `sequence` are pending after the step.
+  int32_t pending(size_t sequence) const { return pending_after_[sequence]; }
   // Which of the logit rows are of sequence `sequence`: at least one.
   struct Range {
     int64_t first = 0, count = 0;
@@ -48,6 +53,8 @@ class StepRows {
   std::vector<float*> checkpoint_sums_;
   std::vector<int32_t> tokens_, row_start_, slots_, pages_, page_start_, logit_rows_, logit_start_;
   std::vector<int64_t> positions_;
+  std::vector<int32_t> pending_before_, pending_after_;
+  bool defers_ = false;                      // one of them
   std::vector<kernels::RowSampling> rules_;  // by logit row
   std::vector<float*> inner_sums_;
 };

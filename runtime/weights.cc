@@ -80,13 +80,14 @@ absl::StatusOr<const TensorView*> WeightReader::Checked(const std::string& name,
   return tensor;
 }
 
-WeightReader::WeightReader(const TensorFile& file, kernels::DType dtype, kernels::DType state_dtype,
-                           std::shared_ptr<Device> device, LoadProgressFn progress)
+WeightReader::WeightReader(const TensorFile& file, const LoadOptions& options,
+                           std::shared_ptr<Device> device)
     : file_(file),
-      dtype_(dtype),
-      state_dtype_(state_dtype),
+      dtype_(options.dtype),
+      state_dtype_(options.state_dtype),
+      pending_room_(options.state_write_every - 1),
       device_(std::move(device)),
-      progress_(std::move(progress)) {
+      progress_(options.progress) {
   done_.phase = "reading weights";
   for (const auto& mapped : file.files()) {
     done_.total += static_cast<int64_t>(mapped->bytes().size());

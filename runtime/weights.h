@@ -16,6 +16,7 @@
 #include "kernels/gemm.h"
 #include "runtime/device.h"
 #include "runtime/load_progress.h"
+#include "runtime/model.h"
 #include "runtime/model_description.h"
 #include "runtime/step_context.h"
 #include "runtime/tensor_file.h"
@@ -86,8 +87,7 @@ class WeightReader {
  public:
   // Results lie on `device`. `progress` is called now and then; may be null. The file outlives what
   // is read.
-  WeightReader(const TensorFile& file, kernels::DType dtype, kernels::DType state_dtype,
-               std::shared_ptr<Device> device, LoadProgressFn progress);
+  WeightReader(const TensorFile& file, const LoadOptions& options, std::shared_ptr<Device> device);
 
   // `names` without ".weight": several matrices of the same width are stacked, one below the other.
   // What was read before is shared with the earlier result.
@@ -109,6 +109,10 @@ class WeightReader {
   kernels::DType dtype() const { return dtype_; }
   // What recurrent tensors are kept in between launches.
   kernels::DType state_dtype() const { return state_dtype_; }
+  // What activations are kept in.
+  kernels::DType activations() const { return device_->activations(dtype_); }
+  // How many tokens may be pending beside a recurrent tensor.
+  int32_t pending_room() const { return pending_room_; }
   size_t bytes_read() const { return bytes_; }  // of all results so far, without mapped ones
 
  private:
@@ -123,6 +127,7 @@ class WeightReader {
 
   const TensorFile& file_;
   const kernels::DType dtype_, state_dtype_;
+  const int32_t pending_room_;
   const std::shared_ptr<Device> device_;
   const LoadProgressFn progress_;
   size_t bytes_ = 0;

@@ -39,6 +39,7 @@ class CudaEngine : public testing::CudaTest, public ::testing::WithParamInterfac
     if (IsSkipped() || HasFatalFailure()) return;
     LoadOptions options = CudaOptions(GetParam().dtype);
     options.state_dtype = GetParam().state_dtype;
+    options.state_write_every = GetParam().state_write_every;
     auto model = Model::Load(testing::GoldenModelDir(GetParam().model), options);
     ASSERT_TRUE(model.ok()) << model.status();
     model_ = *std::move(model);
@@ -332,6 +333,115 @@ INSTANTIATE_TEST_SUITE_P(StatesInBfloat16, CudaEngine,
                                            GoldenCase{"mamba2", kHalf, kHalf},
                                            GoldenCase{"zamba2", kHalf, kHalf}),
                          [](const auto& info) { return info.param.name(); });
+
+// Sequences that leave recurrent tensors as they are in most steps: where they are captured, and
+// where their works end, all is in the state.
+class CudaDeferring : public CudaEngine {};
+
+TEST_P(CudaDeferring, ARestoredSessionGoesOnAsTheOneThatStayed) {
+  std::vector<SequencePtr> stay, all;
+  for (int i = 0; i < Sessions(); ++i) stay.push_back(SequenceOf(Tokens(20 + 37 * i % 300, i)));
+  GenerateTogether(stay, kCut);
+  all = stay;
+  for (const SequencePtr& sequence : stay) {
+    auto restored = engine_->Restore(ImageOf(sequence), engine_->Tokens(sequence));
+    ASSERT_TRUE(restored.ok()) << restored.status();
+    all.push_back(*restored);
+  }
+  GenerateTogether(all, kGenerated - kCut);
+  for (size_t i = 0; i < stay.size(); ++i) {
+    const SequencePtr& restored = all[stay.size() + i];
+    EXPECT_EQ(engine_->Tokens(stay[i]), engine_->Tokens(restored)) << "session " << i;
+    EXPECT_TRUE(SameImage(ImageOf(stay[i]), ImageOf(restored))) << "session " << i;
+  }
+}
+
+// On the grid of writes captures change nothing; elsewhere the sequence goes on as what was
+// captured does.
+TEST_P(CudaDeferring, CapturedStatesGoOnAsTheirSequenceDid) {
+  const Ids prompt = Tokens(21, 2);
+  const auto generate = [&](const SequencePtr& sequence, int64_t every) {
+    std::vector<StateImage> images;
+    GenerateWork work;
+    work.sequence = sequence;
+    work.max_tokens = 81 - engine_->Position(sequence);
+    work.checkpoint_every = every;
+    work.on_checkpoint = [&](int64_t, absl::StatusOr<StateImage> image) {
+      ASSERT_TRUE(image.ok()) << image.status();
+      images.push_back(*std::move(image));
+    };
+    EXPECT_TRUE(testing::StartGenerate(*engine_, std::move(work))->Wait().ok());
+    return images;
+  };
+  const SequencePtr plain = SequenceOf(prompt);
+  generate(plain, 0);
+  for (const int64_t every : {32, 10}) {
+    const SequencePtr sequence = SequenceOf(prompt);
+    const std::vector<StateImage> images = generate(sequence, every);
+    EXPECT_EQ(images.size(), every == 32 ? 2u : 6u);
+    if (every == 32) {
+      EXPECT_TRUE(SameImage(ImageOf(sequence), ImageOf(plain))) << "a capture changed something";
+    }
+    for (const StateImage& image : images) {
+      Ids tokens = engine_->Tokens(sequence);
+      tokens.resize(image.header.token_count);
+      const auto restored = engine_->Restore(image, tokens);
+      ASSERT_TRUE(restored.ok()) << restored.status();
+      generate(*restored, every);
+      EXPECT_TRUE(SameImage(ImageOf(sequence), ImageOf(*restored))) << image.header.token_count;
+    }
+  }
+}
+
+TEST_P(CudaDeferring, AForkAndItsParentGoOnAlike) {
+  const SequencePtr parent = SequenceOf(Tokens(30, 4));
+  GenerateTogether({parent}, 7);
+  const StateImage before = ImageOf(parent);
+  const auto child = engine_->Fork(parent);
+  ASSERT_TRUE(child.ok()) << child.status();
+  GenerateTogether({*child}, 20);
+  EXPECT_TRUE(SameImage(ImageOf(parent), before));
+  GenerateTogether({parent}, 20);
+  EXPECT_TRUE(SameImage(ImageOf(parent), ImageOf(*child)));
+}
+
+TEST_P(CudaDeferring, LogitsAreNearThoseOfPlainSteps) {
+  const SequencePtr deferred = SequenceOf(Tokens(40, 5));
+  GenerateTogether({deferred}, 120);
+  const Ids tokens = engine_->Tokens(deferred);
+  const auto logits = engine_->LastLogits(deferred);
+  LoadOptions options = CudaOptions(GetParam().dtype);
+  options.state_dtype = GetParam().state_dtype;
+  auto model = Model::Load(testing::GoldenModelDir(GetParam().model), options);
+  ASSERT_TRUE(model.ok()) << model.status();
+  EXPECT_EQ((*model)->fingerprint(), model_->fingerprint());
+  const auto plain = *Engine::Create(*std::move(model), {});
+  const SequencePtr reference = *plain->NewSequence();
+  ASSERT_TRUE(Read(*plain, reference, Ids(tokens.begin(), tokens.begin() + 40)).ok());
+  for (size_t i = 40; i < tokens.size(); ++i) {
+    ASSERT_TRUE(Read(*plain, reference, {tokens[i]}).ok());
+  }
+  const auto want = plain->LastLogits(reference);
+  double error = 0, size = 0;
+  for (size_t i = 0; i < want.size(); ++i) {
+    error += std::pow(double{logits[i]} - want[i], 2);
+    size += std::pow(double{want[i]}, 2);
+  }
+  EXPECT_LT(std::sqrt(error / size), GetParam().dtype == kernels::DType::kFloat32 ? 1e-3 : 0.15);
+  // What either made, the other takes.
+  EXPECT_TRUE(plain->Restore(ImageOf(deferred), tokens).ok());
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Models, CudaDeferring,
+    ::testing::Values(GoldenCase{"mamba2", kernels::DType::kFloat32, kernels::DType::kFloat32, 16},
+                      GoldenCase{"mamba2", kHalf, kernels::DType::kFloat32, 16},
+                      GoldenCase{"mamba2", kHalf, kHalf, 16},
+                      GoldenCase{"nemotron_h", kHalf, kernels::DType::kFloat32, 16},
+                      GoldenCase{"zamba2", kHalf, kHalf, 7},
+                      GoldenCase{"falcon_h1", kernels::DType::kFloat32, kernels::DType::kFloat32,
+                                 16}),
+    [](const auto& info) { return info.param.name(); });
 
 using CudaMemory = testing::CudaTest;
 

@@ -36,9 +36,12 @@ struct GoldenCase {
   std::string model;
   kernels::DType dtype;
   kernels::DType state_dtype = kernels::DType::kFloat32;
+  int state_write_every = 1;
 
   std::string name() const {
-    return model + (dtype == kernels::DType::kFloat32 ? "_float32" : "_bfloat16");
+    const auto half = [](kernels::DType type) { return type == kernels::DType::kBFloat16; };
+    return model + (half(dtype) ? "_bfloat16" : "_float32") +
+           (half(state_dtype) ? "_state_bfloat16" : "");
   }
   friend void PrintTo(const GoldenCase& one, std::ostream* out) { *out << one.name(); }
 };

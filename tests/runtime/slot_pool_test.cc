@@ -102,6 +102,31 @@ TEST(SlotPoolTest, ExhaustionIsAnErrorAndReleaseCuresIt) {
   EXPECT_TRUE(pool->Acquire().ok());
 }
 
+TEST(SlotPoolTest, WhatIsPendingIsCopiedWithItsSlot) {
+  StateLayout layout = RecurrentLayout();
+  layout.pending_room = 3;
+  layout.pending.push_back(layout.entries.front());
+  layout.pending.back().shape = {3, 5};
+  auto pool = MakePool(layout, 3);
+  EXPECT_EQ(pool->usage().slot_bytes, layout.slot_bytes() + 3 * 5 * sizeof(float));
+  const StateArrays& arrays = pool->arrays();
+  EXPECT_EQ(arrays.base.size(), layout.entries.size());
+  ASSERT_EQ(arrays.pending_base.size(), 1u);
+  EXPECT_EQ(arrays.pending_stride.front(), 15);
+  auto* pending = static_cast<float*>(arrays.pending_base.front());
+  SlotRef parent = *pool->Acquire();
+  pending[15 * parent.slot + 4] = 2.5f;
+  parent.pending = 1;
+  SlotRef fork = pool->Share(parent);
+  EXPECT_EQ(fork.pending, 1);
+  ASSERT_TRUE(pool->PrepareWrite(fork, 1).ok());
+  ASSERT_NE(fork.slot, parent.slot);
+  EXPECT_EQ(pending[15 * fork.slot + 4], 2.5f);
+  const SlotRef stale = fork;
+  pool->Release(fork);
+  EXPECT_TRUE(std::isnan(pending[15 * stale.slot + 4]));
+}
+
 TEST(SlotPoolTest, ForksTakeNoSlotUntilOneIsWritten) {
   auto pool = MakePool(HybridLayout(), 2);
   SlotRef parent = *pool->Acquire();
