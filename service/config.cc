@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "runtime/model.h"
 #include "runtime/state_codec.h"
 #include "service/host_port.h"
 #include "statestore/base/status_macros.h"
@@ -100,6 +101,8 @@ absl::Status ServerConfig::Validate() const {
   ANABRANCH_RETURN_IF_ERROR(CheckDevices(devices()));
   ANABRANCH_RETURN_IF_ERROR(InRange("threads", threads, 0, 1024));
   ANABRANCH_RETURN_IF_ERROR(InRange("slots", slots, 1, 65536));
+  ANABRANCH_RETURN_IF_ERROR(
+      InRange("state-write-every", state_write_every, 1, kMostStateWriteEvery));
   ANABRANCH_RETURN_IF_ERROR(InRange("kv-pages", kv_pages, 1, 1 << 24));
   ANABRANCH_RETURN_IF_ERROR(InRange("checkpoint-every", checkpoint_every, 0, 1 << 24));
   ANABRANCH_RETURN_IF_ERROR(InRange("max-context", limits.max_context_tokens, 1, 1 << 30));

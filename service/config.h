@@ -22,6 +22,7 @@ struct ServerConfig {
   std::string metrics = "127.0.0.1:9464";  // "off": none
   std::string dtype = "float32";           // or "bfloat16"
   std::string state_dtype = "float32";     // of resident states; or "bfloat16"
+  int state_write_every = 1;               // see LoadOptions
   std::string device = "cpu";              // see Device::Open; several, an engine each: a,b
   std::string chat_format;                 // as for LoadModelText; empty: the folder's own
   int threads = 0;                         // of the model; 0: one per hardware thread

@@ -20,6 +20,9 @@ namespace {
 constexpr const char* kStateDTypeHelp =
     "What recurrent states are kept in between steps: float32 or bfloat16 (half the "
     "memory, rounded at random)";
+constexpr char kStateWriteEveryHelp[] =
+    "For a GPU: how many tokens of a generation may wait, up to 16, until Mamba-2's recurrent "
+    "states are written, which is much of a step where many sequences generate; 1: none";
 constexpr char kDeviceHelp[] = "Where the model runs: cpu, cuda or cuda:N";
 constexpr char kDevicesHelp[] =
     "Where the model runs: cpu, cuda or cuda:N; several with a comma between them run an engine "
@@ -150,6 +153,8 @@ void AddServe(CLI::App& app, ServeOptions& options, Durations& durations) {
   serve->add_option("--dtype", config.dtype, "Compute precision: float32 or bfloat16")
       ->capture_default_str();
   serve->add_option("--state-dtype", config.state_dtype, kStateDTypeHelp)->capture_default_str();
+  serve->add_option("--state-write-every", config.state_write_every, kStateWriteEveryHelp)
+      ->capture_default_str();
   serve->add_option("--device", config.device, kDevicesHelp)->capture_default_str();
   serve->add_option("--chat-format", config.chat_format,
                     "How messages are written: " + absl::StrJoin(ChatFormatNames(), ", ") +

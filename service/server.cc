@@ -154,6 +154,7 @@ absl::Status ServerImpl::LoadParts() {
   LoadOptions load;
   ANABRANCH_ASSIGN_OR_RETURN(load.dtype, ParseDType(config_.dtype));
   ANABRANCH_ASSIGN_OR_RETURN(load.state_dtype, ParseDType(config_.state_dtype));
+  load.state_write_every = config_.state_write_every;
   load.num_threads = config_.threads;
   load.device = config_.devices().front();
   load.progress = EverySecond(LogProgress, absl::Now);

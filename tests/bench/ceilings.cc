@@ -137,6 +137,20 @@ struct MixerOperations {
   }
 };
 
+// Read and written: all of a slot, but that recurrent tensors of which tokens may be pending are
+// written every few steps. Of those tokens half are there, in the mean, and one is added.
+double SlotBytesOfStep(const StateLayout& layout) {
+  const double all = 2 * static_cast<double>(layout.slot_bytes());
+  if (layout.pending_room == 0) return all;
+  double recurrent = 0;
+  for (const StateEntry& entry : layout.entries) {
+    if (entry.kind == StateKind::kRecurrent) recurrent += static_cast<double>(entry.bytes());
+  }
+  const double room = layout.pending_room, every = room + 1;
+  const double token = static_cast<double>(layout.pending_bytes()) / room;
+  return all - recurrent * (1 - 1 / every) + token * (room / 2 + room / every);
+}
+
 }  // namespace
 
 absl::StatusOr<Ceilings> MeasureCeilings(Device& device, kernels::DType dtype) {
@@ -160,9 +174,8 @@ double DecodeFloorSeconds(const Model& model, kernels::DType dtype, int64_t batc
   const StateLayout& layout = model.state_layout();
   const double kv =
       static_cast<double>(layout.kv_page_bytes()) / kKvPageTokens * static_cast<double>(context);
-  const double bytes =
-      matrices * static_cast<double>(kernels::ElementBytes(dtype)) +
-      static_cast<double>(batch) * (2 * static_cast<double>(layout.slot_bytes()) + kv);
+  const double bytes = matrices * static_cast<double>(kernels::ElementBytes(dtype)) +
+                       static_cast<double>(batch) * (SlotBytesOfStep(layout) + kv);
   return bytes / ceilings.copy_bytes;
 }
 

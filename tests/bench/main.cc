@@ -99,6 +99,10 @@ void AddShapeOptions(CLI::App& app, ShapeOptions& options, std::string& dtype,
   app.add_option("--state-dtype", state_dtype, "of --shape: what recurrent states are kept in")
       ->check(CLI::IsMember({"bfloat16", "float32"}))
       ->capture_default_str();
+  app.add_option("--state-write-every", options.state_write_every,
+                 "of --shape: decode steps from one write of Mamba-2's states to the next")
+      ->check(CLI::Range(1, anabranch::kMostStateWriteEvery))
+      ->capture_default_str();
   app.add_option("--codec", options.codecs, "of --shape: what states are captured in")
       ->check(CLI::IsMember({"exact", "near", "compact"}))
       ->capture_default_str();

@@ -154,6 +154,7 @@ absl::Status RunShapeBench(const ShapeOptions& options) {
   LoadOptions load;
   load.dtype = options.dtype;
   load.state_dtype = options.state_dtype;
+  load.state_write_every = options.state_write_every;
   load.device = options.device;
   load.num_threads = options.threads;
   const absl::Time start = absl::Now();

@@ -22,6 +22,7 @@ struct ShapeOptions {
   std::string device = "cuda";
   kernels::DType dtype = kernels::DType::kBFloat16;
   kernels::DType state_dtype = kernels::DType::kFloat32;
+  int state_write_every = 1;       // see LoadOptions
   std::vector<std::string> parts;  // empty: all of ShapeParts()
   // What states are captured in and restored from.
   std::vector<std::string> codecs = {"exact", "near", "compact"};
