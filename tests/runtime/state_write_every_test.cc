@@ -2,11 +2,13 @@
 // they compute, where tokens may be pending, and that nobody else sees it.
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <random>
 
 #include "absl/synchronization/blocking_counter.h"
 #include "gtest/gtest.h"
 #include "runtime/single_sequence.h"
+#include "runtime/state_table.h"
 #include "tests/runtime/engine_harness.h"
 #include "tests/runtime/golden_models.h"
 
@@ -44,6 +46,24 @@ Ids Tokens(const Model& model, int64_t count, uint32_t seed) {
     token = static_cast<int32_t>(random() % static_cast<uint32_t>(model.description().vocab));
   }
   return tokens;
+}
+
+// All recurrent tensors of an exact image.
+std::vector<float> RecurrentOf(const StateImage& image) {
+  std::vector<float> out;
+  for (const StateSegment& segment : image.header.segments) {
+    if (segment.kind != StateKind::kRecurrent || segment.layer == kLastLogitsLayer) continue;
+    const size_t each = StateDTypeBytes(segment.dtype);
+    for (uint64_t at = 0; at < segment.bytes; at += each) {
+      uint32_t bits = 0;  // the upper half of a float32 is its bfloat16
+      std::memcpy(reinterpret_cast<char*>(&bits) + 4 - each,
+                  image.payload.data() + segment.offset + at, each);
+      float value;
+      std::memcpy(&value, &bits, sizeof(value));
+      out.push_back(value);
+    }
+  }
+  return out;
 }
 
 class StateWriteEvery : public ::testing::TestWithParam<Case> {
@@ -170,6 +190,27 @@ TEST_P(StateWriteEvery, LogitsAreThoseOfPlainSteps) {
   EXPECT_GT(error, 0);
   EXPECT_LT(std::sqrt(error / size), limit);
   for (SlotRef& ref : refs) pool->Release(ref);
+}
+
+// What was pending is in the state, wherever a work ends.
+TEST_P(StateWriteEvery, AnIdleSequenceHasAWholeState) {
+  const bool full = GetParam().state_dtype == kernels::DType::kFloat32;
+  const auto plain = *Engine::Create(Load({GetParam().model, kernels::DType::kFloat32}, 1), {});
+  const SequencePtr sequence = SequenceOf(Tokens(*model_, 21, 5));
+  for (const int64_t count : {1, 9, 1, 20, 16}) {
+    Generate(sequence, count);
+    const SequencePtr reference = *plain->NewSequence();
+    ASSERT_TRUE(Read(*plain, reference, engine_->Tokens(sequence)).ok());
+    const StateImage whole = *plain->Capture(reference);
+    const std::vector<float> got = RecurrentOf(ImageOf(sequence)), want = RecurrentOf(whole);
+    ASSERT_EQ(got.size(), want.size());
+    double error = 0, size = 0;
+    for (size_t i = 0; i < got.size(); ++i) {
+      error += std::pow(double{got[i]} - want[i], 2);
+      size += std::pow(double{want[i]}, 2);
+    }
+    EXPECT_LT(std::sqrt(error / size), full ? 1e-4 : 0.03) << "after " << count << " more tokens";
+  }
 }
 
 TEST_P(StateWriteEvery, ARestoredSequenceGoesOnAsTheOneThatStayed) {
