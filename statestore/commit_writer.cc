@@ -1,11 +1,13 @@
 #include "statestore/commit_writer.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
 #include "statestore/base/crash_point.h"
 #include "statestore/base/status_macros.h"
+#include "statestore/library_files.h"
 #include "statestore/record_codec.h"
 
 namespace anabranch {
@@ -245,7 +247,21 @@ absl::Status CommitWriter::MakeWritable() {
   if (!reason.empty()) {
     return absl::UnavailableError(absl::StrCat("the library is read-only: ", reason));
   }
-  return Classify(database_.MakeWritable());
+  const absl::StatusOr<bool> anew = database_.MakeWritable();
+  if (!anew.ok()) return Classify(anew.status());
+  books_due_ |= *anew;
+  return books_due_ ? Classify(ReadBooks()) : absl::OkStatus();
+}
+
+// A group that the disk was too full for was refused, and yet all of it can be in the log that was
+// read when the database was opened anew, the books with it.
+absl::Status CommitWriter::ReadBooks() {
+  const Snapshot snapshot(database_);
+  ANABRANCH_ASSIGN_OR_RETURN(written_use_, ReadUse(snapshot));
+  ANABRANCH_ASSIGN_OR_RETURN(const LibraryMeta meta, ReadLibraryMeta(database_));
+  written_seq_ = std::max(written_seq_, meta.commit_seq);
+  books_due_ = false;
+  return absl::OkStatus();
 }
 
 // While a mark is due, more writers are there than one group shows; and a group of the journal

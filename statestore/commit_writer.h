@@ -100,6 +100,8 @@ class CommitWriter {
   bool GroupReady() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Written WriteGroup(std::vector<Pending> group);
   absl::Status MakeWritable();
+  // After the disk was full: what the database has.
+  absl::Status ReadBooks();
   bool JournalPays(const std::vector<Pending>& group) const ABSL_LOCKS_EXCLUDED(mutex_);
   // Makes the changes durable, but for the mark that a group needs that is not in the journal.
   absl::Status Write(const Overlay& changes, Written& written);
@@ -139,6 +141,7 @@ class CommitWriter {
   uint64_t written_seq_;                          // the last group that the database has
   bool log_behind_ = false;                       // its log is not synced up to there
   UseByTenant written_use_;                       // what use_ will be
+  bool books_due_ = false;                        // the two above may miss a group
   absl::Time next_answer_sweep_ = absl::InfinitePast();
 
   mutable absl::Mutex mutex_;

@@ -225,8 +225,8 @@ absl::Status Database::Write(const Overlay& changes, Durability durability) {
 // test exercises. RocksDB's own Resume is not used: in 7.8 it can wait for ever for a flush that
 // failed once and is never scheduled again. Meanwhile a read-only database, which needs no space,
 // serves the reads; it stays if the disk is full again before the other one is open.
-absl::Status Database::MakeWritable() {
-  if (closing_ == nullptr && !current()->met_full_disk()) return absl::OkStatus();
+absl::StatusOr<bool> Database::MakeWritable() {
+  if (closing_ == nullptr && !current()->met_full_disk()) return false;
   ANABRANCH_RETURN_IF_ERROR(CheckSpaceForRecovery());
   if (closing_ == nullptr) {
     // Or a compaction that still runs could delete a file under the database that is being opened.
@@ -246,7 +246,7 @@ absl::Status Database::MakeWritable() {
   closing_ = nullptr;
   Replace(std::move(writable));
   ReachCrashPoint(CrashPoint::kFullDiskReopened);
-  return absl::OkStatus();
+  return true;
 }
 
 // Recovery writes what is in the logs into tables before it deletes the logs.

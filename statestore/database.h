@@ -107,8 +107,9 @@ class Database {
   Database& operator=(const Database&) = delete;
 
   // Call before each write. Once the disk was full, this opens the database anew, which leaves the
-  // torn log behind; reads go on meanwhile, and if it fails. Errors as for Write.
-  absl::Status MakeWritable();
+  // torn log behind; reads go on meanwhile, and if it fails. True: it was opened anew, and may have
+  // the changes of the write that met the full disk. Errors as for Write.
+  absl::StatusOr<bool> MakeWritable();
   // Writes all changes or none. RESOURCE_EXHAUSTED if the disk is full. Any other error is final:
   // nothing may be written any more. Readers do not see a write that failed.
   absl::Status Write(const Overlay& changes, Durability durability = Durability::kSynced);

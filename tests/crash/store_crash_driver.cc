@@ -15,6 +15,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
@@ -69,6 +70,7 @@ void CommitUntilKilled(anabranch::StateStore& store, int number) {
     if (status.ok()) {
       Say(number, writer.number());
     } else if (!NeedsFullDisk() || !absl::IsResourceExhausted(status)) {
+      std::fprintf(stderr, "commit: %s\n", status.ToString().c_str());
       _exit(5);
     } else {
       absl::SleepFor(absl::Milliseconds(1));

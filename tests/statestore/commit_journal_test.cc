@@ -244,6 +244,27 @@ TEST_F(CommitJournalTest, GroupThatTheDiskHadNoRoomForIsNotDoneAgainOverLaterOne
   EXPECT_FALSE(store_->GetSession(kTenant, "refused").ok());
 }
 
+// It may be there nevertheless, if the disk got full between its bytes and their sync.
+TEST_F(CommitJournalTest, GroupThatTheDiskHadNoRoomForIsCountedIfItIsThere) {
+  options_.journal_bytes = 0;
+  Reopen();
+  ASSERT_EQ(Commit(Put(MakeState({1}), "before")), absl::OkStatus());
+  const uint64_t seq = store_->stats().commit_seq;
+  system_->FillAtSync(1u << 30);  // it claims to have space
+  EXPECT_THAT(Commit(Put(MakeState({2}), "refused")),
+              FailsWith(absl::StatusCode::kResourceExhausted, "full"));
+  system_->SetFull(false);
+  for (int i = 0; i < 400 && !Commit(Put(MakeState({3}), "later")).ok(); ++i) {
+    absl::SleepFor(absl::Milliseconds(10));
+  }
+  const auto there = static_cast<int64_t>(store_->ListStates(kTenant, {}, {100, ""})->items.size());
+  EXPECT_EQ(there, 3) << "the test means a group that survived";
+  EXPECT_EQ(store_->GetUse(kTenant).states, there);
+  EXPECT_EQ(store_->stats().commit_seq, seq + 2);
+  Reopen();
+  EXPECT_EQ(store_->GetUse(kTenant).states, there);
+}
+
 TEST_F(CommitJournalTest, LibraryOfTheFormerFormatGetsAJournal) {
   options_.journal_bytes = 0;
   Reopen();

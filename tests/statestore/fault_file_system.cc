@@ -150,6 +150,12 @@ void FaultFileSystem::SetFull(bool full, uint64_t free_bytes) {
   free_bytes_ = full ? free_bytes : kPlenty;
 }
 
+void FaultFileSystem::FillAtSync(uint64_t free_bytes) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  fills_at_sync_ = true;
+  free_bytes_ = free_bytes;
+}
+
 void FaultFileSystem::SetFreeBytes(uint64_t free_bytes) {
   std::lock_guard<std::mutex> lock(mutex_);
   free_bytes_ = free_bytes;
@@ -189,6 +195,11 @@ IOStatus FaultFileSystem::Before(Change change) {
     failed_ = true;
     failed_removal_ = change == Change::kRemoval;
     return IOStatus::IOError("injected failure");
+  }
+  if (fills_at_sync_ && change == Change::kSync) {
+    fills_at_sync_ = false;
+    full_ = true;
+    return IOStatus::NoSpace("injected: no space left");
   }
   if (full_ && change == Change::kAppend) return IOStatus::NoSpace("injected: no space left");
   if (change == Change::kSync) ++syncs_;

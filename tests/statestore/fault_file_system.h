@@ -38,6 +38,8 @@ class FaultFileSystem : public rocksdb::FileSystemWrapper {
   // Every change that needs space fails, and appends leave half of their bytes.
   // `free_bytes`: what the file system claims to have left nevertheless, as with a quota.
   void SetFull(bool full, uint64_t free_bytes = 0);
+  // As if full from the next sync on, which fails too: what was appended for it is there.
+  void FillAtSync(uint64_t free_bytes);
   // Nothing fails, but no more than this is left.
   void SetFreeBytes(uint64_t free_bytes);
   // From now on every change fails: the machine is gone.
@@ -106,8 +108,8 @@ class FaultFileSystem : public rocksdb::FileSystemWrapper {
   int64_t changes_until_failure_ = -1, syncs_until_failure_ = -1, changes_until_crash_ = -1;
   int64_t syncs_ = 0;
   uint64_t free_bytes_ = kPlenty;
-  bool failed_ = false, failed_removal_ = false, full_ = false, crashed_ = false,
-       ignore_syncs_ = false;
+  bool failed_ = false, failed_removal_ = false, full_ = false, fills_at_sync_ = false,
+       crashed_ = false, ignore_syncs_ = false;
 };
 
 // The environment to put into StoreOptions::env.
