@@ -20,8 +20,9 @@ constexpr double kMeasureSeconds = 3;  // spent on one figure, about
 
 using Part = absl::Status (*)(ShapeRun&);
 constexpr std::pair<const char*, Part> kParts[] = {
-    {"forward", BenchForward},      {"engine", BenchEngine},           {"states", BenchStates},
-    {"device-ops", BenchDeviceOps}, {"checkpoints", BenchCheckpoints}, {"mixed", BenchMixed}};
+    {"forward", BenchForward}, {"engine", BenchEngine},        {"states", BenchStates},
+    {"merges", BenchMerges},   {"device-ops", BenchDeviceOps}, {"checkpoints", BenchCheckpoints},
+    {"mixed", BenchMixed}};
 
 std::string Number(double value) { return value > 0 ? absl::StrFormat("%.4g", value) : "-"; }
 std::string Ratio(double value, double of) {

@@ -83,7 +83,8 @@ std::string Grouped(int64_t number);
 
 absl::Status BenchForward(ShapeRun& run);      // Model::Forward alone
 absl::Status BenchEngine(ShapeRun& run);       // the same through the engine
-absl::Status BenchStates(ShapeRun& run);       // capture, restore, fork, merge
+absl::Status BenchStates(ShapeRun& run);       // capture, restore, fork
+absl::Status BenchMerges(ShapeRun& run);       // of images, as the server merges
 absl::Status BenchDeviceOps(ShapeRun& run);    // on slots, without images; nothing on the CPU
 absl::Status BenchCheckpoints(ShapeRun& run);  // a long read with captures on a grid
 absl::Status BenchMixed(ShapeRun& run);        // streams decoding while long reads arrive

@@ -1,9 +1,8 @@
-// What is done with states: capture, restore, fork, copy on the first write, merge.
+// What is done with states: capture, restore, fork, copy on the first write.
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
 #include "runtime/state_codec.h"
-#include "runtime/state_merge.h"
 #include "runtime/tensor_memory.h"
 #include "statestore/base/status_macros.h"
 #include "tests/bench/bench.h"
@@ -17,7 +16,6 @@ namespace {
 
 constexpr char kPart[] = "states";
 constexpr int64_t kContext = 2048;
-constexpr int kMerged = 8;
 
 size_t BytesOf(const StateImage& image) {
   size_t bytes = image.payload.size();
@@ -82,32 +80,6 @@ absl::Status BenchSlots(ShapeRun& run) {
   return absl::OkStatus();
 }
 
-absl::Status BenchMerge(ShapeRun& run, Engine& engine) {
-  std::vector<StateImage> images;
-  for (int i = 0; i < kMerged; ++i) {
-    ANABRANCH_ASSIGN_OR_RETURN(SequencePtr sequence, engine.NewSequence());
-    ANABRANCH_RETURN_IF_ERROR(
-        ReadAll(engine, sequence, SomeTokens(64 + i, run.model->description().vocab)));
-    ANABRANCH_ASSIGN_OR_RETURN(StateImage image, engine.Capture(sequence));
-    images.push_back(std::move(image));
-  }
-  std::vector<const StateImage*> inputs;
-  double bytes = static_cast<double>(BytesOf(images.front()));  // of the result
-  for (const StateImage& image : images) {
-    inputs.push_back(&image);
-    bytes += static_cast<double>(BytesOf(image));
-  }
-  ANABRANCH_ASSIGN_OR_RETURN(
-      Figure figure,
-      Measure(kPart, absl::StrCat("merge of ", kMerged, " states"), run.options.quick ? 2 : 5, [&] {
-        return MergeStates(run.model->state_layout(), inputs, nullptr, {}).status();
-      }));
-  figure.floor = 1e3 * bytes / run.ceilings.copy_bytes;
-  figure.note = "images in host memory, on the CPU; floor: read and written once on the device";
-  run.report.Add(std::move(figure));
-  return absl::OkStatus();
-}
-
 // Restores of a state that a library holds and has given once before.
 absl::Status BenchLibrary(ShapeRun& run, Engine& engine, StoredContext context,
                           const std::string& codec) {
@@ -167,7 +139,7 @@ absl::Status BenchCodec(ShapeRun& run, Engine& engine, const SequencePtr& sequen
 
 absl::Status BenchImages(ShapeRun& run) {
   EngineOptions options;
-  options.slots.num_slots = kMerged + 4;
+  options.slots.num_slots = 12;
   options.slots.num_kv_pages = 256;
   options.max_prefill_rows = kContext;
   ANABRANCH_ASSIGN_OR_RETURN(auto engine, Engine::Create(run.model, options));
@@ -180,7 +152,7 @@ absl::Status BenchImages(ShapeRun& run) {
   ANABRANCH_ASSIGN_OR_RETURN(Figure fork, Measure(kPart, "fork, state shared", 200,
                                                   [&] { return engine->Fork(sequence).status(); }));
   run.report.Add(std::move(fork));
-  return BenchMerge(run, *engine);
+  return absl::OkStatus();
 }
 
 }  // namespace
