@@ -27,7 +27,7 @@ void WriteSegment(const std::vector<T>& values, const StateSegment& segment, Sta
   std::memcpy(image.payload.data() + segment.offset, values.data(), segment.bytes);
 }
 
-// The same for recurrent tensors, which are float32 or bfloat16: to float32, and to the nearest.
+// The same for tensors of float32 or bfloat16: to float32, and to the nearest.
 int64_t NumElements(const StateSegment& segment);
 void LoadFloats(const char* from, StateDType dtype, int64_t count, float* to);
 void StoreFloats(const float* from, StateDType dtype, int64_t count, char* to);

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <numeric>
 #include <random>
+#include <utility>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -200,6 +201,21 @@ TEST(StateMergeTest, TwoInputsFollowTheFormulas) {
             f.Segment<float>(b, 0, StateKind::kWindow));
   EXPECT_EQ(composed.header.token_count, 45);
   EXPECT_EQ(composed.header.vocab, 3);
+}
+
+TEST(StateMergeTest, WindowsAndLogitsAreTheWeightedMean) {
+  const Fixture f;
+  const StateImage a = f.Image(30, 1), b = f.Image(25, 2);
+  const auto merged = MergeStates(f.layout, {&a, &b}, nullptr, {.weights = {3, 1}});
+  ASSERT_TRUE(merged.ok()) << merged.status();
+  for (const auto& [layer, kind] :
+       {std::pair(0, StateKind::kWindow), std::pair(kLastLogitsLayer, StateKind::kRecurrent)}) {
+    const auto va = f.Segment<float>(a, layer, kind), vb = f.Segment<float>(b, layer, kind);
+    std::vector<float> mean;
+    for (size_t i = 0; i < va.size(); ++i) mean.push_back((3 * va[i] + vb[i]) / 4);
+    EXPECT_FALSE(mean.empty());
+    EXPECT_EQ(f.Segment<float>(*merged, layer, kind), mean);
+  }
 }
 
 // Merging merges gives what merging all at once gives, if order is kept.
