@@ -29,6 +29,11 @@ struct SsdPending {
   Acts b;               // [slots, room, groups * state_dim]
   float* dt = nullptr;  // [slots, room, heads]
   int64_t x_slot_stride = 0, b_slot_stride = 0, dt_slot_stride = 0;
+  // A device's own, from one kernel of a launch to the next: what all rows of a head's S share. How
+  // much of each token's x is in y; the last is what is left of S. Nothing between launches.
+  static constexpr int32_t kShares = kMost + 2;
+  float* share = nullptr;  // [slots, heads, kShares]
+  int64_t share_slot_stride = 0;
 
 #ifdef __CUDACC__
   __host__ __device__

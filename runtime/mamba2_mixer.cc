@@ -86,6 +86,8 @@ void Mamba2Mixer::DeclareState(int32_t layer, StateLayout& layout) {
   add(activations_, spec_.inner);
   add(activations_, spec_.groups * spec_.state_dim);
   add(kernels::DType::kFloat32, spec_.heads);
+  layout.pending.push_back(
+      RecurrentEntry(layer, kernels::DType::kFloat32, {spec_.heads, kernels::SsdPending::kShares}));
 }
 
 kernels::SsdPending Mamba2Mixer::PendingOf(const StepContext& step) const {
@@ -100,9 +102,11 @@ kernels::SsdPending Mamba2Mixer::PendingOf(const StepContext& step) const {
   pending.x = Acts(base[pending_], activations_);
   pending.b = Acts(base[pending_ + 1], activations_);
   pending.dt = static_cast<float*>(base[pending_ + 2]);
+  pending.share = static_cast<float*>(base[pending_ + 3]);
   pending.x_slot_stride = stride[pending_];
   pending.b_slot_stride = stride[pending_ + 1];
   pending.dt_slot_stride = stride[pending_ + 2];
+  pending.share_slot_stride = stride[pending_ + 3];
   return pending;
 }
 

@@ -10,66 +10,43 @@
 #include "kernels/cuda/cuda_kernels.h"
 #include "kernels/cuda/ssd_deferred.h"
 #include "kernels/cuda/ssd_step.h"
+#include "kernels/cuda/ssd_tokens.h"
 #include "kernels/cuda/start.h"
 
 namespace anabranch::kernels::cuda {
 namespace {
 
 constexpr int kThreads = 128, kWarps = kThreads / kWarp;
-constexpr int kMost = SsdPending::kMost + 1;  // tokens, with the launch's own
+// Sequences from which on SsdShares is worth a kernel: 16 lose 0.5 ms a step of 64 layers by it.
+constexpr int kAheadFrom = 64;
 constexpr int kBlocks = 5;  // of a multiprocessor at least, each with 16 KB of S on their way
 
 // The tokens of a sequence that are not in S, for one head; kWidth is at least state_dim.
 template <int kWidth>
 struct Tokens {
-  alignas(16) float b[kMost][kWidth];
+  alignas(16) float b[kMostTokens][kWidth];
   alignas(16) float c[kWidth];
-  float weight[kMost];  // dt, and what has decayed since
-  float share[kMost];   // the same times B . C: how much of x is in y
+  float weight[kMostTokens];  // dt, and what has decayed since
+  float share[kMostTokens];   // the same times B . C: how much of x is in y. Not after SsdShares
 };
 
-// Where the tokens of a sequence lie, and which head of it is meant.
-struct Place {
-  int64_t slot, row;
-  int32_t head, group;
-  __device__ int64_t B(const SsdScanParams& p, int k) const {
-    return slot * p.pending.b_slot_stride + (int64_t{k} * p.groups + group) * p.state_dim;
-  }
-  __device__ int64_t X(const SsdScanParams& p, int k) const {
-    return slot * p.pending.x_slot_stride + (int64_t{k} * p.heads + head) * p.head_dim;
-  }
-  __device__ int64_t Dt(const SsdScanParams& p, int k) const {
-    return slot * p.pending.dt_slot_stride + int64_t{k} * p.heads + head;
-  }
-};
 __device__ Place PlaceOf(const SsdScanParams& p, int32_t seq, bool has_row) {
   const auto head = static_cast<int32_t>(blockIdx.y);
   return {p.rows.slot[seq], has_row ? p.rows.row_start[seq] : 0, head, head / (p.heads / p.groups)};
 }
 
-// Sets `weight` of `count` tokens and returns what is left of S; by every warp alike. `dt`: of the
-// token that is the lane's number. Sums run from the newest token back, so that none is the
-// difference of large ones.
+// Decayed, which sets `weight` of all tokens, too; by every warp alike.
 template <int kWidth>
 __device__ float Weigh(float dt, float a, int count, Tokens<kWidth>& tokens, float& weight) {
-  const int lane = threadIdx.x % kWarp;
-  // Of this token and all that are newer. Rounded alike in every kernel.
-  float sum = lane < count ? __fmul_rn(dt, a) : 0.0f;
-#pragma unroll
-  for (int step = 1; step < kWarp; step *= 2) {
-    const float newer = __shfl_down_sync(kAllLanes, sum, step);
-    if (lane + step < kWarp) sum += newer;
-  }
-  const float since = __shfl_down_sync(kAllLanes, sum, 1);
-  weight = expf(lane + 1 < count ? since : 0.0f) * dt;
+  const float left = Decayed(dt, a, count, weight);
   if (threadIdx.x < count) tokens.weight[threadIdx.x] = weight;
-  return expf(__shfl_sync(kAllLanes, sum, 0));
+  return left;
 }
 
 // Sets `share`, each token by one warp, which sums up all of its own at once. B and C are there.
 template <int kWidth>
 __device__ void Share(int32_t state_dim, int count, float weight, Tokens<kWidth>& tokens) {
-  constexpr int kOfWarp = kMost / kWarps;
+  constexpr int kOfWarp = kMostTokens / kWarps;
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   float dot[kOfWarp] = {};
   for (int n = lane; n < state_dim; n += kWarp) {
@@ -88,30 +65,8 @@ __device__ void Share(int32_t state_dim, int count, float weight, Tokens<kWidth>
   }
 }
 
-// Which sequences a kernel works on: those with a row that defer, or those to be folded.
-template <bool kStep>
-__device__ bool Concerns(const SsdScanParams& p, int32_t seq) {
-  if (!p.pending.Defers(seq)) return false;
-  if constexpr (!kStep) return p.pending.before[seq] > 0 && p.pending.after[seq] == 0;
-  return p.rows.row_start[seq + 1] == p.rows.row_start[seq] + 1;
-}
-
-// The step size of the lane's token, once the inputs are there; t_sum and what is pending get the
-// launch's own.
-template <bool kStep>
-__device__ float StepSizes(const SsdScanParams& p, const Place& at, int before, bool keeps) {
-  const int lane = threadIdx.x % kWarp;
-  if (lane < before) return p.pending.dt[at.Dt(p, lane)];
-  if (!kStep || lane > before) return 0;
-  const float dt = StepSize(p, at.row, at.head);
-  if (blockIdx.z == 0 && threadIdx.x == lane) {
-    p.t_sum[at.slot * p.t_slot_stride + at.head] += static_cast<double>(dt);
-    if (keeps) p.pending.dt[at.Dt(p, before)] = dt;
-  }
-  return dt;
-}
-
-// Whether this block is the one that keeps B of its group.
+// Whether this warp is the one that keeps what a head has once, and this block what a group has.
+__device__ bool OwnsHead() { return blockIdx.z == 0 && threadIdx.x < kWarp; }
 __device__ bool KeepsB(const SsdScanParams& p, const Place& at) {
   return blockIdx.z == 0 && at.head % (p.heads / p.groups) == 0;
 }
@@ -131,7 +86,7 @@ __device__ void LaneOf(const float* row, int lane, float (&out)[Shape::kWide][Sh
 // S of the rows from `begin` + `row` on, with the tokens in it, back to `state`.
 template <class Shape>
 __device__ void Fold(const Vectors<Shape>& s, const Tokens<Shape::kStates>& tokens,
-                     const float (*x)[kMost + 1], int count, float decay, uint32_t key,
+                     const float (*x)[kMostTokens + 1], int count, float decay, uint32_t key,
                      int32_t head_dim, int64_t at_head, int32_t begin, int32_t row,
                      typename Shape::State* state) {
   constexpr int kEach = Shape::kEach;
@@ -181,14 +136,15 @@ __device__ void Fold(const Vectors<Shape>& s, const Tokens<Shape::kStates>& toke
 }
 
 // kStep: sequences of one row that defer; otherwise those that are to be folded. B of all tokens
-// and x of what is pending must be readable in fours, and head_dim be a multiple of four.
-template <class Shape, bool kStep>
+// and x of what is pending must be readable in fours, and head_dim be a multiple of four. kAhead:
+// SsdShares is ahead of it, and B of no use to a step that does not fold.
+template <class Shape, bool kStep, bool kAhead>
 __global__ void __launch_bounds__(Shape::kThreads, kBlocks) Deferred(SsdScanParams p) {
   static_assert(Shape::kThreads == kThreads);
   constexpr int kDim = Shape::kStates, kEach = Shape::kEach, kRows = Shape::kRows;
   __shared__ Tokens<kDim> tokens;
   // By row of the block and token, at an odd distance: no two rows begin in one bank.
-  __shared__ float x[kRows][kMost + 1];
+  __shared__ float x[kRows][kMostTokens + 1];
   if constexpr (kStep) LetNextStart();
   const auto seq = static_cast<int32_t>(blockIdx.x);
   if (!Concerns<kStep>(p, seq)) {
@@ -216,7 +172,8 @@ __global__ void __launch_bounds__(Shape::kThreads, kBlocks) Deferred(SsdScanPara
       s[i][w] = *reinterpret_cast<const uint4*>(state + int64_t{r} * kDim + w * Shape::kApart);
     }
   }
-  for (int i = threadIdx.x; i < before * (kDim / 4); i += kThreads) {
+  const bool needs_b = !kAhead || folds;
+  for (int i = threadIdx.x; needs_b && i < before * (kDim / 4); i += kThreads) {
     const int k = i / (kDim / 4), n = i % (kDim / 4) * 4;
     float four[4];
     LoadFour(p.pending.b, at.B(p, k) + n, four);
@@ -231,15 +188,19 @@ __global__ void __launch_bounds__(Shape::kThreads, kBlocks) Deferred(SsdScanPara
   }
   if constexpr (kStep) {
     WaitForInputs();
-    for (int i = threadIdx.x; i < kDim / 4; i += kThreads) {
+    for (int i = threadIdx.x; needs_b && i < kDim / 4; i += kThreads) {
       float four[4];
-      LoadFour(p.c, at.row * p.c_stride + int64_t{at.group} * kDim + 4 * i, four);
-      StoreNarrow(four, &tokens.c[4 * i]);
+      if constexpr (!kAhead) {
+        LoadFour(p.c, at.row * p.c_stride + int64_t{at.group} * kDim + 4 * i, four);
+        StoreNarrow(four, &tokens.c[4 * i]);
+      }
       LoadFour(p.b, at.row * p.b_stride + int64_t{at.group} * kDim + 4 * i, four);
       StoreNarrow(four, &tokens.b[before][4 * i]);
-      if (folds || !KeepsB(p, at)) continue;
+      if constexpr (!kAhead) {
+        if (folds || !KeepsB(p, at)) continue;
 #pragma unroll
-      for (int j = 0; j < 4; ++j) StoreOne(p.pending.b, at.B(p, before) + 4 * i + j, four[j]);
+        for (int j = 0; j < 4; ++j) StoreOne(p.pending.b, at.B(p, before) + 4 * i + j, four[j]);
+      }
     }
     for (int r = threadIdx.x; r < kRows; r += kThreads) {
       const bool in = begin + r < p.head_dim;
@@ -248,23 +209,34 @@ __global__ void __launch_bounds__(Shape::kThreads, kBlocks) Deferred(SsdScanPara
       if (in && !folds) StoreOne(p.pending.x, at.X(p, before) + begin + r, x[r][before]);
     }
   }
-  float weight;
-  const float dt = StepSizes<kStep>(p, at, before, !folds);
-  const float decay = Weigh(dt, p.a[at.head], count, tokens, weight);
+  float weight, decay = 0;
+  if (needs_b) {
+    const float dt = StepSizes<kStep>(p, at, before, !kAhead && OwnsHead(), !folds);
+    decay = Weigh(dt, p.a[at.head], count, tokens, weight);
+  }
   __syncthreads();
   if constexpr (kStep) {
-    Share(kDim, count, weight, tokens);
-    __syncthreads();
+    const float* shares = tokens.share;
+    float c[Shape::kWide][kEach];
+    if constexpr (kAhead) {
+      shares = SharesOf(p, at);
+      decay = shares[SsdPending::kShares - 1];
+      const int64_t from = at.row * p.c_stride + int64_t{at.group} * kDim + kEach * lane;
+#pragma unroll
+      for (int w = 0; w < Shape::kWide; ++w) LoadFours(p.c, from + w * Shape::kApart, c[w]);
+    } else {
+      Share(kDim, count, weight, tokens);
+      __syncthreads();
+      LaneOf<Shape>(tokens.c, lane, c);
+    }
     const float skip = p.d[at.head];
-    constexpr int kOfLane = (kMost + Shape::kLanes - 1) / Shape::kLanes;  // tokens of a lane
+    constexpr int kOfLane = (kMostTokens + Shape::kLanes - 1) / Shape::kLanes;  // tokens of a lane
     float share[kOfLane];
 #pragma unroll
     for (int k = 0; k < kOfLane; ++k) {
       const int token = lane + k * Shape::kLanes;
-      share[k] = token < count ? tokens.share[token] : 0.0f;
+      share[k] = token < count ? shares[token] : 0.0f;
     }
-    float c[Shape::kWide][kEach];
-    LaneOf<Shape>(tokens.c, lane, c);
 #pragma unroll
     for (int i = 0; i < Shape::kRounds; ++i) {
       const int32_t r = row + i * Shape::kRowsOfSet;
@@ -319,7 +291,7 @@ __global__ void __launch_bounds__(kThreads) DeferredAny(SsdScanParams p) {
     if (!folds && KeepsB(p, at)) StoreOne(p.pending.b, at.B(p, k) + n, tokens.b[k][n]);
   }
   float weight;
-  const float dt = StepSizes<kStep>(p, at, before, !folds);
+  const float dt = StepSizes<kStep>(p, at, before, OwnsHead(), !folds);
   const float decay = Weigh(dt, p.a[at.head], count, tokens, weight);
   __syncthreads();
   if constexpr (kStep) {
@@ -386,9 +358,16 @@ absl::Status RunDeferred(const SsdScanParams& p, const char* name, const Launch&
     const dim3 grid(static_cast<unsigned>(p.rows.num_seqs), static_cast<unsigned>(p.heads));
     return Start(launch, name, DeferredAny<kStep>, grid, kThreads, 0, p);
   }
+  const bool ahead = kStep && p.rows.num_seqs >= kAheadFrom;
+  if (ahead) {
+    if (absl::Status s = SsdShares(p, launch); !s.ok()) return s;
+  }
   return WithStepShape(p, launch, [&]<class Shape>() {
     const dim3 grid = StepGrid(p, Shape::kRows);
-    return StartWith(kStep, launch, name, Deferred<Shape, kStep>, grid, kThreads, 0, p);
+    if constexpr (kStep) {
+      if (ahead) return StartEarly(launch, name, Deferred<Shape, true, true>, grid, kThreads, 0, p);
+    }
+    return StartWith(kStep, launch, name, Deferred<Shape, kStep, false>, grid, kThreads, 0, p);
   });
 }
 

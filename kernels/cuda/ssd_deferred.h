@@ -7,5 +7,7 @@ namespace anabranch::kernels::cuda {
 
 // The sequences of the launch that defer; leaves the others alone. `params` has been checked.
 absl::Status SsdDeferred(const SsdScanParams& params, const Launch& launch);
+// Ahead of it: sets `pending.share` of those sequences, and keeps dt and B of the launch's tokens.
+absl::Status SsdShares(const SsdScanParams& params, const Launch& launch);
 
 }  // namespace anabranch::kernels::cuda

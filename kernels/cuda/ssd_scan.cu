@@ -266,7 +266,7 @@ absl::Status Step(const SsdScanParams& p, const Launch& launch) {
 
 bool HasPending(const SsdPending& pending) {
   return pending.room > 0 && pending.room <= SsdPending::kMost && pending.before && pending.after &&
-         pending.x.data && pending.b.data && pending.dt;
+         pending.x.data && pending.b.data && pending.dt && pending.share;
 }
 
 absl::Status Check(const SsdScanParams& p, const Launch& launch) {

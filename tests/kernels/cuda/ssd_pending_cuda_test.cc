@@ -81,6 +81,8 @@ struct Deferring {
     p.pending.x = memory.PutActs(from.x, dtype), p.pending.x_slot_stride = room * x.width;
     p.pending.b = memory.PutActs(from.b, dtype), p.pending.b_slot_stride = room * b.width;
     p.pending.dt = memory.Put(from.dt), p.pending.dt_slot_stride = int64_t{room} * shape.heads;
+    p.pending.share_slot_stride = int64_t{shape.heads} * SsdPending::kShares;
+    p.pending.share = memory.Put(Floats(static_cast<size_t>(slots * p.pending.share_slot_stride)));
     return p;
   }
   static void Get(const SsdScanParams& p, const Memory& memory, Slots& to) {
@@ -205,6 +207,18 @@ TEST_F(SsdPendingCudaTest, GivesWhatPlainStepsGiveForManySequences) {
     for (const int32_t states : {64, 128, 256}) {
       ExpectPlain({64, 64, states, 1}, SsdPending::kMost, 10, 20, DType::kBFloat16, state_dtype, 7);
     }
+  }
+}
+
+// From 64 on, what the rows of a head share comes from a kernel of its own.
+TEST_F(SsdPendingCudaTest, GivesWhatPlainStepsGiveWithSharesAhead) {
+  if (SmallShapes()) GTEST_SKIP() << "left out";
+  for (DType state_dtype : kBothDTypes) {
+    for (const int32_t states : {64, 128, 256}) {
+      ExpectPlain({8, 64, states, 1}, SsdPending::kMost, 66, 18, DType::kBFloat16, state_dtype, 8);
+    }
+    ExpectPlain({40, 12, 64, 2}, 7, 66, 18, DType::kBFloat16, state_dtype, 9);
+    ExpectPlain({6, 40, 128, 3}, 7, 64, 18, DType::kFloat32, state_dtype, 10);
   }
 }
 
