@@ -41,7 +41,8 @@ struct GoldenCase {
   std::string name() const {
     const auto half = [](kernels::DType type) { return type == kernels::DType::kBFloat16; };
     return model + (half(dtype) ? "_bfloat16" : "_float32") +
-           (half(state_dtype) ? "_state_bfloat16" : "");
+           (half(state_dtype) ? "_state_bfloat16" : "") +
+           (state_write_every > 1 ? "_every_" + std::to_string(state_write_every) : "");
   }
   friend void PrintTo(const GoldenCase& one, std::ostream* out) { *out << one.name(); }
 };
