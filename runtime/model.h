@@ -36,7 +36,8 @@ struct LoadOptions {
   uint64_t memory_limit = 0;
   std::string device = "cpu";  // see Device::Open. Part of the fingerprint, without the number
   // A sequence that generates may leave Mamba-2's recurrent tensors as they are in most steps and
-  // write them at positions that are multiples of this: half the bytes of a step. 1: at each step.
+  // write them at positions that are multiples of this: half the bytes of a step, but measured a
+  // gain for some hundred sequences only (docs/GPU.md). 1: at each step.
   // On the CPU, which gains nothing, bits then depend on how tokens were split into steps, and it
   // is part of the fingerprint; on other devices they do anyway.
   int state_write_every = 1;  // at most kMostStateWriteEvery
