@@ -51,8 +51,9 @@ float CodecError::relative() const {
   return norm > 0 ? static_cast<float>(std::sqrt(off / norm)) : 0;
 }
 
+// Any code gives a finite number, also the least, -kMaxCode16 - 1, which no encoder writes.
 bool IsScale(float scale) {
-  return scale > 0 && scale <= std::numeric_limits<float>::max() / kMaxCode16;
+  return scale > 0 && scale <= std::numeric_limits<float>::max() / (kMaxCode16 + 1);
 }
 
 size_t GroupsBytes(int64_t count) {
