@@ -18,9 +18,9 @@ constexpr size_t kFewest = 32u << 20;
 void PreferHugePages(void* data, size_t bytes) {
   if (data == nullptr || bytes < kFewest) return;
   const uintptr_t at = reinterpret_cast<uintptr_t>(data);
-  const uintptr_t begin = (at + kHugePage - 1) & ~(kHugePage - 1);
-  const uintptr_t end = (at + bytes) & ~(kHugePage - 1);
-  if (end > begin) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+  const size_t before = (kHugePage - at % kHugePage) % kHugePage;
+  const size_t inside = (bytes - before) / kHugePage * kHugePage;
+  if (inside > 0) madvise(static_cast<char*>(data) + before, inside, MADV_HUGEPAGE);
 }
 
 }  // namespace anabranch

@@ -469,7 +469,7 @@ absl::Status CommitWriter::MoveMark(const Written& written) {
   ANABRANCH_RETURN_IF_ERROR(written.failure);
   const std::string reason = read_only_reason();
   if (!written.needs_mark) return reason.empty() ? absl::OkStatus() : MayBeOnDisk(reason);
-  const absl::Status moved =
+  absl::Status moved =
       reason.empty() ? Classify(AdvanceMark(written.commit_seq)) : MayBeOnDisk(reason);
   absl::MutexLock lock(&mutex_);
   --marks_due_;
