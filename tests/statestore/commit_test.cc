@@ -135,6 +135,8 @@ TEST_F(CommitTest, CompareAndSetIsLinearizable) {
         const std::string from = store_->GetRef(kTenant, "main").value().state_id;
         const StateRecord parent = store_->GetState(kTenant, from).value();
         const StateRecord next = MakeState({1 + thread * 1000 + mine}, &parent);
+        // One takes its time, or on a busy machine each may be done before the next begins.
+        if (thread == 0) absl::SleepFor(absl::Milliseconds(2));
         const absl::Status status = Commit(Put(next), SetRef{kTenant, "main", next.id, from});
         mine += status.ok();
         moves += status.ok();
