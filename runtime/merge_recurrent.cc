@@ -44,19 +44,19 @@ void CombineInAnyOrder(const MergeOptions& options, absl::Span<const double> tra
   }
 }
 
-void Combine(const MergeOptions& options, absl::Span<const double> transitions,
+void Combine(const MergeOptions& options, absl::Span<const double> transitions, double weight_sum,
              MergeWeights& weights, Combination& out) {
   if (options.method == MergeMethod::kOrdered) return CombineInOrder(options, transitions, out);
   if (options.method == MergeMethod::kCompose) {
     return CombineInAnyOrder(options, transitions, weights, out);
   }
-  const double sum = std::accumulate(options.weights.begin(), options.weights.end(), 0.0);
-  for (size_t k = 0; k < out.factor.size(); ++k) out.factor[k] = options.weights[k] / sum;
+  for (size_t k = 0; k < out.factor.size(); ++k) out.factor[k] = options.weights[k] / weight_sum;
 }
 
 // What a layer needs while it is merged. Elements of one group (head or channel) are contiguous;
 // they decay alike, or each by its index in the last dimension, of num_rates.
 struct Scratch {
+  double weight_sum = 0;
   // By rate: the factors of S_O and, one input after the other, of each S_k.
   std::vector<double> base, factors;
   // Elements at a time, small enough for the nearest cache. A payload keeps no alignment.
@@ -102,11 +102,11 @@ double Norm(const char* from, const RecurrentLayer& layer) {
 }
 
 // A group, whose bytes begin at `offset` in the tensor, to the mean norm that it has in the inputs.
-void ScaleToInputs(const MergeOptions& options, int64_t offset, const RecurrentLayer& layer) {
-  double wanted = 0, weight_sum = 0;
+void ScaleToInputs(const MergeOptions& options, double weight_sum, int64_t offset,
+                   const RecurrentLayer& layer) {
+  double wanted = 0;
   for (size_t k = 0; k < layer.in.size(); ++k) {
     wanted += options.weights[k] * Norm(layer.in[k] + offset, layer);
-    weight_sum += options.weights[k];
   }
   char* const group = layer.out + offset;
   const double norm = Norm(group, layer);
@@ -128,7 +128,7 @@ void FindFactors(const MergeOptions& options, const RecurrentLayer& layer, int64
     for (size_t k = 0; k < transitions.size(); ++k) {
       transitions[k] = std::exp(rates[r] * (layer.t[k][group] - layer.old_t[group]));
     }
-    Combine(options, transitions, weights, with);
+    Combine(options, transitions, scratch.weight_sum, weights, with);
     scratch.base[r] = with.base;
     for (size_t k = 0; k < transitions.size(); ++k) {
       scratch.factors[k * layer.num_rates() + r] = with.factor[k];
@@ -155,7 +155,7 @@ void MergeGroup(const MergeOptions& options, const RecurrentLayer& layer, int64_
     StoreFloats(scratch.part.data(), layer.dtype, count, layer.out + offset);
   }
   if (options.norm == MergeNorm::kInputs) {
-    ScaleToInputs(options, layer.BytesOf(group * size), layer);
+    ScaleToInputs(options, scratch.weight_sum, layer.BytesOf(group * size), layer);
   }
 }
 
@@ -165,6 +165,7 @@ void MergeRecurrent(const MergeOptions& options, const RecurrentLayer& layer) {
   constexpr int64_t kElements = 1024;
   const int64_t rates = layer.num_rates();
   Scratch scratch;
+  scratch.weight_sum = std::accumulate(options.weights.begin(), options.weights.end(), 0.0);
   scratch.base.resize(rates);
   scratch.factors.resize(rates * layer.in.size());
   scratch.sum.resize(std::max<int64_t>(kElements / rates, 1) * rates);

@@ -7,7 +7,6 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
-#include <random>
 
 #include "absl/synchronization/blocking_counter.h"
 #include "runtime/state_codec.h"
@@ -57,12 +56,7 @@ class CudaEngine : public testing::CudaTest, public ::testing::WithParamInterfac
   }
 
   Ids Tokens(int64_t count, uint32_t seed) const {
-    std::mt19937 random(seed);
-    Ids tokens(count);
-    for (int32_t& token : tokens) {
-      token = static_cast<int32_t>(random() % model_->description().vocab);
-    }
-    return tokens;
+    return testing::RandomTokens(count, seed, model_->description().vocab);
   }
   SequencePtr SequenceOf(const Ids& tokens) {
     auto sequence = engine_->NewSequence();

@@ -13,10 +13,12 @@
 
 namespace anabranch::testing {
 
-inline std::vector<int32_t> RandomTokens(int64_t count, uint32_t seed) {
+// Of the ids below `vocab`: a model's description has its own.
+inline std::vector<int32_t> RandomTokens(int64_t count, uint32_t seed,
+                                         int32_t vocab = FakeModel::kVocab - 1) {
   std::mt19937 random(seed);
   std::vector<int32_t> tokens(count);
-  for (int32_t& token : tokens) token = random() % (FakeModel::kVocab - 1);
+  for (int32_t& token : tokens) token = random() % vocab;
   return tokens;
 }
 

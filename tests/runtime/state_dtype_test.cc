@@ -1,7 +1,6 @@
 // Models whose recurrent states are bfloat16 between steps: half the bytes, a profile of their own,
 // and everything that is done with states.
 #include <algorithm>
-#include <random>
 
 #include "gtest/gtest.h"
 #include "runtime/state_algebra.h"
@@ -30,12 +29,7 @@ std::shared_ptr<Model> Load(const std::string& name, kernels::DType state_dtype)
 }
 
 Ids Tokens(const Model& model, int64_t count, uint32_t seed) {
-  std::mt19937 random(seed);
-  Ids tokens(count);
-  for (int32_t& token : tokens) {
-    token = static_cast<int32_t>(random() % static_cast<uint32_t>(model.description().vocab));
-  }
-  return tokens;
+  return testing::RandomTokens(count, seed, model.description().vocab);
 }
 
 class StateDType : public ::testing::TestWithParam<std::string> {

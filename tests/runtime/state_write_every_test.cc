@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <random>
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/blocking_counter.h"
@@ -41,12 +40,7 @@ std::shared_ptr<Model> Load(const Case& one, int every) {
 }
 
 Ids Tokens(const Model& model, int64_t count, uint32_t seed) {
-  std::mt19937 random(seed);
-  Ids tokens(count);
-  for (int32_t& token : tokens) {
-    token = static_cast<int32_t>(random() % static_cast<uint32_t>(model.description().vocab));
-  }
-  return tokens;
+  return testing::RandomTokens(count, seed, model.description().vocab);
 }
 
 // All recurrent tensors of an exact image.

@@ -1,15 +1,13 @@
 // Steps that defer writing S on the device: against plain steps of the CPU, whose own deferring is
 // held to those, too (tests/kernels/ssd_pending_test.cc).
-#include "tests/kernels/cuda/cuda_testing.h"
+#include "tests/kernels/cuda/ssd_inputs.h"
 
 namespace anabranch::kernels {
 namespace {
 
 using namespace testing;  // NOLINT: the helpers of this folder
 
-struct Shape {
-  int32_t heads, head_dim, state_dim, groups;
-};
+using Shape = SsdShape;
 
 // What slots hold, between launches.
 struct Slots {
@@ -24,33 +22,17 @@ struct Token {
   std::vector<int32_t> after;  // by place in the plan; -1: the sequence does not defer
 };
 
-struct Deferring {
-  Shape shape;
-  DType dtype, state_dtype;
+struct Deferring : SsdInputs {
+  DType state_dtype;
   int32_t room;
-  std::vector<int64_t> lengths;
-  Sequences x, b, c, dt;
-  Floats a, d, dt_bias;
-  int64_t slots, slot_stride;
+  int64_t slots;
 
   Deferring(Shape s, int32_t tokens, size_t seqs, int64_t length, DType type, DType state_type,
             Random& random)
-      : shape(s), dtype(type), state_dtype(state_type), room(tokens), lengths(seqs, length) {
-    const auto make = [&](int64_t width, float scale) {
-      Sequences out = Sequences::Make(lengths, width, random, scale);
-      for (Floats& of : out.of) of = KeptAs(dtype, of);
-      return out;
-    };
-    x = make(s.heads * s.head_dim, 1);
-    b = make(s.groups * s.state_dim, 1);
-    c = make(s.groups * s.state_dim, 1);
-    dt = make(s.heads, 2);
-    for (int i = 0; i < s.heads; ++i) a.push_back(-random.Uniform(0.01f, 4) * random.Uniform(0, 1));
-    d = random.Normals(s.heads);
-    dt_bias = random.Normals(s.heads);
-    slots = 2 * static_cast<int64_t>(seqs) + 1;
-    slot_stride = int64_t{s.heads} * s.head_dim * s.state_dim + 8;
-  }
+      : SsdInputs(s, std::vector<int64_t>(seqs, length), type, random),
+        state_dtype(state_type),
+        room(tokens),
+        slots(2 * static_cast<int64_t>(seqs) + 1) {}
 
   Slots Begin(Random& random) const {
     Slots out;
@@ -67,15 +49,9 @@ struct Deferring {
   // Sizes and slots, in `memory`; Get brings them back.
   SsdScanParams Put(const Slots& from, DType state_in, const Packing& packing, Memory::Where where,
                     Memory& memory) const {
-    SsdScanParams p;
-    p.rows = memory.PutRows(packing);
-    if (where == Memory::Where::kHost) p.rows = packing.rows();
-    p.heads = shape.heads, p.head_dim = shape.head_dim;
-    p.state_dim = shape.state_dim, p.groups = shape.groups;
-    p.a = memory.Put(a), p.d = memory.Put(d), p.dt_bias = memory.Put(dt_bias);
+    SsdScanParams p = ParamsOf(packing, where, memory);
     p.dt_hi = std::numeric_limits<float>::infinity();
-    p.state = memory.PutState(from.state, state_in), p.state_slot_stride = slot_stride;
-    p.positions = memory.Put(packing.position), p.rounding_seed = 3;
+    p.state = memory.PutState(from.state, state_in);
     p.t_sum = memory.Put(from.t), p.t_slot_stride = shape.heads;
     p.pending.room = room;
     p.pending.x = memory.PutActs(from.x, dtype), p.pending.x_slot_stride = room * x.width;

@@ -1,16 +1,14 @@
 // The CUDA scan against the CPU's. The tolerance comes from a third run of the CPU kernel on the
 // absolute values of everything that is added up: it gives, for every output, the sum of the sizes
 // of its terms, and roundings are relative to that.
-#include "tests/kernels/cuda/cuda_testing.h"
+#include "tests/kernels/cuda/ssd_inputs.h"
 
 namespace anabranch::kernels {
 namespace {
 
 using namespace testing;  // NOLINT: the helpers of this folder
 
-struct Shape {
-  int32_t heads, head_dim, state_dim, groups;
-};
+using Shape = SsdShape;
 
 struct Result {
   Sequences y;
@@ -29,37 +27,20 @@ Sequences Absolute(Sequences values) {
   return values;
 }
 
-struct Scan {
-  Shape shape;
-  DType dtype;
+struct Scan : SsdInputs {
   DType state_dtype = DType::kFloat32;
-  std::vector<int64_t> lengths;
-  Sequences x, b, c, dt;
-  Floats a, d, dt_bias, state0;
+  Floats state0;
   std::vector<double> t0;
   float lo = 0, hi = std::numeric_limits<float>::infinity();
-  int64_t slot_stride, t_stride;
+  int64_t t_stride;
   std::vector<int32_t> keep;  // rows of a launch
   int64_t pad = 0;            // of the activations' strides
 
   Scan(Shape s, std::vector<int64_t> n, DType type, uint32_t seed)
-      : shape(s), dtype(type), lengths(std::move(n)) {
-    Random random(seed);
-    const auto make = [&](int64_t width, float scale) {
-      Sequences out = Sequences::Make(lengths, width, random, scale);
-      for (Floats& of : out.of) of = KeptAs(dtype, of);
-      return out;
-    };
-    x = make(s.heads * s.head_dim, 1);
-    b = make(s.groups * s.state_dim, 1);
-    c = make(s.groups * s.state_dim, 1);
-    dt = make(s.heads, 2);
-    for (int i = 0; i < s.heads; ++i) a.push_back(-random.Uniform(0.01f, 4) * random.Uniform(0, 1));
-    d = random.Normals(s.heads);
-    dt_bias = random.Normals(s.heads);
+      : Scan(s, std::move(n), type, Random(seed)) {}
+  Scan(Shape s, std::vector<int64_t> n, DType type, Random random)
+      : SsdInputs(s, std::move(n), type, random), t_stride(s.heads + 1) {
     for (float& v : dt_bias) v -= 2;
-    slot_stride = int64_t{s.heads} * s.head_dim * s.state_dim + 8;
-    t_stride = s.heads + 1;
     const int64_t slots = 2 * static_cast<int64_t>(lengths.size()) + 1;
     state0 = random.Normals(slots * slot_stride);
     for (int64_t i = 0; i < slots * t_stride; ++i) t0.push_back(random.Uniform(0, 9));
@@ -71,21 +52,15 @@ struct Scan {
     const Packing packing(plan);
     const int64_t ys = x.width + pad;
     const int64_t rows = packing.row_start.back();
-    SsdScanParams p;
-    p.rows = memory.PutRows(packing);
-    if (where == Memory::Where::kHost) p.rows = packing.rows();
-    p.heads = shape.heads, p.head_dim = shape.head_dim;
-    p.state_dim = shape.state_dim, p.groups = shape.groups;
+    SsdScanParams p = ParamsOf(packing, where, memory);
     p.x_stride = x.width + pad, p.b_stride = b.width + pad, p.c_stride = c.width + pad;
     p.dt_stride = dt.width + pad;
     p.x = memory.PutActs(x.Gather(plan, p.x_stride), dtype);
     p.b = memory.PutActs(b.Gather(plan, p.b_stride), dtype);
     p.c = memory.PutActs(c.Gather(plan, p.c_stride), dtype);
     p.dt = memory.PutActs(dt.Gather(plan, p.dt_stride), dtype);
-    p.a = memory.Put(a), p.d = memory.Put(d), p.dt_bias = memory.Put(dt_bias);
     p.dt_lo = lo, p.dt_hi = hi;
-    p.state = memory.PutState(out.state, state_dtype), p.state_slot_stride = slot_stride;
-    p.positions = memory.Put(packing.position), p.rounding_seed = 3;
+    p.state = memory.PutState(out.state, state_dtype);
     p.t_sum = memory.Put(out.t_sum), p.t_slot_stride = t_stride;
     p.y = memory.PutActs(Floats(static_cast<size_t>(rows * ys), kPoison), dtype), p.y_stride = ys;
     const size_t kept = keep.size() * static_cast<size_t>(slot_stride);
