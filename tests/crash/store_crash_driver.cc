@@ -61,21 +61,26 @@ bool NeedsBackups() {
 bool NeedsRestore() { return Is(armed, CrashPoint::kRestoreCopied, CrashPoint::kRestoreRenamed); }
 bool NeedsGarbage() { return Is(armed, CrashPoint::kGarbageFound, CrashPoint::kGarbageRewritten); }
 
-// A commit that met the full disk may be there or not: whoever wrote it looks, and goes on.
+// A commit that met the full disk may be there or not, and be seen only once the library is
+// writable again: whoever wrote it looks, and looks again where the next one finds it there.
 void CommitUntilKilled(anabranch::StateStore& store, int number) {
   anabranch::LedgerWriter writer(number);
   if (!writer.Recover(store).ok()) _exit(4);
-  for (;;) {
+  for (bool unsure = false;;) {
     const absl::Status status = store.CommitAndWait(writer.Next());
     if (status.ok()) {
+      unsure = false;
       Say(number, writer.number());
-    } else if (!NeedsFullDisk() || !absl::IsResourceExhausted(status)) {
+      continue;
+    }
+    const bool full = NeedsFullDisk() && absl::IsResourceExhausted(status);
+    if (!full && !(unsure && absl::IsAborted(status))) {
       std::fprintf(stderr, "commit: %s\n", status.ToString().c_str());
       _exit(5);
-    } else {
-      absl::SleepFor(absl::Milliseconds(1));
-      if (!writer.Recover(store).ok()) _exit(4);
     }
+    unsure = full;
+    absl::SleepFor(absl::Milliseconds(1));
+    if (!writer.Recover(store).ok()) _exit(4);
   }
 }
 
