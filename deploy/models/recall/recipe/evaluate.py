@@ -41,8 +41,7 @@ class Judge:
             for s in range(0, longest, segment):
                 memory = self.model(ids[:, s:s + segment].to(self.dev), memory, keep[:, s:s + segment].to(self.dev))[1]
             parts.append(memory)
-        join = lambda lists: [torch.cat(ts) for ts in zip(*lists)]
-        return M.Memory(*(join([getattr(p, f) for p in parts]) for f in ("states", "windows", "log_p")))
+        return M.join(parts)
 
     def judge(self, memory, tok, asked):
         """asked: (row of memory, question, answer) -> whether greedy generation gives the answer."""
