@@ -8,6 +8,7 @@
 #include "statestore/base/crash_point.h"
 #include "statestore/base/status_macros.h"
 #include "statestore/library_files.h"
+#include "statestore/library_reads.h"
 #include "statestore/record_codec.h"
 
 namespace anabranch {
@@ -239,6 +240,8 @@ CommitWriter::Written CommitWriter::WriteGroup(std::vector<Pending> group) {
   written.commit_seq = written_seq_ = attempted_seq_;
   written_use_ = written.use;
   written.states = StatesIn(changes);
+  written.states.insert(written.states.end(), untold_.begin(), untold_.end());
+  untold_.clear();
   return written;
 }
 
@@ -254,12 +257,16 @@ absl::Status CommitWriter::MakeWritable() {
 }
 
 // A group that the disk was too full for was refused, and yet all of it can be in the log that was
-// read when the database was opened anew, the books with it.
+// read when the database was opened anew, the books with it. Which states it changed is not known:
+// the observer is told of all.
 absl::Status CommitWriter::ReadBooks() {
   const Snapshot snapshot(database_);
   ANABRANCH_ASSIGN_OR_RETURN(written_use_, ReadUse(snapshot));
   ANABRANCH_ASSIGN_OR_RETURN(const LibraryMeta meta, ReadLibraryMeta(database_));
-  written_seq_ = std::max(written_seq_, meta.commit_seq);
+  if (meta.commit_seq > written_seq_) {
+    ANABRANCH_ASSIGN_OR_RETURN(untold_, ReadStateNames(snapshot));
+    written_seq_ = meta.commit_seq;
+  }
   books_due_ = false;
   return absl::OkStatus();
 }

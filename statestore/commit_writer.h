@@ -142,6 +142,7 @@ class CommitWriter {
   bool log_behind_ = false;                       // its log is not synced up to there
   UseByTenant written_use_;                       // what use_ will be
   bool books_due_ = false;                        // the two above may miss a group
+  std::vector<StateName> untold_;                 // that such a group may have changed
   absl::Time next_answer_sweep_ = absl::InfinitePast();
 
   mutable absl::Mutex mutex_;

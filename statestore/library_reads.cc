@@ -39,6 +39,19 @@ absl::StatusOr<StoredState> ReadState(const KeyValueReader& reader, absl::string
   return state;
 }
 
+absl::StatusOr<std::vector<StateName>> ReadStateNames(const KeyValueReader& reader) {
+  std::vector<StateName> states;
+  ANABRANCH_RETURN_IF_ERROR(
+      reader.Scan(Family::kStates, "", "", [&](absl::string_view key, absl::string_view) {
+        absl::string_view tenant, id;
+        if (StateOfKey(Family::kStates, key, &tenant, &id)) {
+          states.push_back({std::string(tenant), std::string(id)});
+        }
+        return true;
+      }));
+  return states;
+}
+
 absl::Status CheckUsable(const StateRecord& state) {
   if (!state.thinned) return absl::OkStatus();
   return absl::FailedPreconditionError(

@@ -7,11 +7,14 @@
 #include "absl/status/statusor.h"
 #include "statestore/key_value.h"
 #include "statestore/record_codec.h"
+#include "statestore/state_store.h"
 
 namespace anabranch {
 
 absl::StatusOr<StoredState> ReadState(const KeyValueReader& reader, absl::string_view tenant,
                                       absl::string_view id);
+// Of every tenant's states.
+absl::StatusOr<std::vector<StateName>> ReadStateNames(const KeyValueReader& reader);
 // FAILED_PRECONDITION if the state is thinned: nothing can start there.
 absl::Status CheckUsable(const StateRecord& state);
 // `state` is the payload's record.

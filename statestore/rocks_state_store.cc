@@ -174,17 +174,7 @@ absl::StatusOr<StateUse> RocksStateStore::GetStateUse(const std::string& tenant,
 }
 
 absl::StatusOr<std::vector<StateName>> RocksStateStore::AllStates() {
-  std::vector<StateName> states;
-  ANABRANCH_RETURN_IF_ERROR(
-      Snapshot(*database_)
-          .Scan(Family::kStates, "", "", [&](absl::string_view key, absl::string_view) {
-            absl::string_view tenant, id;
-            if (StateOfKey(Family::kStates, key, &tenant, &id)) {
-              states.push_back({std::string(tenant), std::string(id)});
-            }
-            return true;
-          }));
-  return states;
+  return ReadStateNames(Snapshot(*database_));
 }
 
 absl::StatusOr<RefRecord> RocksStateStore::GetRef(const std::string& tenant,

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <fstream>
 #include <iterator>
+#include <set>
 
 #include "absl/synchronization/blocking_counter.h"
 #include "statestore/high_water_mark.h"
@@ -263,6 +264,30 @@ TEST_F(CommitJournalTest, GroupThatTheDiskHadNoRoomForIsCountedIfItIsThere) {
   EXPECT_EQ(store_->stats().commit_seq, seq + 2);
   Reopen();
   EXPECT_EQ(store_->GetUse(kTenant).states, there);
+}
+
+TEST_F(CommitJournalTest, GroupThatTheDiskHadNoRoomForIsToldToTheObserverIfItIsThere) {
+  options_.journal_bytes = 0;
+  Reopen();
+  std::vector<std::vector<StateName>> told;
+  store_->SetObserver(
+      [&](uint64_t, const std::vector<StateName>& states) { told.push_back(states); });
+  system_->FillAtSync(1u << 30);  // it claims to have space
+  EXPECT_THAT(Commit(Put(MakeState({2}), "refused")),
+              FailsWith(absl::StatusCode::kResourceExhausted, "full"));
+  system_->SetFull(false);
+  for (int i = 0; i < 400 && !Commit(Put(MakeState({3}), "later")).ok(); ++i) {
+    absl::SleepFor(absl::Milliseconds(10));
+  }
+  ASSERT_EQ(Commit(Put(MakeState({4}), "last")), absl::OkStatus());
+  store_->SetObserver(nullptr);
+  const auto stored = store_->ListStates(kTenant, {}, {100, ""})->items;
+  ASSERT_EQ(stored.size(), 3u) << "the test means a group that survived";
+  ASSERT_EQ(told.size(), 2u);
+  std::set<std::string> first;
+  for (const StateName& state : told[0]) first.insert(state.id);
+  EXPECT_EQ(first.size(), 2u) << "what was refused and what came then";
+  EXPECT_EQ(told[1].size(), 1u) << "told once";
 }
 
 TEST_F(CommitJournalTest, LibraryOfTheFormerFormatGetsAJournal) {
