@@ -41,7 +41,8 @@ class Judge:
             for s in range(0, longest, segment):
                 memory = self.model(ids[:, s:s + segment].to(self.dev), memory, keep[:, s:s + segment].to(self.dev))[1]
             parts.append(memory)
-        return M.join(parts)
+        join = lambda lists: [torch.cat(ts) for ts in zip(*lists)]
+        return M.Memory(*(join([getattr(p, f) for p in parts]) for f in ("states", "windows", "log_p")))
 
     def judge(self, memory, tok, asked):
         """asked: (row of memory, question, answer) -> whether greedy generation gives the answer."""

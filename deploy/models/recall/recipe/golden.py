@@ -1,5 +1,5 @@
 """Writes golden.safetensors: float32 logits of three prompts as Hugging Face transformers computes them
-(the model's own class, CPU, no fused kernels), checked against the plain float64 recurrence of reference.py.
+(Mamba2ForCausalLM, CPU, no fused kernels), checked against the plain float64 recurrence of reference.py.
 
     python golden.py --model DIR
 """
@@ -8,7 +8,7 @@ import argparse
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
-from transformers import AutoModelForCausalLM
+from transformers import Mamba2ForCausalLM
 
 import model as M
 import reference
@@ -23,7 +23,7 @@ if __name__ == "__main__":
     path = ap.parse_args().model
     tok = Tokenizer.from_file(f"{path}/tokenizer.json")
     cfg, weights = M.Config.from_json(f"{path}/config.json"), load_file(f"{path}/model.safetensors")
-    peer = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
+    peer = Mamba2ForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
     out = {}
     for k, q in enumerate(ASKED):
         text = "<|bos|>" + "".join(f"<|user|>{u}<|end|><|assistant|>{a}<|end|>" for u, a in TALK) + f"<|user|>{q}<|end|><|assistant|>"

@@ -1,8 +1,8 @@
-"""Mamba-2, with layers of attention between or without, as it is trained here: a chunked dual form (matrix
-products) with states that can be handed in, handed out and merged, all differentiable.
+"""Mamba-2 as it is trained here: a chunked dual form (matrix products) with states that can be
+handed in, handed out and merged, all differentiable.
 
-Weight names and shapes on disk are those that transformers writes for `nemotron_h`, or for `mamba2` where no
-layer is attention. The plain serial recurrence that this file is checked against is in reference.py.
+Weight names and shapes on disk are those that transformers writes for `mamba2`. The plain serial
+recurrence that this file is checked against is in reference.py.
 """
 import json
 import math
@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-
-from attention import Attention, visible
 
 try:
     import triton
@@ -26,15 +24,13 @@ CHUNK = 128
 @dataclass
 class Config:
     hidden: int = 512
-    pattern: str = "M" * 11  # a character a layer: M is Mamba-2, * attention
+    layers: int = 11
     state: int = 128
     head_dim: int = 64
     vocab: int = 4096
     conv: int = 4
     eps: float = 1e-5
-    q_heads: int = 4
-    kv_heads: int = 1
-    attention_dim: int = 64
+    extra: dict = field(default_factory=dict)
 
     @property
     def inner(self):
@@ -48,37 +44,24 @@ class Config:
     def conv_dim(self):
         return self.inner + 2 * self.state
 
-    @property
-    def hybrid(self):
-        return "*" in self.pattern
-
     @classmethod
     def from_json(cls, path):
         c = json.load(open(path))
-        assert c["n_groups"] == 1 and c["model_type"] in ("mamba2", "nemotron_h")
-        if c["model_type"] == "mamba2":
-            return cls(c["hidden_size"], "M" * c["num_hidden_layers"], c["state_size"], c["head_dim"],
-                       c["vocab_size"], c["conv_kernel"], c["layer_norm_epsilon"])
-        return cls(c["hidden_size"], c["hybrid_override_pattern"], c["ssm_state_size"], c["mamba_head_dim"], c["vocab_size"],
-                   c["conv_kernel"], c["layer_norm_epsilon"], c["num_attention_heads"], c["num_key_value_heads"], c["head_dim"])
+        assert c["model_type"] == "mamba2" and c["n_groups"] == 1 and c["expand"] == 2
+        return cls(c["hidden_size"], c["num_hidden_layers"], c["state_size"], c["head_dim"],
+                   c["vocab_size"], c["conv_kernel"], c["layer_norm_epsilon"])
 
     def to_json(self):
-        common = {
-            "hidden_size": self.hidden, "num_hidden_layers": len(self.pattern), "expand": 2, "n_groups": 1,
-            "conv_kernel": self.conv, "vocab_size": self.vocab, "tie_word_embeddings": not self.hybrid,
-            "chunk_size": 256, "residual_in_fp32": True,
+        return {
+            "architectures": ["Mamba2ForCausalLM"], "model_type": "mamba2",
+            "hidden_size": self.hidden, "num_hidden_layers": self.layers, "state_size": self.state,
+            "head_dim": self.head_dim, "num_heads": self.heads, "expand": 2, "n_groups": 1,
+            "conv_kernel": self.conv, "vocab_size": self.vocab, "tie_word_embeddings": True,
+            "chunk_size": 256, "rms_norm": True, "residual_in_fp32": True,
             "layer_norm_epsilon": self.eps, "use_bias": False, "use_conv_bias": True,
-            "bos_token_id": 0, "eos_token_id": 3, "pad_token_id": 0,
+            "hidden_act": "silu", "bos_token_id": 0, "eos_token_id": 3, "pad_token_id": 0,
             "time_step_limit": [0.0, 1e30], "torch_dtype": "bfloat16",
         }
-        if not self.hybrid:
-            return {"architectures": ["Mamba2ForCausalLM"], "model_type": "mamba2", "state_size": self.state, "head_dim": self.head_dim,
-                    "num_heads": self.heads, "rms_norm": True, "hidden_act": "silu", **common}
-        return {"architectures": ["NemotronHForCausalLM"], "model_type": "nemotron_h", "hybrid_override_pattern": self.pattern,
-                "ssm_state_size": self.state, "mamba_head_dim": self.head_dim, "mamba_num_heads": self.heads, "mamba_hidden_act": "silu",
-                "num_attention_heads": self.q_heads, "num_key_value_heads": self.kv_heads, "head_dim": self.attention_dim,
-                "attention_bias": False, "mlp_hidden_act": "relu2", "mamba_ssm_cache_dtype": "float32",
-                "time_step_min": 0.0, **common}  # transformers takes time_step_min for the limit
 
 
 # --- Running the state over chunks: s[c+1] = decay[c] * s[c] + inc[c] ---------------------------
@@ -230,7 +213,7 @@ class Block(nn.Module):
         self.dt_bias = nn.Parameter(dt + torch.log(-torch.expm1(-dt)))
         self.D = nn.Parameter(torch.ones(h))
         self.gate_norm = nn.Parameter(torch.ones(i))
-        self.out_proj = nn.Parameter(torch.randn(d, i) * i ** -0.5 / math.sqrt(2 * len(cfg.pattern)))
+        self.out_proj = nn.Parameter(torch.randn(d, i) * i ** -0.5 / math.sqrt(2 * cfg.layers))
 
     def forward(self, x, keep, start, window, kind, chunk):
         """x [b,l,d] float32; keep [b,l] is 0 before a row's first token, else 1.
@@ -260,32 +243,16 @@ class Block(nn.Module):
 
 @dataclass
 class Memory:
-    """What a row has read: of each Mamba-2 layer the state, the conv window and log P since its start; of each
-    layer of attention the keys and values; and which of their tokens are none, being padded (None: all are tokens)."""
+    """What a row has read: per layer the state, the conv window and log P since its start."""
     states: list
     windows: list
     log_p: list
-    keys: list = field(default_factory=list)
-    values: list = field(default_factory=list)
-    seen: torch.Tensor = None
-
-    def change(self, f):
-        """A Memory of f(t) for every tensor t, whose first dimension is rows."""
-        lists = ([f(t) for t in ts] for ts in (self.states, self.windows, self.log_p, self.keys, self.values))
-        return Memory(*lists, None if self.seen is None else f(self.seen))
 
     def detach(self):
-        return self.change(torch.Tensor.detach)
+        return Memory(*([t.detach() for t in ts] for ts in (self.states, self.windows, self.log_p)))
 
     def pick(self, rows):
-        return self.change(lambda t: t[rows])
-
-
-def join(memories):
-    """The rows of several Memories as one; all have read the same number of tokens, padded ones included."""
-    lists = (list(map(torch.cat, zip(*(getattr(m, name) for m in memories))))
-             for name in ("states", "windows", "log_p", "keys", "values"))
-    return Memory(*lists, None if memories[0].seen is None else torch.cat([m.seen for m in memories]))
+        return Memory(*([t[rows] for t in ts] for ts in (self.states, self.windows, self.log_p)))
 
 
 class Model(nn.Module):
@@ -293,70 +260,42 @@ class Model(nn.Module):
         super().__init__()
         self.cfg, self.kind, self.chunk = cfg, kind, chunk
         self.embedding = nn.Parameter(torch.randn(cfg.vocab, cfg.hidden) * cfg.hidden ** -0.5)
-        self.blocks = nn.ModuleList(Block(cfg) if c == "M" else Attention(cfg) for c in cfg.pattern)
+        self.blocks = nn.ModuleList(Block(cfg) for _ in range(cfg.layers))
         self.norm_f = nn.Parameter(torch.ones(cfg.hidden))
-        # Tied where transformers ties it: nemotron_h has a matrix of its own.
-        self.head = nn.Parameter(self.embedding.detach().clone()) if cfg.hybrid else self.embedding
-
-    def of(self, kind):
-        return [b for b in self.blocks if isinstance(b, kind)]
 
     def empty(self, b):
         cfg, dev = self.cfg, self.embedding.device
-        zeros = lambda n, *s: [torch.zeros(b, *s, device=dev) for _ in range(n)]
-        m, a = cfg.pattern.count("M"), cfg.pattern.count("*")
-        kv = lambda: zeros(a, cfg.kv_heads, 0, cfg.attention_dim)
-        return Memory(zeros(m, cfg.heads, cfg.head_dim, cfg.state),
-                      zeros(m, cfg.conv - 1, cfg.conv_dim), zeros(m, cfg.heads), kv(), kv())
+        zeros = lambda *s: [torch.zeros(b, *s, device=dev) for _ in range(cfg.layers)]
+        return Memory(zeros(cfg.heads, cfg.head_dim, cfg.state),
+                      zeros(cfg.conv - 1, cfg.conv_dim), zeros(cfg.heads))
 
     def forward(self, ids, memory=None, keep=None):
-        """ids [b,l], l a multiple of the chunk or shorter than it; keep [b,l] is 0 where a row is padded (None: nowhere).
-
-        Returns hidden [b,l,d] and a Memory.
-        """
+        """ids [b,l], l a multiple of the chunk or shorter than it -> hidden [b,l,d], Memory."""
         memory = memory or self.empty(ids.shape[0])
-        mask, seen = None, None
-        if memory.keys:
-            mask = visible(keep, memory.seen, ids.shape, ids.device)
-            if keep is not None or memory.seen is not None:
-                past = memory.keys[0].shape[2]
-                ones = lambda n: torch.ones(ids.shape[0], n, device=ids.device, dtype=torch.bool)
-                seen = torch.cat([ones(past) if memory.seen is None else memory.seen,
-                                  ones(ids.shape[1]) if keep is None else keep > 0], 1)
         keep = torch.ones(ids.shape, device=ids.device) if keep is None else keep
         x = self.embedding[ids].float()
-        states, windows, log_p, keys, values = [], [], [], [], []
-        for block in self.blocks:
-            if isinstance(block, Attention):
-                k = len(keys)
-                x, key, value = block(x, memory.keys[k], memory.values[k], mask, self.kind)
-                keys.append(key), values.append(value)
-                continue
-            k = len(states)
+        states, windows, log_p = [], [], []
+        for k, block in enumerate(self.blocks):
             x, s, w, p = block(x, keep, memory.states[k], memory.windows[k], self.kind, self.chunk)
             states.append(s), windows.append(w), log_p.append(p + memory.log_p[k])
-        return x, Memory(states, windows, log_p, keys, values, seen)
+        return x, Memory(states, windows, log_p)
 
     def logits(self, x):
         return (rms(x, self.norm_f, self.cfg.eps).to(self.kind) @
-                self.head.to(self.kind).t()).float()
+                self.embedding.to(self.kind).t()).float()
 
     # --- the names of the weights on disk ---
-    def named(self, attention=True):
-        """attention: False leaves out what a mamba2 model has not, and does not count its layers."""
+    def named(self):
         yield "backbone.embeddings.weight", self.embedding
-        for k, bl in enumerate(self.blocks if attention else self.of(Block)):
+        for k, bl in enumerate(self.blocks):
             pre = f"backbone.layers.{k}."
             yield pre + "norm.weight", bl.norm
-            tensors = (("q_proj.weight", bl.q_proj), ("k_proj.weight", bl.k_proj), ("v_proj.weight", bl.v_proj), ("o_proj.weight", bl.o_proj),
-                       ) if isinstance(bl, Attention) else (
-                           ("A_log", bl.A_log), ("D", bl.D), ("dt_bias", bl.dt_bias), ("conv1d.weight", bl.conv_w), ("conv1d.bias", bl.conv_b),
-                           ("in_proj.weight", bl.in_proj), ("norm.weight", bl.gate_norm), ("out_proj.weight", bl.out_proj))
-            for name, t in tensors:
+            for name, t in (("A_log", bl.A_log), ("D", bl.D), ("dt_bias", bl.dt_bias),
+                            ("conv1d.weight", bl.conv_w), ("conv1d.bias", bl.conv_b),
+                            ("in_proj.weight", bl.in_proj), ("norm.weight", bl.gate_norm),
+                            ("out_proj.weight", bl.out_proj)):
                 yield pre + "mixer." + name, t
         yield "backbone.norm_f.weight", self.norm_f
-        if self.cfg.hybrid and attention:
-            yield "lm_head.weight", self.head
 
     def export(self, dtype=torch.bfloat16):
         out = {}
@@ -366,15 +305,12 @@ class Model(nn.Module):
         return out
 
     def load(self, tensors):
-        """Also of a model that has the same Mamba-2 layers and no attention, which stays as it is then."""
-        for name, t in self.named(any(".q_proj." in name for name in tensors)):
+        for name, t in self.named():
             t.data.copy_(tensors[name].reshape(t.shape))
-        if "lm_head.weight" not in tensors:
-            self.head.data.copy_(self.embedding.data)
         return self
 
 
-def merge_weights(log_p):
+def merge_weights(log_p, n_max=64):
     """log_p [g,k,h] (-inf rows are absent contexts' P = 1 and get weight 0 by the caller's mask).
 
     W_k = integral_0^1 prod_{j != k} ((1 - t) + t P_j) dt by Gauss-Legendre nodes.
@@ -414,15 +350,4 @@ def merge(memory, members, last, ancestor=None):
         states.append(base + torch.einsum("gkh,gkhpn->ghpn", weight, parts))
         windows.append(w[last])
         log_p.append(total)
-    return Memory(states, windows, log_p, *merge_keys(memory, rows, here, ancestor))
-
-
-def merge_keys(memory, rows, here, ancestor):
-    """Keys and values of groups: those of their members one behind the other, and which of them are tokens."""
-    if not memory.keys:
-        return [], [], None
-    assert ancestor is None, "keys since an ancestor are not told apart here"
-    behind = lambda t: t[rows].transpose(1, 2).flatten(2, 3)  # [g,k,h,t,d] -> [g,h,k t,d]
-    read = torch.ones(memory.keys[0].shape[::2][:2], dtype=torch.bool, device=rows.device) if memory.seen is None else memory.seen
-    seen = (read[rows] & here.unsqueeze(-1)).flatten(1)
-    return [behind(t) for t in memory.keys], [behind(t) for t in memory.values], seen
+    return Memory(states, windows, log_p)

@@ -3,31 +3,15 @@ the reference logits (golden.safetensors) are made with."""
 import torch
 
 
-def attend(x, wq, wk, wv, wo, cfg):
-    """[l,d]: every token looks at those before it and at itself, head by head."""
-    l, dh = len(x), cfg.attention_dim
-    q, k, v = (x @ wq.t()).view(l, -1, dh), (x @ wk.t()).view(l, -1, dh), (x @ wv.t()).view(l, -1, dh)
-    out = torch.zeros_like(q)
-    for h in range(cfg.q_heads):
-        g = h // (cfg.q_heads // cfg.kv_heads)
-        for t in range(l):
-            weight = torch.softmax(k[:t + 1, g] @ q[t, h] / dh ** .5, 0)
-            out[t, h] = weight @ v[:t + 1, g]
-    return out.reshape(l, -1) @ wo.t()
-
-
 def run(tensors, cfg, ids):
     w = {k: v.double() for k, v in tensors.items()}
     i, n, h, p, eps = cfg.inner, cfg.state, cfg.heads, cfg.head_dim, cfg.eps
     norm = lambda v, g: v / torch.sqrt((v * v).mean(-1, keepdim=True) + eps) * g
     silu = lambda v: v / (1 + torch.exp(-v))
     x = w["backbone.embeddings.weight"][ids]
-    for k, kind in enumerate(cfg.pattern):
+    for k in range(cfg.layers):
         pre = f"backbone.layers.{k}."
         m = pre + "mixer."
-        if kind == "*":
-            x = x + attend(norm(x, w[pre + "norm.weight"]), *(w[f"{m}{name}_proj.weight"] for name in "qkvo"), cfg)
-            continue
         proj = norm(x, w[pre + "norm.weight"]) @ w[m + "in_proj.weight"].t()
         z, xbc, dt = proj.split([i, i + 2 * n, h], -1)
         padded = torch.cat([torch.zeros(cfg.conv - 1, xbc.shape[1], dtype=x.dtype), xbc])
@@ -44,4 +28,4 @@ def run(tensors, cfg, ids):
             ys.append(state @ C[t] + w[m + "D"].view(h, 1) * xt)
         y = norm(torch.stack(ys).view(-1, i) * silu(z), w[m + "norm.weight"])
         x = x + y @ w[m + "out_proj.weight"].t()
-    return norm(x, w["backbone.norm_f.weight"]) @ w.get("lm_head.weight", w["backbone.embeddings.weight"]).t()
+    return norm(x, w["backbone.norm_f.weight"]) @ w["backbone.embeddings.weight"].t()

@@ -69,10 +69,10 @@ def sizes(r, contexts, groups):
     return out
 
 
-def cross_entropy(x, gain, head, targets, weights, eps, kind):
+def cross_entropy(x, gain, embedding, targets, weights, eps, kind):
     """Sums over tokens: weighted loss and weight, then loss and count of answers and of plain text."""
     h = M.rms(x, gain, eps).to(kind)
-    loss = F.cross_entropy((h @ head.to(kind).t()).float(), targets, reduction="none")
+    loss = F.cross_entropy((h @ embedding.to(kind).t()).float(), targets, reduction="none")
     w = weights.float() / 10
     answer, text = (weights == generate.ANSWER).float(), (weights == generate.TEXT).float()
     return torch.stack([(loss * w).sum(), w.sum(), (loss * answer).sum(), answer.sum(), (loss * text).sum(), text.sum()])
@@ -91,7 +91,7 @@ class Trainer:
         torch.manual_seed(args.seed)
         torch.set_float32_matmul_precision("high")
         torch._dynamo.config.recompile_limit = 64
-        cfg = M.Config(args.hidden, args.pattern, args.state)
+        cfg = M.Config(args.hidden, args.layers, args.state)
         self.model = M.Model(cfg, torch.bfloat16 if self.cuda else torch.float32, args.chunk if self.cuda else 32).to(self.dev)
         if args.weights:
             self.model.load(load_file(args.weights))
@@ -99,12 +99,9 @@ class Trainer:
         if args.compile:
             M.Block.forward = torch.compile(M.Block.forward, dynamic=False, fullgraph=True)
             self.ce = torch.compile(cross_entropy, dynamic=False)
-        bl, c = self.model.of(M.Block), cfg
+        bl, c = self.model.blocks, cfg
         at = [0, c.inner, 2 * c.inner, 2 * c.inner + c.state, 2 * c.inner + 2 * c.state, 2 * c.inner + 2 * c.state + c.heads]
-        groups = [([b.in_proj for b in bl], at), ([b.out_proj for b in bl], [0, c.hidden])]
-        if attention := self.model.of(M.Attention):
-            groups += [([getattr(b, f"{name}_proj") for b in attention], [0, getattr(attention[0], f"{name}_proj").shape[0]]) for name in "qkvo"]
-        self.muon = Muon(groups)
+        self.muon = Muon([([b.in_proj for b in bl], at), ([b.out_proj for b in bl], [0, c.hidden])])
         small = [p for n, p in self.model.named_parameters() if "_proj" not in n]
         self.adam = torch.optim.AdamW(small, lr=1e-3, betas=(.9, .95), weight_decay=0.0, fused=self.cuda)
         self.params = list(self.model.parameters())
@@ -122,7 +119,7 @@ class Trainer:
         """ids [b,l+1]: the loss sums of predicting each next token, and what was read."""
         x, memory = self.model(ids[:, :-1], memory, keep)
         m = self.model
-        return self.ce(x.flatten(0, 1), m.norm_f, m.head, ids[:, 1:].flatten(), weights[:, 1:].flatten(), m.cfg.eps, m.kind), memory
+        return self.ce(x.flatten(0, 1), m.norm_f, m.embedding, ids[:, 1:].flatten(), weights[:, 1:].flatten(), m.cfg.eps, m.kind), memory
 
     def batch_loss(self, kind):
         if kind == "short":
@@ -144,7 +141,7 @@ class Trainer:
         target_w = torch.cat([weights[:, 1:], torch.zeros_like(weights[:, :1])], 1)
         x, memory = self.model(ids, None, keep.float())
         m = self.model
-        told = self.ce(x.flatten(0, 1), m.norm_f, m.head, target.flatten(), target_w.flatten(), m.cfg.eps, m.kind)
+        told = self.ce(x.flatten(0, 1), m.norm_f, m.embedding, target.flatten(), target_w.flatten(), m.cfg.eps, m.kind)
         merged = M.merge(memory, members, members.amax(1))
         asked, _ = self.row_loss(q_ids, q_weights, merged)
         return told + asked
@@ -237,7 +234,7 @@ def main():
     ap.add_argument("--seconds", type=float, default=1200)
     ap.add_argument("--seed", type=int, default=11)
     ap.add_argument("--hidden", type=int, default=512)
-    ap.add_argument("--pattern", default="MMMMM*MMM*MMM", help="a letter a layer: M is Mamba-2, * attention")
+    ap.add_argument("--layers", type=int, default=11)
     ap.add_argument("--state", type=int, default=128)
     ap.add_argument("--tokens", type=int, default=65536, help="tokens a step and GPU")
     ap.add_argument("--short", type=int, default=2048)
