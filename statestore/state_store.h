@@ -42,9 +42,8 @@ struct StateUse {
 };
 
 // Told of every commit group once it is durable and before its commits are answered, on a thread of
-// the store; must not block. `states`: those that came, changed or went, and those that a ref, a
-// session or a child came to need or stopped needing. May name a state more than once, and names
-// all there are once a group that a full disk refused turns out to be in the library.
+// the store; must not block. `states`, perhaps repeatedly: those that came, changed, went or are
+// needed otherwise than before; all, once a group that a full disk refused turns out to be there.
 using ChangeObserver =
     std::function<void(uint64_t commit_seq, const std::vector<StateName>& states)>;
 

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <atomic>
 #include <cstdio>
@@ -16,7 +17,6 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "tests/statestore/library_fixture.h"
 
@@ -245,34 +245,41 @@ void MeasureSize(const Flags& flags, int states) {
   std::fflush(stdout);
 }
 
-Flags Parse(int argc, char** argv) {
-  Flags flags;
-  for (int i = 1; i + 1 < argc; i += 2) {
-    const std::string flag = argv[i];
-    int number = 0;
-    if (flag == "--states") {
-      flags.states.clear();
-      if (argv[i + 1] == std::string("none")) continue;
-      for (absl::string_view each : absl::StrSplit(argv[i + 1], ',')) {
-        if (!absl::SimpleAtoi(each, &number)) Die("--states takes numbers");
-        if (number < 40) Die("--states takes numbers of 40 and more: half of the lines of 20 go");
-        flags.states.push_back(number);
-      }
-    } else if (!absl::SimpleAtoi(argv[i + 1], &number)) {
-      Die(flag + " takes a number");
-    } else if (flag == "--payload") {
-      flags.payload = number;
-    } else if (flag == "--commits") {
-      flags.commits = number;
-    } else {
-      Die("unknown flag " + flag);
+// "none" is no size; half of the lines of 20 go, so a size is 40 or more.
+std::vector<int> SizesOf(const std::vector<std::string>& words) {
+  std::vector<int> sizes;
+  for (const std::string& word : words) {
+    int size = 0;
+    if (words.size() == 1 && word == "none") continue;
+    if (!absl::SimpleAtoi(word, &size) || size < 40) {
+      throw CLI::ValidationError("--states", "'" + word + "' is no number of 40 or more");
     }
+    sizes.push_back(size);
   }
-  return flags;
+  return sizes;
+}
+
+void AddFlags(CLI::App& app, Flags& flags) {
+  app.add_option_function<std::vector<std::string>>(
+         "--states",
+         [&flags](const std::vector<std::string>& words) { flags.states = SizesOf(words); },
+         "sizes of libraries to measure, or none")
+      ->delimiter(',')
+      ->type_name("N,N,...")
+      ->default_str("1000,10000,100000");
+  app.add_option("--payload", flags.payload, "bytes of a state")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--commits", flags.commits, "of each measurement of commits, by every writer")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
 }
 
 int Main(int argc, char** argv) {
-  const Flags flags = Parse(argc, argv);
+  Flags flags;
+  CLI::App app("Commits beside bare synced writes, and libraries of several sizes: tables.");
+  AddFlags(app, flags);
+  CLI11_PARSE(app, argc, argv);
   std::printf(
       "| bytes | writers | two syncs, p50 / p99 ms | with journal, p50 / p99 ms | bare synced "
       "write, p50 / p99 ms | ratios of p50 | commits a second | bare writes a second |\n"
