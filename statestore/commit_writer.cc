@@ -32,19 +32,6 @@ absl::Status MayBeOnDisk(absl::string_view reason) {
 }
 
 // The states that changes are of.
-std::vector<StateName> StatesIn(const Overlay& changes) {
-  std::vector<StateName> states;
-  for (Family family : {Family::kStates, Family::kEdges}) {
-    for (const auto& [key, value] : changes.changes(family)) {
-      absl::string_view tenant, id;
-      if (StateOfKey(family, key, &tenant, &id)) {
-        states.push_back({std::string(tenant), std::string(id)});
-      }
-    }
-  }
-  return states;
-}
-
 }  // namespace
 
 CommitWriter::CommitWriter(Database& database, std::unique_ptr<HighWaterMark> mark,

@@ -52,6 +52,19 @@ absl::StatusOr<std::vector<StateName>> ReadStateNames(const KeyValueReader& read
   return states;
 }
 
+std::vector<StateName> StatesIn(const Overlay& changes) {
+  std::vector<StateName> states;
+  for (Family family : {Family::kStates, Family::kEdges}) {
+    for (const auto& [key, value] : changes.changes(family)) {
+      absl::string_view tenant, id;
+      if (StateOfKey(family, key, &tenant, &id)) {
+        states.push_back({std::string(tenant), std::string(id)});
+      }
+    }
+  }
+  return states;
+}
+
 absl::Status CheckUsable(const StateRecord& state) {
   if (!state.thinned) return absl::OkStatus();
   return absl::FailedPreconditionError(

@@ -6,6 +6,7 @@
 
 #include "absl/status/statusor.h"
 #include "statestore/key_value.h"
+#include "statestore/overlay.h"
 #include "statestore/record_codec.h"
 #include "statestore/state_store.h"
 
@@ -15,6 +16,8 @@ absl::StatusOr<StoredState> ReadState(const KeyValueReader& reader, absl::string
                                       absl::string_view id);
 // Of every tenant's states.
 absl::StatusOr<std::vector<StateName>> ReadStateNames(const KeyValueReader& reader);
+// Those that came, changed, went or are needed otherwise than before.
+std::vector<StateName> StatesIn(const Overlay& changes);
 // FAILED_PRECONDITION if the state is thinned: nothing can start there.
 absl::Status CheckUsable(const StateRecord& state);
 // `state` is the payload's record.
