@@ -52,6 +52,16 @@ class CommitJournalTest : public LibraryTest {
       ASSERT_EQ(Commit(NewSession("s" + std::to_string(i))), absl::OkStatus());
     }
   }
+  // The disk gets full between a group's bytes and their sync; the next group finds space again.
+  void RefuseAGroupThatSurvives() {
+    system_->FillAtSync(1u << 30);  // it claims to have space
+    EXPECT_THAT(Commit(Put(MakeState({2}), "refused")),
+                FailsWith(absl::StatusCode::kResourceExhausted, "full"));
+    system_->SetFull(false);
+    for (int i = 0; i < 400 && !Commit(Put(MakeState({3}), "later")).ok(); ++i) {
+      absl::SleepFor(absl::Milliseconds(10));
+    }
+  }
   size_t sessions() { return store_->ListSessions(kTenant, "", {10000, ""})->items.size(); }
   std::string journal() const { return options_.directory + "/commit-journal"; }
   uint64_t mark() const {
@@ -251,13 +261,7 @@ TEST_F(CommitJournalTest, GroupThatTheDiskHadNoRoomForIsCountedIfItIsThere) {
   Reopen();
   ASSERT_EQ(Commit(Put(MakeState({1}), "before")), absl::OkStatus());
   const uint64_t seq = store_->stats().commit_seq;
-  system_->FillAtSync(1u << 30);  // it claims to have space
-  EXPECT_THAT(Commit(Put(MakeState({2}), "refused")),
-              FailsWith(absl::StatusCode::kResourceExhausted, "full"));
-  system_->SetFull(false);
-  for (int i = 0; i < 400 && !Commit(Put(MakeState({3}), "later")).ok(); ++i) {
-    absl::SleepFor(absl::Milliseconds(10));
-  }
+  RefuseAGroupThatSurvives();
   const auto there = static_cast<int64_t>(store_->ListStates(kTenant, {}, {100, ""})->items.size());
   EXPECT_EQ(there, 3) << "the test means a group that survived";
   EXPECT_EQ(store_->GetUse(kTenant).states, there);
@@ -272,13 +276,7 @@ TEST_F(CommitJournalTest, GroupThatTheDiskHadNoRoomForIsToldToTheObserverIfItIsT
   std::vector<std::vector<StateName>> told;
   store_->SetObserver(
       [&](uint64_t, const std::vector<StateName>& states) { told.push_back(states); });
-  system_->FillAtSync(1u << 30);  // it claims to have space
-  EXPECT_THAT(Commit(Put(MakeState({2}), "refused")),
-              FailsWith(absl::StatusCode::kResourceExhausted, "full"));
-  system_->SetFull(false);
-  for (int i = 0; i < 400 && !Commit(Put(MakeState({3}), "later")).ok(); ++i) {
-    absl::SleepFor(absl::Milliseconds(10));
-  }
+  RefuseAGroupThatSurvives();
   ASSERT_EQ(Commit(Put(MakeState({4}), "last")), absl::OkStatus());
   store_->SetObserver(nullptr);
   const auto stored = store_->ListStates(kTenant, {}, {100, ""})->items;
