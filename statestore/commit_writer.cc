@@ -31,7 +31,6 @@ absl::Status MayBeOnDisk(absl::string_view reason) {
       absl::StrCat("the commit may or may not be on disk; the library is read-only now: ", reason));
 }
 
-// The states that changes are of.
 }  // namespace
 
 CommitWriter::CommitWriter(Database& database, std::unique_ptr<HighWaterMark> mark,

@@ -27,6 +27,14 @@ auto ReadNamed(const KeyValueReader& reader, Family family, const std::string& k
   return decoded;
 }
 
+// Of a key that concerns none, nothing.
+void AddState(Family family, absl::string_view key, std::vector<StateName>& states) {
+  absl::string_view tenant, id;
+  if (StateOfKey(family, key, &tenant, &id)) {
+    states.push_back({std::string(tenant), std::string(id)});
+  }
+}
+
 }  // namespace
 
 absl::StatusOr<StoredState> ReadState(const KeyValueReader& reader, absl::string_view tenant,
@@ -43,10 +51,7 @@ absl::StatusOr<std::vector<StateName>> ReadStateNames(const KeyValueReader& read
   std::vector<StateName> states;
   ANABRANCH_RETURN_IF_ERROR(
       reader.Scan(Family::kStates, "", "", [&](absl::string_view key, absl::string_view) {
-        absl::string_view tenant, id;
-        if (StateOfKey(Family::kStates, key, &tenant, &id)) {
-          states.push_back({std::string(tenant), std::string(id)});
-        }
+        AddState(Family::kStates, key, states);
         return true;
       }));
   return states;
@@ -56,10 +61,7 @@ std::vector<StateName> StatesIn(const Overlay& changes) {
   std::vector<StateName> states;
   for (Family family : {Family::kStates, Family::kEdges}) {
     for (const auto& [key, value] : changes.changes(family)) {
-      absl::string_view tenant, id;
-      if (StateOfKey(family, key, &tenant, &id)) {
-        states.push_back({std::string(tenant), std::string(id)});
-      }
+      AddState(family, key, states);
     }
   }
   return states;

@@ -17,6 +17,7 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "tests/statestore/library_fixture.h"
 
@@ -248,9 +249,9 @@ void MeasureSize(const Flags& flags, int states) {
 // "none" is no size; half of the lines of 20 go, so a size is 40 or more.
 std::vector<int> SizesOf(const std::vector<std::string>& words) {
   std::vector<int> sizes;
+  if (words == std::vector<std::string>{"none"}) return sizes;
   for (const std::string& word : words) {
     int size = 0;
-    if (words.size() == 1 && word == "none") continue;
     if (!absl::SimpleAtoi(word, &size) || size < 40) {
       throw CLI::ValidationError("--states", "'" + word + "' is no number of 40 or more");
     }
@@ -266,7 +267,7 @@ void AddFlags(CLI::App& app, Flags& flags) {
          "sizes of libraries to measure, or none")
       ->delimiter(',')
       ->type_name("N,N,...")
-      ->default_str("1000,10000,100000");
+      ->default_str(absl::StrJoin(flags.states, ","));
   app.add_option("--payload", flags.payload, "bytes of a state")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
