@@ -130,23 +130,7 @@ absl::StatusOr<SequencePtr> EngineGroup::Fork(const SequencePtr& sequence) {
 
 EngineStats EngineGroup::stats() const {
   EngineStats sum;
-  for (const EngineMember& member : members_) {
-    const EngineStats stats = member.engine->stats();
-    sum.steps += stats.steps;
-    sum.rows += stats.rows;
-    sum.tokens_read += stats.tokens_read;
-    sum.tokens_generated += stats.tokens_generated;
-    sum.queued += stats.queued;
-    sum.running += stats.running;
-    sum.busy += stats.busy;
-    sum.slots.slots_total += stats.slots.slots_total;
-    sum.slots.slots_used += stats.slots.slots_used;
-    sum.slots.slots_owed += stats.slots.slots_owed;
-    sum.slots.pages_total += stats.slots.pages_total;
-    sum.slots.pages_used += stats.slots.pages_used;
-    sum.slots.slot_bytes = stats.slots.slot_bytes;
-    sum.slots.page_bytes = stats.slots.page_bytes;
-  }
+  for (const EngineMember& member : members_) AddStats(member.engine->stats(), &sum);
   return sum;
 }
 
@@ -189,6 +173,23 @@ absl::StatusOr<std::unique_ptr<Engine>> JoinEngines(std::vector<EngineMember> me
   }
   if (members.size() == 1) return std::move(members[0].engine);
   return std::make_unique<EngineGroup>(std::move(members));
+}
+
+void AddStats(const EngineStats& more, EngineStats* sum) {
+  sum->steps += more.steps;
+  sum->rows += more.rows;
+  sum->tokens_read += more.tokens_read;
+  sum->tokens_generated += more.tokens_generated;
+  sum->queued += more.queued;
+  sum->running += more.running;
+  sum->busy += more.busy;
+  sum->slots.slots_total += more.slots.slots_total;
+  sum->slots.slots_used += more.slots.slots_used;
+  sum->slots.slots_owed += more.slots.slots_owed;
+  sum->slots.pages_total += more.slots.pages_total;
+  sum->slots.pages_used += more.slots.pages_used;
+  sum->slots.slot_bytes = more.slots.slot_bytes;
+  sum->slots.page_bytes = more.slots.page_bytes;
 }
 
 }  // namespace anabranch

@@ -24,4 +24,7 @@ struct EngineMember {
 // depend on where its tokens ran.
 absl::StatusOr<std::unique_ptr<Engine>> JoinEngines(std::vector<EngineMember> members);
 
+// Counts of `more` on top of those of `sum`; sizes of slots and pages are those of `more`.
+void AddStats(const EngineStats& more, EngineStats* sum);
+
 }  // namespace anabranch

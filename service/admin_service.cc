@@ -1,7 +1,9 @@
 #include "service/admin_service.h"
 
+#include "runtime/engine_group.h"
 #include "service/backup_reactor.h"
 #include "service/garbage_reactor.h"
+#include "service/model_router.h"
 #include "service/proto_conversion.h"
 #include "service/scrubber.h"
 #include "service/unary_call.h"
@@ -35,6 +37,16 @@ void Fill(const EngineStats& stats, v1::EngineStatus* status) {
   status->set_tokens_read(stats.tokens_read);
   status->set_tokens_generated(stats.tokens_generated);
   status->set_busy_seconds(absl::ToDoubleSeconds(stats.busy));
+}
+
+void Fill(const ServiceContext& service, v1::ModelStatus* status) {
+  Fill(*service.model, status->mutable_model());
+  Fill(service.engine->stats(), status->mutable_engine());
+  for (const MemberStats& member : service.engine->member_stats()) {
+    v1::DeviceStatus* device = status->add_devices();
+    device->set_name(member.device);
+    Fill(member.stats, device->mutable_engine());
+  }
 }
 
 void Fill(const StoreStats& stats, const std::string& directory, v1::LibraryStatus* status) {
@@ -101,13 +113,14 @@ grpc::ServerUnaryReactor* AdminService::GetStatus(grpc::CallbackServerContext* c
   return RunBlocking(service_, context, method, response, [this, response](const Call& call) {
     response->set_version(kVersion);
     *response->mutable_start_time() = anabranch::ToProto(service_->start_time);
-    Fill(*service_->model, response->mutable_model());
-    Fill(service_->engine->stats(), response->mutable_engine());
-    for (const MemberStats& member : service_->engine->member_stats()) {
-      v1::DeviceStatus* device = response->add_devices();
-      device->set_name(member.device);
-      Fill(member.stats, device->mutable_engine());
+    EngineStats sum;
+    for (const ServiceContext* each : service_->router->models()) {
+      Fill(*each, response->add_models());
+      AddStats(each->engine->stats(), &sum);
     }
+    Fill(sum, response->mutable_engine());
+    *response->mutable_model() = response->models(0).model();
+    *response->mutable_devices() = response->models(0).devices();
     Fill(service_->store->stats(), service_->library_directory, response->mutable_library());
     const v1::ScrubStatus scrub = service_->scrubber->status();
     if (scrub.has_start_time()) *response->mutable_last_scrub() = scrub;

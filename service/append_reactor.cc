@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "service/error_info.h"
+#include "service/model_router.h"
 #include "service/status_mapping.h"
 #include "statestore/base/status_macros.h"
 
@@ -41,6 +42,8 @@ void AppendReactor::HandleRequest() {
   }
   absl::Status status = service_->calls->AdmitWork();
   if (!status.ok()) return Fail(std::move(status));
+  service_ = service_->router->OfSession(call_->tenant, request_.session_id());
+  session_ = std::make_shared<SessionCall>(service_, call_);
   v1::AppendDone answered;
   const auto repeat = session_->Claim(request_.request_id(), &answered);
   if (!repeat.ok()) return Fail(repeat.status());

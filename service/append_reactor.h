@@ -36,7 +36,7 @@ class AppendReactor final
   void SendProgress();
   void Fail(absl::Status status);
 
-  ServiceContext* const service_;
+  ServiceContext* service_;  // of the first model until the session is known
   CallPtr call_;
   DeadlineGuard guard_;
   std::shared_ptr<SessionCall> session_;

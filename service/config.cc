@@ -1,6 +1,7 @@
 #include "service/config.h"
 
 #include <algorithm>
+#include <set>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
@@ -81,6 +82,33 @@ absl::Status CheckDevices(const std::vector<std::string>& devices) {
   return absl::OkStatus();
 }
 
+constexpr int64_t kMostSlots = 65536, kMostKvPages = 1 << 24;
+
+// What is said of one model is held to the rules of the flags that it takes the place of.
+absl::Status CheckModels(const ServerConfig& config) {
+  if (config.models.empty()) return absl::InvalidArgumentError("--model must name a folder");
+  std::set<std::string> names;
+  for (const ModelSpec& spec : config.models) {
+    if (spec.directory.empty()) return absl::InvalidArgumentError("--model must name a folder");
+    const std::string name = NameOf(spec);
+    if (!names.insert(name).second) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--model: two models are called ", name, ": give one a ,name=OTHER"));
+    }
+    if (name.find_first_of("\"\\\n") != std::string::npos) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--model: the name ", name, " has a quote, \\ or line break in it"));
+    }
+    ANABRANCH_RETURN_IF_ERROR(ParseDType(spec.dtype.value_or(config.dtype)).status());
+    ANABRANCH_RETURN_IF_ERROR(ParseDType(spec.state_dtype.value_or(config.state_dtype)).status());
+    ANABRANCH_RETURN_IF_ERROR(CheckDevices(config.DevicesOf(spec)));
+    ANABRANCH_RETURN_IF_ERROR(InRange("slots", spec.slots.value_or(config.slots), 1, kMostSlots));
+    ANABRANCH_RETURN_IF_ERROR(
+        InRange("kv-pages", spec.kv_pages.value_or(config.kv_pages), 1, kMostKvPages));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<kernels::DType> ParseDType(const std::string& name) {
@@ -90,20 +118,21 @@ absl::StatusOr<kernels::DType> ParseDType(const std::string& name) {
       absl::StrCat("--dtype is '", name, "', must be float32 or bfloat16"));
 }
 
-std::vector<std::string> ServerConfig::devices() const { return absl::StrSplit(device, ','); }
+std::vector<std::string> ServerConfig::DevicesOf(const ModelSpec& spec) const {
+  return absl::StrSplit(spec.device.value_or(device), ',');
+}
 
 absl::Status ServerConfig::Validate() const {
-  if (model.empty()) return absl::InvalidArgumentError("--model must name a folder");
+  ANABRANCH_RETURN_IF_ERROR(CheckModels(*this));
   if (data.empty()) return absl::InvalidArgumentError("--data must name a folder");
   ANABRANCH_RETURN_IF_ERROR(ParseHostPort(listen).status());
   if (metrics != "off") ANABRANCH_RETURN_IF_ERROR(ParseHostPort(metrics).status());
   ANABRANCH_RETURN_IF_ERROR(ParseDType(dtype).status());
-  ANABRANCH_RETURN_IF_ERROR(CheckDevices(devices()));
   ANABRANCH_RETURN_IF_ERROR(InRange("threads", threads, 0, 1024));
-  ANABRANCH_RETURN_IF_ERROR(InRange("slots", slots, 1, 65536));
+  ANABRANCH_RETURN_IF_ERROR(InRange("slots", slots, 1, kMostSlots));
   ANABRANCH_RETURN_IF_ERROR(
       InRange("state-write-every", state_write_every, 1, kMostStateWriteEvery));
-  ANABRANCH_RETURN_IF_ERROR(InRange("kv-pages", kv_pages, 1, 1 << 24));
+  ANABRANCH_RETURN_IF_ERROR(InRange("kv-pages", kv_pages, 1, kMostKvPages));
   ANABRANCH_RETURN_IF_ERROR(InRange("checkpoint-every", checkpoint_every, 0, 1 << 24));
   ANABRANCH_RETURN_IF_ERROR(InRange("max-context", limits.max_context_tokens, 1, 1 << 30));
   ANABRANCH_RETURN_IF_ERROR(InRange("max-append-tokens", limits.max_append_tokens, 1, 1 << 30));

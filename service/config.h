@@ -11,12 +11,13 @@
 #include "kernels/launch.h"
 #include "service/janitor.h"
 #include "service/limits.h"
+#include "service/model_spec.h"
 #include "service/reencoding_options.h"
 
 namespace anabranch {
 
 struct ServerConfig {
-  std::string model;                       // folder of the model
+  std::vector<ModelSpec> models;           // at least one; the first is that of who names none
   std::string data;                        // folder of the library; made if missing
   std::string listen = "127.0.0.1:50051";  // port 0: any free one
   std::string metrics = "127.0.0.1:9464";  // "off": none
@@ -44,7 +45,7 @@ struct ServerConfig {
   JanitorOptions retention;
   bool accept_data_loss = false;  // serve a library that lacks acknowledged commits
 
-  std::vector<std::string> devices() const;  // at least one
+  std::vector<std::string> DevicesOf(const ModelSpec& spec) const;  // at least one
   // INVALID_ARGUMENT names the first flag that is out of range.
   absl::Status Validate() const;
 };

@@ -4,6 +4,7 @@
 
 #include "service/delegation.h"
 #include "service/error_info.h"
+#include "service/model_router.h"
 #include "service/status_mapping.h"
 
 namespace anabranch {
@@ -19,8 +20,11 @@ DelegateReactor::DelegateReactor(ServiceContext* service, grpc::CallbackServerCo
     call_->status = std::move(status);
     End(std::move(last), ToGrpcStatus(call_->status));
   };
-  auto delegation = std::make_shared<Delegation>(service, call_, request, std::move(events));
-  if (!service->pool->TryRun([delegation] { delegation->Start(); })) {
+  const auto start = [service, request, call = call_, events = std::move(events)] {
+    ServiceContext* own = service->router->For(call->tenant, *request);
+    std::make_shared<Delegation>(own, call, request, events)->Start();
+  };
+  if (!service->pool->TryRun(start)) {
     call_->status = ErrorWithReason(absl::StatusCode::kResourceExhausted, "SERVER_BUSY",
                                     "too many calls are waiting: retry later");
     End(std::nullopt, ToGrpcStatus(call_->status));

@@ -5,6 +5,7 @@
 
 #include "service/error_info.h"
 #include "service/generate_request.h"
+#include "service/model_router.h"
 #include "service/status_mapping.h"
 
 namespace anabranch {
@@ -26,6 +27,8 @@ GenerateReactor::GenerateReactor(ServiceContext* service, grpc::CallbackServerCo
 void GenerateReactor::Start() {
   absl::Status status = service_->calls->AdmitWork();
   if (!status.ok()) return Fail(std::move(status));
+  service_ = service_->router->OfSession(call_->tenant, request_->session_id());
+  session_ = std::make_shared<SessionCall>(service_, call_);
   v1::GenerateDone answered;
   const auto repeat = session_->Claim(request_->request_id(), &answered);
   if (!repeat.ok()) return Fail(repeat.status());

@@ -37,7 +37,7 @@ class GenerateReactor final
   bool OnToken(const GeneratedToken& token);
   v1::GenerateDelta DeltaOf(const GeneratedToken& token, std::string text) const;
 
-  ServiceContext* const service_;
+  ServiceContext* service_;  // of the first model until Start
   const v1::GenerateRequest* const request_;
   CallPtr call_;
   DeadlineGuard guard_;

@@ -39,8 +39,8 @@ absl::Status CheckBundleOrigin(const BundleHeader& header, const std::string& te
   return ErrorWithReason(
       absl::StatusCode::kFailedPrecondition, "MODEL_MISMATCH",
       absl::StrCat("the bundle belongs to model ", header.fingerprint, " (",
-                   header.numerics_profile, "), this server serves ", model.fingerprint(), " (",
-                   model.numerics_profile(), ")"),
+                   header.numerics_profile, "), which this server does not serve, but ",
+                   model.fingerprint(), " (", model.numerics_profile(), ")"),
       {{"bundle_model", header.fingerprint}, {"served_model", model.fingerprint()}});
 }
 

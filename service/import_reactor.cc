@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "service/bundle_messages.h"
 #include "service/error_info.h"
+#include "service/model_router.h"
 #include "service/names.h"
 #include "service/status_mapping.h"
 #include "statestore/base/status_macros.h"
@@ -40,6 +41,7 @@ absl::Status ImportReactor::OriginCheck::OnHeader(const BundleHeader& header) {
     return InvalidField("start.size_bytes", absl::StrCat("is ", owner_->start_.size_bytes(),
                                                          ", the bundle says ", header.size_bytes));
   }
+  owner_->service_ = owner_->service_->router->OfFingerprint(header.fingerprint);
   return CheckBundleOrigin(header, owner_->call_->tenant, *owner_->service_->model->model());
 }
 

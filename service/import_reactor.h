@@ -57,7 +57,7 @@ class ImportReactor final
   absl::Status Wrong(const absl::Status& status);
   void Fail(absl::Status status);
 
-  ServiceContext* const service_;
+  ServiceContext* service_;  // of the first model until the bundle's header is read
   CallPtr call_;
   DeadlineGuard guard_;
   v1::ImportRequest request_;

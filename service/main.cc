@@ -141,10 +141,33 @@ void AddRetention(CLI::App& serve, ServeOptions& options) {
                   "24h");
 }
 
+void AddModels(CLI::App& serve, ServerConfig& config) {
+  const auto read = [&config](const std::vector<std::string>& words) {
+    config.models.clear();
+    for (const std::string& word : words) {
+      const auto spec = ParseModelSpec(word);
+      if (!spec.ok()) throw CLI::ValidationError(std::string(spec.status().message()));
+      config.models.push_back(*spec);
+    }
+    return true;
+  };
+  serve
+      .add_option(
+          "--model", read,
+          "Folder of a model. Given again, one more model is served from the same library, "
+          "and each session is of one; who names none gets the first. After the folder may "
+          "follow what is different for the model: ,name= (otherwise the folder's) ,device= "
+          "(several with a + between them) ,dtype= ,state-dtype= ,slots= ,kv-pages=")
+      ->type_name("DIR[,KEY=VALUE]...")
+      ->allow_extra_args(false)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
+      ->required();
+}
+
 void AddServe(CLI::App& app, ServeOptions& options, Durations& durations) {
-  CLI::App* serve = app.add_subcommand("serve", "Serve a model and a library over gRPC");
+  CLI::App* serve = app.add_subcommand("serve", "Serve models and a library over gRPC");
   ServerConfig& config = options.config;
-  serve->add_option("--model", config.model, "Folder of the model")->required();
+  AddModels(*serve, config);
   serve->add_option("--data", config.data, "Folder of the library; made if missing")->required();
   serve->add_option("--listen", config.listen, "Where to serve gRPC; port 0 takes any free one")
       ->capture_default_str();

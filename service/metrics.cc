@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "runtime/engine_group.h"
 #include "runtime/state_codec.h"
 #include "service/status_mapping.h"
 
@@ -22,40 +23,71 @@ void Value(absl::string_view name, absl::string_view type, absl::string_view hel
   absl::StrAppend(out, "anabranch_", name, " ", value, "\n");
 }
 
-void RenderEngine(const EngineStats& engine, std::string* out) {
-  Value("engine_steps_total", "counter", "Steps of the engine.", engine.steps, out);
-  Value("engine_busy_seconds_total", "counter", "Time spent in steps.",
-        absl::ToDoubleSeconds(engine.busy), out);
-  Value("engine_queued", "gauge", "Work waiting for the engine.", engine.queued, out);
-  Value("engine_running", "gauge", "Work in the engine.", engine.running, out);
-  Value("slots_total", "gauge", "Slots of the engine.", engine.slots.slots_total, out);
-  Value("slots_used", "gauge", "Slots in use.", engine.slots.slots_used, out);
-  Value("kv_pages_total", "gauge", "KV pages of the engine.", engine.slots.pages_total, out);
-  Value("kv_pages_used", "gauge", "KV pages in use.", engine.slots.pages_used, out);
+constexpr char kBusyHelp[] = "Time spent in steps.";
+
+// Of all models together.
+void RenderEngines(const std::vector<ModelGauges>& models, std::string* out) {
+  EngineStats sum;
+  for (const ModelGauges& model : models) AddStats(model.engine, &sum);
+  Value("engine_steps_total", "counter", "Steps of the engine.", sum.steps, out);
+  Value("engine_busy_seconds_total", "counter", kBusyHelp, absl::ToDoubleSeconds(sum.busy), out);
+  Value("engine_queued", "gauge", "Work waiting for the engine.", sum.queued, out);
+  Value("engine_running", "gauge", "Work in the engine.", sum.running, out);
+  Value("slots_total", "gauge", "Slots of the engine.", sum.slots.slots_total, out);
+  Value("slots_used", "gauge", "Slots in use.", sum.slots.slots_used, out);
+  Value("kv_pages_total", "gauge", "KV pages of the engine.", sum.slots.pages_total, out);
+  Value("kv_pages_used", "gauge", "KV pages in use.", sum.slots.pages_used, out);
 }
 
-// Of each engine where there are several; the sums are above.
-void RenderDevices(const std::vector<MemberStats>& members, std::string* out) {
-  if (members.empty()) return;
+// A part of that: its labels, and what it did.
+using Part = std::pair<std::string, EngineStats>;
+
+// Of each part of a kind ("model", "device"); the sums are above.
+void RenderParts(absl::string_view kind, const std::vector<Part>& parts, std::string* out) {
+  if (parts.empty()) return;
   const auto each = [&](absl::string_view name, absl::string_view type, absl::string_view help,
                         auto value) {
-    Header(name, type, help, out);
-    for (const MemberStats& member : members) {
-      absl::StrAppend(out, "anabranch_", name, "{device=\"", member.device, "\"} ",
-                      value(member.stats), "\n");
+    const std::string full = absl::StrCat(kind, "_", name);
+    Header(full, type, absl::StrCat(help, " Of each ", kind, "."), out);
+    for (const auto& [labels, stats] : parts) {
+      absl::StrAppend(out, "anabranch_", full, "{", labels, "} ", value(stats), "\n");
     }
   };
-  each("device_busy_seconds_total", "counter", "Time spent in steps of a device.",
+  each("busy_seconds_total", "counter", kBusyHelp,
        [](const EngineStats& stats) { return absl::ToDoubleSeconds(stats.busy); });
-  each("device_running", "gauge", "Work in the engine of a device.",
+  each("running", "gauge", "Work in the engine.",
        [](const EngineStats& stats) { return stats.running; });
-  each("device_slots_used", "gauge", "Slots in use on a device.",
+  each("slots_used", "gauge", "Slots in use.",
        [](const EngineStats& stats) { return stats.slots.slots_used; });
-  each("device_kv_pages_used", "gauge", "KV pages in use on a device.",
+  each("kv_pages_used", "gauge", "KV pages in use.",
        [](const EngineStats& stats) { return stats.slots.pages_used; });
 }
 
-void RenderHostStates(const HostStatesStats& host, std::string* out) {
+// Of each model and each device, where there are several.
+void RenderModels(const std::vector<ModelGauges>& models, std::string* out) {
+  std::vector<Part> of_models, of_devices;
+  for (const ModelGauges& model : models) {
+    const std::string name =
+        models.size() > 1 ? absl::StrCat("model=\"", model.name, "\"") : std::string();
+    if (!name.empty()) of_models.emplace_back(name, model.engine);
+    for (const MemberStats& member : model.devices) {
+      of_devices.emplace_back(
+          absl::StrCat(name, name.empty() ? "" : ",", "device=\"", member.device, "\""),
+          member.stats);
+    }
+  }
+  RenderParts("model", of_models, out);
+  RenderParts("device", of_devices, out);
+}
+
+void RenderHostStates(const std::vector<ModelGauges>& models, std::string* out) {
+  HostStatesStats host;
+  for (const ModelGauges& model : models) {
+    host.states += model.host.states;
+    host.bytes += model.host.bytes;
+    host.hits += model.host.hits;
+    host.misses += model.host.misses;
+  }
   Value("host_states", "gauge", "States kept in host memory.", host.states, out);
   Value("host_state_bytes", "gauge", "Memory that they take.", host.bytes, out);
   Value("host_state_hits_total", "counter", "Sessions restored from them.", host.hits, out);
@@ -144,9 +176,8 @@ void Metrics::RenderHistogram(absl::string_view name, absl::string_view labels,
   absl::StrAppend(out, "anabranch_", name, "_count{", labels, "} ", total, "\n");
 }
 
-std::string Metrics::Render(const Engine& engine, const HostStatesStats& host,
-                            const StoreStats& store, const JanitorTotals& janitor,
-                            int running_calls, bool draining) const {
+std::string Metrics::Render(const std::vector<ModelGauges>& models, const StoreStats& store,
+                            const JanitorTotals& janitor, int running_calls, bool draining) const {
   std::string out;
   absl::MutexLock lock(&mutex_);
   Header("calls_total", "counter", "Finished calls by method and code.", &out);
@@ -177,9 +208,9 @@ std::string Metrics::Render(const Engine& engine, const HostStatesStats& host,
   }
   Value("reencoding_freed_bytes_total", "counter", "Bytes of states that this freed.",
         reencoding_freed_bytes_, &out);
-  RenderEngine(engine.stats(), &out);
-  RenderDevices(engine.member_stats(), &out);
-  RenderHostStates(host, &out);
+  RenderEngines(models, &out);
+  RenderModels(models, &out);
+  RenderHostStates(models, &out);
   RenderStore(store, &out);
   RenderJanitor(janitor, &out);
   return out;

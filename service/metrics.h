@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/btree_map.h"
@@ -22,6 +23,14 @@
 
 namespace anabranch {
 
+// What one of the models that are served does.
+struct ModelGauges {
+  std::string name;
+  EngineStats engine;
+  std::vector<MemberStats> devices;  // where there are several
+  HostStatesStats host;
+};
+
 class Metrics {
  public:
   // A finished call, with what it cost.
@@ -33,7 +42,7 @@ class Metrics {
   void RecordReencoding(StateCodec codec, int64_t bytes_freed);
 
   // Everything in the Prometheus text format, with the gauges of engine and library as given.
-  std::string Render(const Engine& engine, const HostStatesStats& host, const StoreStats& store,
+  std::string Render(const std::vector<ModelGauges>& models, const StoreStats& store,
                      const JanitorTotals& janitor, int running_calls, bool draining) const;
 
  private:

@@ -18,10 +18,33 @@ constexpr size_t kBatch = 64;
 constexpr int64_t kMaxIndexedTokens = 32768;
 constexpr absl::Duration kRetryAfter = absl::Seconds(1);
 
+// Special tokens part the text and are no words of it.
+std::string TextOf(const ServedModel& model, const std::vector<int32_t>& tokens) {
+  const Tokenizer* tokenizer = model.tokenizer();
+  if (tokenizer == nullptr) return "";
+  std::string text;
+  std::vector<int32_t> piece;
+  const auto end_piece = [&] {
+    if (!piece.empty()) absl::StrAppend(&text, tokenizer->Decode(piece, false), "\n");
+    piece.clear();
+  };
+  const int64_t count = tokens.size();
+  for (int64_t i = std::max<int64_t>(0, count - kMaxIndexedTokens); i < count; ++i) {
+    if (tokenizer->IsSpecial(tokens[i])) {
+      end_piece();
+    } else {
+      piece.push_back(tokens[i]);
+    }
+  }
+  end_piece();
+  return text;
+}
+
 }  // namespace
 
-SearchIndexer::SearchIndexer(StateStore* store, const ServedModel* model, SearchIndex* index)
-    : store_(store), model_(model), index_(index) {
+SearchIndexer::SearchIndexer(StateStore* store, std::vector<const ServedModel*> models,
+                             SearchIndex* index)
+    : store_(store), models_(std::move(models)), index_(index) {
   // First watch, then look how far the library is: nothing falls between.
   store_->SetObserver([this](uint64_t commit_seq, const std::vector<StateName>& states) {
     Observe(commit_seq, states);
@@ -181,11 +204,10 @@ absl::Status SearchIndexer::Read(const StateName& name, std::vector<IndexedState
   }
   if (index_->Etag(name) == record->etag) return absl::OkStatus();
   IndexedState state;
-  // The tokens of another model mean nothing to this one's tokenizer.
-  if (record->fingerprint == model_->model()->fingerprint()) {
+  if (const ServedModel* model = ModelOf(*record); model != nullptr) {
     ANABRANCH_ASSIGN_OR_RETURN(const std::vector<int32_t> tokens,
                                store_->GetTokens(name.tenant, name.id));
-    state.text = TextOf(tokens);
+    state.text = TextOf(*model, tokens);
   } else if (index_->Etag(name).has_value()) {
     ANABRANCH_ASSIGN_OR_RETURN(state.text, index_->Text(name));  // from when it was served
   }
@@ -197,26 +219,12 @@ absl::Status SearchIndexer::Read(const StateName& name, std::vector<IndexedState
   return absl::OkStatus();
 }
 
-// Special tokens part the text and are no words of it.
-std::string SearchIndexer::TextOf(const std::vector<int32_t>& tokens) const {
-  const Tokenizer* tokenizer = model_->tokenizer();
-  if (tokenizer == nullptr) return "";
-  std::string text;
-  std::vector<int32_t> piece;
-  const auto end_piece = [&] {
-    if (!piece.empty()) absl::StrAppend(&text, tokenizer->Decode(piece, false), "\n");
-    piece.clear();
-  };
-  const int64_t count = tokens.size();
-  for (int64_t i = std::max<int64_t>(0, count - kMaxIndexedTokens); i < count; ++i) {
-    if (tokenizer->IsSpecial(tokens[i])) {
-      end_piece();
-    } else {
-      piece.push_back(tokens[i]);
-    }
+// The tokens of one model mean nothing to the tokenizer of another.
+const ServedModel* SearchIndexer::ModelOf(const StateRecord& record) const {
+  for (const ServedModel* model : models_) {
+    if (model->model()->fingerprint() == record.fingerprint) return model;
   }
-  end_piece();
-  return text;
+  return nullptr;
 }
 
 }  // namespace anabranch

@@ -29,8 +29,9 @@ namespace anabranch {
 
 class SearchIndexer {
  public:
-  // All outlive this. Starts the thread and watches the store.
-  SearchIndexer(StateStore* store, const ServedModel* model, SearchIndex* index);
+  // All outlive this. Starts the thread and watches the store. Texts are those of the tokenizers of
+  // `models`.
+  SearchIndexer(StateStore* store, std::vector<const ServedModel*> models, SearchIndex* index);
   // Ends after the state at hand; what is left is found at the next start.
   ~SearchIndexer();
 
@@ -53,10 +54,10 @@ class SearchIndexer {
   void Work(const std::vector<StateName>& states, uint64_t watermark);
   absl::Status Read(const StateName& name, std::vector<IndexedState>* put,
                     std::vector<StateName>* remove) const;
-  std::string TextOf(const std::vector<int32_t>& tokens) const;
+  const ServedModel* ModelOf(const StateRecord& record) const;  // null: it is not served
 
   StateStore* const store_;
-  const ServedModel* const model_;
+  const std::vector<const ServedModel*> models_;
   SearchIndex* const index_;
 
   mutable absl::Mutex mutex_;

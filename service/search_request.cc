@@ -32,7 +32,7 @@ absl::Status ParseFilter(const ServiceContext& service, const Call& call,
   filter.stop = [&call] { return !call.Interrupted().ok(); };
   ANABRANCH_ASSIGN_OR_RETURN(filter.state.labels, ParseLabels(request.labels()));
   filter.state.fingerprint = request.model_fingerprint();
-  if (filter.state.fingerprint.empty()) {
+  if (request.model_fingerprint().empty() || request.model_fingerprint() == service.model->name()) {
     filter.state.fingerprint = service.model->model()->fingerprint();
   }
   if (request.has_created_after()) filter.state.created_after = FromProto(request.created_after());

@@ -56,7 +56,7 @@ void SayReady(const Server& server, const ServerConfig& config) {
   const std::string metrics =
       server.metrics_address().empty() ? "off" : "http://" + server.metrics_address() + "/metrics";
   std::printf("anabranchd: serving %s on %s (library %s, metrics %s)\n",
-              server.model_name().c_str(), server.address().c_str(), config.data.c_str(),
+              server.model_names().c_str(), server.address().c_str(), config.data.c_str(),
               metrics.c_str());
   std::fflush(stdout);
 }

@@ -1,7 +1,6 @@
 #include "service/served_model.h"
 
 #include <algorithm>
-#include <filesystem>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -9,15 +8,13 @@
 #include "statestore/base/status_macros.h"
 
 namespace anabranch {
-namespace fs = std::filesystem;
 
 absl::StatusOr<std::unique_ptr<ServedModel>> ServedModel::Load(const std::string& directory,
+                                                               std::string name,
                                                                const LoadOptions& options,
                                                                const std::string& chat_format) {
   std::unique_ptr<ServedModel> served(new ServedModel);
-  fs::path path = fs::path(directory).lexically_normal();
-  served->name_ =
-      path.has_filename() ? path.filename().string() : path.parent_path().filename().string();
+  served->name_ = std::move(name);
   ANABRANCH_ASSIGN_OR_RETURN(served->text_, LoadModelText(directory, chat_format));
   ANABRANCH_ASSIGN_OR_RETURN(std::unique_ptr<Model> model, Model::Load(directory, options));
   served->model_ = std::move(model);

@@ -17,10 +17,11 @@ class ServedModel {
  public:
   // Loads config and weights, and the text files as LoadModelText does; those may be missing.
   static absl::StatusOr<std::unique_ptr<ServedModel>> Load(const std::string& directory,
+                                                           std::string name,
                                                            const LoadOptions& options,
                                                            const std::string& chat_format);
 
-  const std::string& name() const { return name_; }  // the folder's name
+  const std::string& name() const { return name_; }  // what clients call it
   const std::shared_ptr<Model>& model() const { return model_; }
   const Tokenizer* tokenizer() const { return text_.tokenizer.get(); }  // null: none
   // null: none

@@ -6,14 +6,12 @@
 
 #include <algorithm>
 #include <atomic>
-#include <optional>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
-#include "runtime/engine_group.h"
-#include "runtime/state_capture.h"
-#include "runtime/state_codec.h"
 #include "service/admin_service.h"
 #include "service/health_monitor.h"
 #include "service/host_port.h"
@@ -21,7 +19,8 @@
 #include "service/janitor.h"
 #include "service/logging.h"
 #include "service/metrics_server.h"
-#include "service/reencoder.h"
+#include "service/model_host.h"
+#include "service/model_router.h"
 #include "service/scrubber.h"
 #include "service/sessions_service.h"
 #include "service/states_service.h"
@@ -32,7 +31,6 @@ namespace {
 
 constexpr int kWorkerThreads = 4;
 constexpr size_t kGrpcMemoryBytes = 512u << 20;
-constexpr uint64_t kHostStateBytesOfGpu = uint64_t{2} << 30;
 // After a drain's patience, what is left is cancelled; an engine step later all calls have ended.
 constexpr absl::Duration kCancelGrace = absl::Seconds(5);
 
@@ -54,55 +52,46 @@ void SetTransportOptions(grpc::ServerBuilder& builder) {
   builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_GRACE_MS, Millis(absl::Hours(1)));
 }
 
-void LogProgress(const LoadProgress& progress) {
-  LogEvent(LogLevel::kInfo, "model_loading",
-           {{"phase", std::string(progress.phase)},
-            {"bytes", progress.done},
-            {"of", progress.total},
-            {"percent", 100 * progress.done / std::max<int64_t>(progress.total, 1)}});
-}
-
 // Members in the order in which they are made; taken down in the reverse one.
 class ServerImpl final : public Server {
  public:
   explicit ServerImpl(const ServerConfig& config) : config_(config) {}
   ~ServerImpl() override { Drain(absl::ZeroDuration()); }
 
-  absl::Status LoadParts();
+  absl::Status OpenLibrary();
+  absl::Status LoadModels();
+  absl::Status StartParts();
   absl::Status Serve();
 
   const std::string& address() const override { return address_; }
   std::string metrics_address() const override { return http_ ? http_->address() : ""; }
-  std::string model_name() const override { return model_->name(); }
+  std::string model_names() const override;
   absl::Status failure() const override { return health_->engine_failure(); }
   void Drain(absl::Duration timeout) override;
 
  private:
-  absl::Status MakeEngine(LoadOptions load);
   absl::Status StartMetrics();
+  absl::Status EngineHealth() const;
+  std::vector<ModelGauges> Gauges() const;
 
   const ServerConfig config_;
   Metrics metrics_;
   CallTracker calls_{&metrics_};
-  std::unique_ptr<ServedModel> model_;
   std::unique_ptr<StateStore> store_;
   std::unique_ptr<SearchIndex> search_index_;
+  StateHeat heat_;
+  std::vector<std::unique_ptr<ModelHost>> hosts_;  // at least one; clients get the first by default
+  std::unique_ptr<ModelRouter> router_;
   std::unique_ptr<SearchIndexer> search_indexer_;
   std::unique_ptr<Janitor> janitor_;
-  std::unique_ptr<Engine> engine_;
   std::unique_ptr<WorkerPool> pool_;
-  StateHeat heat_;
-  std::unique_ptr<HostStates> host_states_;
-  std::unique_ptr<SessionManager> sessions_;
   std::unique_ptr<AnswerBook> answers_;
   std::unique_ptr<ImportStaging> imports_;
   std::unique_ptr<Scrubber> scrubber_;
   std::atomic<bool> backup_running_ = false;
-  ServiceContext context_;
-  std::unique_ptr<Reencoder> reencoder_;
-  SessionsService sessions_service_{&context_};
-  StatesService states_service_{&context_};
-  AdminService admin_service_{&context_};
+  std::unique_ptr<SessionsService> sessions_service_;
+  std::unique_ptr<StatesService> states_service_;
+  std::unique_ptr<AdminService> admin_service_;
   std::unique_ptr<grpc::Server> grpc_;
   std::unique_ptr<HealthMonitor> health_;
   std::unique_ptr<MetricsServer> http_;
@@ -110,55 +99,8 @@ class ServerImpl final : public Server {
   bool drained_ = false;
 };
 
-EngineOptions EngineOptionsFor(const ServerConfig& config, const ServedModel& model) {
-  EngineOptions engine;
-  engine.slots.num_slots = config.slots;
-  engine.slots.num_kv_pages = config.kv_pages;
-  engine.max_context_tokens = config.limits.max_context_tokens;
-  engine.valid_vocab = model.valid_vocab();
-  if (!model.model()->device()->in_host_memory()) {
-    // A GPU needs thousands of rows to be busy.
-    engine.max_prefill_rows = 8192;
-    engine.max_prefill_rows_decoding = 2048;
-    engine.max_decode_rows = 256;
-  }
-  return engine;
-}
-
-std::unique_ptr<HostStates> MakeHostStates(const Model& model, const ServerConfig& config) {
-  const uint64_t otherwise = model.device()->in_host_memory() ? 0 : kHostStateBytesOfGpu;
-  return std::make_unique<HostStates>(model.device(),
-                                      CaptureBytes(model.state_layout(), model.description().vocab),
-                                      config.host_state_bytes.value_or(otherwise));
-}
-
-// One for each device; all but the first load the weights once more.
-absl::Status ServerImpl::MakeEngine(LoadOptions load) {
-  std::vector<EngineMember> members;
-  for (const std::string& device : config_.devices()) {
-    std::shared_ptr<Model> model = model_->model();
-    if (!members.empty()) {
-      load.device = device;
-      ANABRANCH_ASSIGN_OR_RETURN(model, Model::Load(config_.model, load));
-    }
-    ANABRANCH_ASSIGN_OR_RETURN(
-        auto engine, Engine::Create(std::move(model), EngineOptionsFor(config_, *model_)));
-    members.push_back({device, std::move(engine)});
-    LogEvent(LogLevel::kInfo, "engine_ready", {{"device", device}});
-  }
-  ANABRANCH_ASSIGN_OR_RETURN(engine_, JoinEngines(std::move(members)));
-  return absl::OkStatus();
-}
-
-absl::Status ServerImpl::LoadParts() {
-  LoadOptions load;
-  ANABRANCH_ASSIGN_OR_RETURN(load.dtype, ParseDType(config_.dtype));
-  ANABRANCH_ASSIGN_OR_RETURN(load.state_dtype, ParseDType(config_.state_dtype));
-  load.state_write_every = config_.state_write_every;
-  load.num_threads = config_.threads;
-  load.device = config_.devices().front();
-  load.progress = EverySecond(LogProgress, absl::Now);
-  // The library first: a second server on it should say so before it loads gigabytes.
+// The library first: a second server on it should say so before it loads gigabytes.
+absl::Status ServerImpl::OpenLibrary() {
   StoreOptions store;
   store.directory = config_.data;
   store.reserved_disk_bytes = config_.reserved_disk_bytes;
@@ -166,53 +108,60 @@ absl::Status ServerImpl::LoadParts() {
   store.quotas = config_.quotas;
   store.default_expiry = config_.default_expiry;
   ANABRANCH_ASSIGN_OR_RETURN(store_, OpenStateStore(store));
-  ANABRANCH_ASSIGN_OR_RETURN(model_, ServedModel::Load(config_.model, load, config_.chat_format));
-  LogEvent(LogLevel::kInfo, "model_loaded",
-           {{"model", model_->name()},
-            {"weight_bytes", static_cast<int64_t>(model_->model()->weight_bytes())},
-            {"chat_format", model_->chat_name()}});
   ANABRANCH_ASSIGN_OR_RETURN(search_index_, SearchIndex::Open(config_.data + "/search"));
-  search_indexer_ =
-      std::make_unique<SearchIndexer>(store_.get(), model_.get(), search_index_.get());
+  return absl::OkStatus();
+}
+
+absl::Status ServerImpl::LoadModels() {
+  std::vector<const ServedModel*> models;
+  for (const ModelSpec& spec : config_.models) {
+    ANABRANCH_ASSIGN_OR_RETURN(std::unique_ptr<ModelHost> host, ModelHost::Load(config_, spec));
+    for (const ServedModel* other : models) {
+      // States name their model by it, so that one could not be told from the other's.
+      if (other->model()->fingerprint() != host->model().model()->fingerprint()) continue;
+      return absl::InvalidArgumentError(absl::StrCat("--model: ", other->name(), " and ",
+                                                     host->model().name(), " are the same model"));
+    }
+    models.push_back(&host->model());
+    hosts_.push_back(std::move(host));
+  }
+  search_indexer_ = std::make_unique<SearchIndexer>(store_.get(), models, search_index_.get());
+  return absl::OkStatus();
+}
+
+absl::Status ServerImpl::StartParts() {
   janitor_ = std::make_unique<Janitor>(store_.get(), config_.retention);
-  ANABRANCH_RETURN_IF_ERROR(MakeEngine(load));
   pool_ = std::make_unique<WorkerPool>(kWorkerThreads, kMaxQueuedCalls);
-  context_.storing.layout = &model_->model()->state_layout();
-  ANABRANCH_ASSIGN_OR_RETURN(context_.storing.codec, ParseStateCodec(config_.state_codec));
-  context_.storing.may_become_lossy = config_.reencoding.lossy();
-  host_states_ = MakeHostStates(*model_->model(), config_);
-  sessions_ = std::make_unique<SessionManager>(store_.get(), engine_.get(), pool_.get(), &metrics_,
-                                               &context_.storing, &heat_, host_states_.get());
   answers_ = std::make_unique<AnswerBook>(store_.get());
-  context_.store = store_.get();
-  context_.engine = engine_.get();
-  context_.model = model_.get();
-  context_.sessions = sessions_.get();
-  context_.answers = answers_.get();
-  context_.heat = &heat_;
-  context_.search_index = search_index_.get();
-  context_.search_indexer = search_indexer_.get();
-  context_.pool = pool_.get();
-  context_.janitor = janitor_.get();
-  context_.calls = &calls_;
-  context_.metrics = &metrics_;
-  context_.limits = config_.limits;
-  context_.quotas = config_.quotas;
-  context_.default_expiry = config_.default_expiry;
-  context_.checkpoint_every = config_.checkpoint_every;
-  context_.library_directory = config_.data;
-  context_.start_time = absl::Now();
   imports_ =
       std::make_unique<ImportStaging>(config_.data + "/imports", config_.reserved_disk_bytes);
-  scrubber_ =
-      std::make_unique<Scrubber>(&context_, config_.scrub_every, config_.scrub_bytes_per_second);
-  context_.imports = imports_.get();
-  context_.scrubber = scrubber_.get();
-  context_.backup_running = &backup_running_;
-  context_.backup_root = config_.backup_root;
-  if (config_.reencoding.enabled()) {
-    reencoder_ = std::make_unique<Reencoder>(&context_, config_.reencoding);
-  }
+  std::vector<ServiceContext*> contexts;
+  for (const auto& host : hosts_) contexts.push_back(host->context());
+  router_ = std::make_unique<ModelRouter>(std::move(contexts));
+  scrubber_ = std::make_unique<Scrubber>(router_->first(), config_.scrub_every,
+                                         config_.scrub_bytes_per_second);
+  ServiceContext shared;
+  shared.router = router_.get();
+  shared.store = store_.get();
+  shared.answers = answers_.get();
+  shared.heat = &heat_;
+  shared.search_index = search_index_.get();
+  shared.search_indexer = search_indexer_.get();
+  shared.pool = pool_.get();
+  shared.janitor = janitor_.get();
+  shared.calls = &calls_;
+  shared.metrics = &metrics_;
+  shared.imports = imports_.get();
+  shared.scrubber = scrubber_.get();
+  shared.backup_running = &backup_running_;
+  shared.limits = config_.limits;
+  shared.quotas = config_.quotas;
+  shared.default_expiry = config_.default_expiry;
+  shared.checkpoint_every = config_.checkpoint_every;
+  shared.library_directory = config_.data;
+  shared.backup_root = config_.backup_root;
+  shared.start_time = absl::Now();
+  for (const auto& host : hosts_) ANABRANCH_RETURN_IF_ERROR(host->Start(config_, shared));
   return absl::OkStatus();
 }
 
@@ -224,9 +173,12 @@ absl::Status ServerImpl::Serve() {
   SetTransportOptions(builder);
   int port = 0;
   builder.AddListeningPort(config_.listen, grpc::InsecureServerCredentials(), &port);
-  builder.RegisterService(&sessions_service_);
-  builder.RegisterService(&states_service_);
-  builder.RegisterService(&admin_service_);
+  sessions_service_ = std::make_unique<SessionsService>(router_->first());
+  states_service_ = std::make_unique<StatesService>(router_->first());
+  admin_service_ = std::make_unique<AdminService>(router_->first());
+  builder.RegisterService(sessions_service_.get());
+  builder.RegisterService(states_service_.get());
+  builder.RegisterService(admin_service_.get());
   grpc_ = builder.BuildAndStart();
   if (grpc_ == nullptr || port == 0) {
     return absl::UnavailableError(absl::StrCat("cannot listen on ", config_.listen,
@@ -236,22 +188,43 @@ absl::Status ServerImpl::Serve() {
   address.port = port;
   address_ = FormatHostPort(address);
   health_ = std::make_unique<HealthMonitor>(grpc_->GetHealthCheckService(), store_.get(),
-                                            [this] { return engine_->health(); });
+                                            [this] { return EngineHealth(); });
   scrubber_->Start();
   return StartMetrics();
 }
 
+std::string ServerImpl::model_names() const {
+  return absl::StrJoin(hosts_, ", ", [](std::string* out, const auto& host) {
+    absl::StrAppend(out, host->model().name());
+  });
+}
+
+// The first that fails: one lost device is the end of all CUDA calls of the process.
+absl::Status ServerImpl::EngineHealth() const {
+  for (const auto& host : hosts_) ANABRANCH_RETURN_IF_ERROR(host->engine().health());
+  return absl::OkStatus();
+}
+
+std::vector<ModelGauges> ServerImpl::Gauges() const {
+  std::vector<ModelGauges> gauges;
+  for (const auto& host : hosts_) {
+    gauges.push_back({host->model().name(), host->engine().stats(), host->engine().member_stats(),
+                      host->host_states()});
+  }
+  return gauges;
+}
+
 absl::Status ServerImpl::StartMetrics() {
   if (config_.metrics == "off") return absl::OkStatus();
-  ANABRANCH_ASSIGN_OR_RETURN(
-      http_, MetricsServer::Start(
-                 config_.metrics,
-                 [this] {
-                   return metrics_.Render(*engine_, host_states_->stats(), store_->stats(),
-                                          janitor_->totals(), calls_.running(), calls_.draining()) +
-                          scrubber_->RenderMetrics();
-                 },
-                 [this] { return health_->healthy(); }));
+  ANABRANCH_ASSIGN_OR_RETURN(http_, MetricsServer::Start(
+                                        config_.metrics,
+                                        [this] {
+                                          return metrics_.Render(
+                                                     Gauges(), store_->stats(), janitor_->totals(),
+                                                     calls_.running(), calls_.draining()) +
+                                                 scrubber_->RenderMetrics();
+                                        },
+                                        [this] { return health_->healthy(); }));
   return absl::OkStatus();
 }
 
@@ -272,8 +245,7 @@ void ServerImpl::Drain(absl::Duration timeout) {
   if (!calls_.WaitUntilIdle(kCancelGrace)) {
     LogEvent(LogLevel::kError, "calls_left", {{"calls", int64_t{calls_.running()}}});
   }
-  reencoder_.reset();
-  if (sessions_ != nullptr) sessions_->UnloadAll();
+  for (const auto& host : hosts_) host->Stop();
   http_.reset();
   health_.reset();
 }
@@ -283,7 +255,9 @@ void ServerImpl::Drain(absl::Duration timeout) {
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerConfig& config) {
   ANABRANCH_RETURN_IF_ERROR(config.Validate());
   auto server = std::make_unique<ServerImpl>(config);
-  ANABRANCH_RETURN_IF_ERROR(server->LoadParts());
+  ANABRANCH_RETURN_IF_ERROR(server->OpenLibrary());
+  ANABRANCH_RETURN_IF_ERROR(server->LoadModels());
+  ANABRANCH_RETURN_IF_ERROR(server->StartParts());
   ANABRANCH_RETURN_IF_ERROR(server->Serve());
   return std::unique_ptr<Server>(std::move(server));
 }

@@ -1,4 +1,6 @@
-// What every handler works with. Plain pointers: the server owns all of it and outlives the calls.
+// What every handler works with: one for each model that is served, in which all but engine, model,
+// sessions and the layout of `storing` are the same. Plain pointers: the server owns all of it and
+// outlives the calls.
 #pragma once
 
 #include <grpcpp/server_context.h>
@@ -25,10 +27,12 @@
 namespace anabranch {
 
 class ImportStaging;
+class ModelRouter;
 class Scrubber;
 
 struct ServiceContext {
   // The parts.
+  const ModelRouter* router = nullptr;  // to the contexts of all models
   StateStore* store = nullptr;
   Engine* engine = nullptr;
   const ServedModel* model = nullptr;

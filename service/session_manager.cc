@@ -163,6 +163,11 @@ std::shared_ptr<SessionJournal> SessionManager::LiveJournal(const std::string& t
   return usable ? journal : nullptr;
 }
 
+bool SessionManager::Has(const std::string& tenant, const std::string& id) {
+  absl::MutexLock lock(&mutex_);
+  return sessions_.contains(Key(tenant, id));
+}
+
 absl::StatusOr<SessionView> SessionManager::View(const std::string& tenant, const std::string& id) {
   bool busy = false, loaded = false;
   std::shared_ptr<SessionJournal> journal = LiveJournal(tenant, id, &busy, &loaded);
@@ -216,10 +221,9 @@ absl::StatusOr<SequencePtr> SessionManager::RestoreHead(SessionLease& lease,
                                                         v1::Usage* usage) {
   const SessionRecord record = lease.journal().view().record;
   if (record.fingerprint != engine_->model().fingerprint()) {
-    return ErrorWithReason(
-        absl::StatusCode::kFailedPrecondition, "MODEL_MISMATCH",
-        absl::StrCat("session ", record.id, " runs on model ", record.fingerprint,
-                     ", this server serves ", engine_->model().fingerprint()));
+    return ErrorWithReason(absl::StatusCode::kFailedPrecondition, "MODEL_MISMATCH",
+                           absl::StrCat("session ", record.id, " runs on model ",
+                                        record.fingerprint, ", which this server does not serve"));
   }
   *unread = lease.journal().tail();
   if (record.head_state.empty()) {

@@ -51,6 +51,8 @@ class SessionManager {
   absl::StatusOr<SessionLeasePtr> AcquireNew(const SessionRecord& record,
                                              std::vector<int32_t> tail = {});
 
+  // Whether the session is loaded or at work here; one that is stored may be neither.
+  bool Has(const std::string& tenant, const std::string& id);
   // What is known of a session, without a lease. NOT_FOUND. Blocks.
   absl::StatusOr<SessionView> View(const std::string& tenant, const std::string& id);
   // All tokens of a session: of its head state, then those after it. Blocks.

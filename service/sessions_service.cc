@@ -3,6 +3,7 @@
 #include "service/append_reactor.h"
 #include "service/delegate_reactor.h"
 #include "service/generate_reactor.h"
+#include "service/model_router.h"
 #include "service/names.h"
 #include "service/paging.h"
 #include "service/proto_conversion.h"
@@ -16,8 +17,9 @@ namespace {
 absl::Status GetSessionNow(ServiceContext* service, const Call& call,
                            const v1::GetSessionRequest& request, v1::Session* response) {
   ANABRANCH_RETURN_IF_ERROR(CheckName("session_id", request.session_id()));
+  SessionManager& sessions = *service->router->For(call.tenant, request)->sessions;
   ANABRANCH_ASSIGN_OR_RETURN(const SessionView view,
-                             service->sessions->View(call.tenant, request.session_id()));
+                             sessions.View(call.tenant, request.session_id()));
   *response = ToProto(view);
   return absl::OkStatus();
 }
@@ -30,7 +32,7 @@ absl::Status ListSessionsNow(ServiceContext* service, const Call& call,
   ANABRANCH_ASSIGN_OR_RETURN(auto listed,
                              service->store->ListSessions(call.tenant, request.prefix(), page));
   for (const SessionRecord& record : listed.items) {
-    const auto view = service->sessions->ViewOf(record);
+    const auto view = service->router->OfFingerprint(record.fingerprint)->sessions->ViewOf(record);
     if (absl::IsNotFound(view.status())) continue;  // closed since the page was read
     ANABRANCH_RETURN_IF_ERROR(view.status());
     *response->add_sessions() = ToProto(*view);
@@ -47,7 +49,9 @@ grpc::ServerUnaryReactor* SessionsService::CreateSession(grpc::CallbackServerCon
   const MethodTraits method = {"CreateSession", service_->limits.model_deadline, true};
   return RunUnary(service_, context, method, response,
                   [=, this](const CallPtr& call, const Done& done) {
-                    HandleCreateSession(service_, call, request, response, done);
+                    const auto service = Router().ForNewSession(call->tenant, *request);
+                    if (!service.ok()) return done(service.status());
+                    HandleCreateSession(*service, call, request, response, done);
                   });
 }
 
@@ -74,7 +78,7 @@ grpc::ServerUnaryReactor* SessionsService::UpdateSession(grpc::CallbackServerCon
                                                          v1::Session* response) {
   const MethodTraits method = {"UpdateSession", service_->limits.quick_deadline, true};
   return RunBlocking(service_, context, method, response, [=, this](const Call& call) {
-    return HandleUpdateSession(service_, call, *request, response);
+    return HandleUpdateSession(Router().For(call.tenant, *request), call, *request, response);
   });
 }
 
@@ -83,7 +87,7 @@ grpc::ServerUnaryReactor* SessionsService::CloseSession(grpc::CallbackServerCont
                                                         v1::CloseSessionResponse* response) {
   const MethodTraits method = {"CloseSession", service_->limits.quick_deadline, true};
   return RunBlocking(service_, context, method, response, [=, this](const Call& call) {
-    return HandleCloseSession(service_, call, *request, response);
+    return HandleCloseSession(Router().For(call.tenant, *request), call, *request, response);
   });
 }
 
@@ -106,20 +110,20 @@ grpc::ServerUnaryReactor* SessionsService::Score(grpc::CallbackServerContext* co
                                                  const v1::ScoreRequest* request,
                                                  v1::ScoreResponse* response) {
   const MethodTraits method = {"Score", service_->limits.model_deadline, true};
-  return RunUnary(service_, context, method, response,
-                  [=, this](const CallPtr& call, const Done& done) {
-                    HandleScore(service_, call, request, response, done);
-                  });
+  return RunUnary(
+      service_, context, method, response, [=, this](const CallPtr& call, const Done& done) {
+        HandleScore(Router().For(call->tenant, *request), call, request, response, done);
+      });
 }
 
 grpc::ServerUnaryReactor* SessionsService::Commit(grpc::CallbackServerContext* context,
                                                   const v1::CommitRequest* request,
                                                   v1::CommitResponse* response) {
   const MethodTraits method = {"Commit", service_->limits.model_deadline, true};
-  return RunUnary(service_, context, method, response,
-                  [=, this](const CallPtr& call, const Done& done) {
-                    HandleCommit(service_, call, request, response, done);
-                  });
+  return RunUnary(
+      service_, context, method, response, [=, this](const CallPtr& call, const Done& done) {
+        HandleCommit(Router().For(call->tenant, *request), call, request, response, done);
+      });
 }
 
 grpc::ServerUnaryReactor* SessionsService::Fork(grpc::CallbackServerContext* context,
@@ -128,7 +132,7 @@ grpc::ServerUnaryReactor* SessionsService::Fork(grpc::CallbackServerContext* con
   const MethodTraits method = {"Fork", service_->limits.model_deadline, true};
   return RunUnary(service_, context, method, response,
                   [=, this](const CallPtr& call, const Done& done) {
-                    HandleFork(service_, call, request, response, done);
+                    HandleFork(Router().For(call->tenant, *request), call, request, response, done);
                   });
 }
 
@@ -136,10 +140,10 @@ grpc::ServerUnaryReactor* SessionsService::SetAux(grpc::CallbackServerContext* c
                                                   const v1::SetAuxRequest* request,
                                                   v1::SetAuxResponse* response) {
   const MethodTraits method = {"SetAux", service_->limits.model_deadline, true};
-  return RunUnary(service_, context, method, response,
-                  [=, this](const CallPtr& call, const Done& done) {
-                    HandleSetAux(service_, call, request, response, done);
-                  });
+  return RunUnary(
+      service_, context, method, response, [=, this](const CallPtr& call, const Done& done) {
+        HandleSetAux(Router().For(call->tenant, *request), call, request, response, done);
+      });
 }
 
 grpc::ServerUnaryReactor* SessionsService::Rewind(grpc::CallbackServerContext* context,
@@ -147,7 +151,7 @@ grpc::ServerUnaryReactor* SessionsService::Rewind(grpc::CallbackServerContext* c
                                                   v1::RewindResponse* response) {
   const MethodTraits method = {"Rewind", service_->limits.quick_deadline, true};
   return RunBlocking(service_, context, method, response, [=, this](const Call& call) {
-    return HandleRewind(service_, call, *request, response);
+    return HandleRewind(Router().For(call.tenant, *request), call, *request, response);
   });
 }
 

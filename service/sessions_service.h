@@ -56,7 +56,9 @@ class SessionsService final : public v1::Sessions::CallbackService {
                                    v1::RewindResponse* response) override;
 
  private:
-  ServiceContext* const service_;  // outlives this
+  const ModelRouter& Router() const { return *service_->router; }
+
+  ServiceContext* const service_;  // of the first model; outlives this
 };
 
 }  // namespace anabranch

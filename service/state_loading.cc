@@ -74,7 +74,7 @@ absl::Status CheckModel(const StateRecord& record, const Model& model) {
   return ErrorWithReason(
       absl::StatusCode::kFailedPrecondition, "MODEL_MISMATCH",
       absl::StrCat("state ", record.id, " belongs to model ", record.fingerprint, " (",
-                   record.numerics_profile, "), this server serves ", model.fingerprint(), " (",
+                   record.numerics_profile, "), this call runs on ", model.fingerprint(), " (",
                    model.numerics_profile(), ")"),
       {{"state_model", record.fingerprint}, {"served_model", model.fingerprint()}});
 }

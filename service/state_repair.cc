@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "runtime/state_image.h"
 #include "service/error_info.h"
+#include "service/model_router.h"
 #include "service/state_loading.h"
 #include "service/state_points.h"
 #include "service/state_storing.h"
@@ -76,9 +77,9 @@ absl::Status CheckSame(const StateRecord& record, const PutState& read) {
 
 }  // namespace
 
-absl::Status RepairState(const ServiceContext& service, const Call& call, const std::string& tenant,
+absl::Status RepairState(const ServiceContext& any, const Call& call, const std::string& tenant,
                          const std::string& id) {
-  StateStore& store = *service.store;
+  StateStore& store = *any.store;
   const absl::StatusOr<StateRecord> record = store.GetState(tenant, id);
   if (!record.ok()) {
     return absl::Status(record.status().code(),
@@ -86,6 +87,7 @@ absl::Status RepairState(const ServiceContext& service, const Call& call, const 
                                      "gone: import it from a bundle, or restore a backup"));
   }
   if (!IsWhole(*record)) return absl::OkStatus();
+  const ServiceContext& service = *any.router->OfFingerprint(record->fingerprint);
   Mutation mutation;
   absl::StatusOr<PutState> stored = ReadStored(store, *record);
   if (stored.ok()) {

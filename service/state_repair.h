@@ -13,7 +13,8 @@ namespace anabranch {
 // engine. Errors say why it cannot be repaired: its record is gone and with it its tokens
 // (DATA_LOSS), it was computed or belongs to another model (FAILED_PRECONDITION), reading gave
 // other bytes (DATA_LOSS).
-absl::Status RepairState(const ServiceContext& service, const Call& call, const std::string& tenant,
+// `any`: the context of any model; the state's own does the work.
+absl::Status RepairState(const ServiceContext& any, const Call& call, const std::string& tenant,
                          const std::string& id);
 
 }  // namespace anabranch

@@ -1,6 +1,7 @@
 #include "service/states_service.h"
 
 #include "service/library_handlers.h"
+#include "service/model_router.h"
 #include "service/unary_call.h"
 
 namespace anabranch {
@@ -16,8 +17,10 @@ template <typename Request, typename Response>
 grpc::ServerUnaryReactor* Bind(ServiceContext* service, grpc::CallbackServerContext* context,
                                const MethodTraits& method, const Request* request,
                                Response* response, Handler<Request, Response> handler) {
-  return RunBlocking(service, context, method, response,
-                     [=](const Call& call) { return handler(*service, call, *request, response); });
+  return RunBlocking(service, context, method, response, [=](const Call& call) {
+    const ServiceContext& own = *service->router->For(call.tenant, *request);
+    return handler(own, call, *request, response);
+  });
 }
 
 template <typename Request, typename Response>
@@ -135,7 +138,8 @@ grpc::ServerUnaryReactor* StatesService::Search(grpc::CallbackServerContext* con
   const MethodTraits method = {"Search", service_->limits.model_deadline, kWrites};
   return RunUnary(service_, context, method, response,
                   [=, this](const CallPtr& call, const Done& done) {
-                    HandleSearch(service_, call, request, response, done);
+                    HandleSearch(service_->router->ForSearch(call->tenant, *request), call, request,
+                                 response, done);
                   });
 }
 

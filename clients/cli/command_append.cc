@@ -25,7 +25,7 @@ constexpr char kFooter[] =
     "whole text. A message may be at most 3 MiB.";
 
 struct AppendFlags {
-  std::string name;
+  SessionFlags session;
   std::string text;
   std::string file;
   std::string role = "user";
@@ -103,9 +103,9 @@ absl::Status Append(Cli& cli, const AppendFlags& flags, const CLI::Option& text_
   Cancellation cancel;
   InterruptScope interrupt(cancel);
   v1::Usage usage;
-  ANABRANCH_ASSIGN_OR_RETURN(v1::Session session, OpenSession(cli.client(), flags.name, usage));
+  ANABRANCH_ASSIGN_OR_RETURN(v1::Session session, OpenSession(cli.client(), flags.session, usage));
   v1::AppendRequest request;
-  request.set_session_id(flags.name);
+  request.set_session_id(flags.session.name);
   request.set_expected_token_count(session.token_count());
   *request.mutable_content() = std::move(first);
   ContentSource rest = [&]() -> absl::StatusOr<std::optional<v1::Content>> {
@@ -131,7 +131,7 @@ absl::Status Append(Cli& cli, const AppendFlags& flags, const CLI::Option& text_
   session = done->session();
   if (!flags.no_commit) {
     ANABRANCH_ASSIGN_OR_RETURN(v1::CommitResponse commit,
-                               CommitSession(cli.client(), flags.name, &cancel));
+                               CommitSession(cli.client(), flags.session.name, &cancel));
     v1::Usage capture = commit.usage();
     capture.clear_tokens_reused();  // what the append itself reused or read
     AddUsage(capture, usage);
@@ -147,8 +147,7 @@ void AddAppendCommand(CLI::App& app, Cli& cli) {
   auto flags = std::make_shared<AppendFlags>();
   CLI::App* append = app.add_subcommand("append", "Read text into a session; commits at the end");
   append->footer(kFooter);
-  append->add_option("NAME", flags->name, "Session; opened from the ref NAME, or empty, if needed")
-      ->required();
+  AddSessionFlags(*append, flags->session);
   CLI::Option* text =
       append->add_option("TEXT", flags->text, "Text to read; - or nothing reads standard input");
   append->add_option("--file,-f", flags->file, "Read this file (- is standard input)");

@@ -18,7 +18,7 @@ namespace anabranch::cli {
 namespace {
 
 struct AskFlags {
-  std::string name;
+  SessionFlags session;
   std::string text;
   bool usage = false;
   SamplingFlags sampling;
@@ -56,7 +56,7 @@ absl::Status Ask(Cli& cli, const AskFlags& flags) {
     if (stream) out << Printable(delta.text()) << std::flush;
     if (json) PrintJson({{"type", "delta"}, {"text", delta.text()}}, out);
   };
-  absl::StatusOr<TurnResult> turn = RunTurn(cli.client(), flags.name, text, options);
+  absl::StatusOr<TurnResult> turn = RunTurn(cli.client(), flags.session, text, options);
   bar.reset();
   if (stream) out << std::endl;
   ANABRANCH_RETURN_IF_ERROR(turn.status());
@@ -75,8 +75,7 @@ void AddAskCommand(CLI::App& app, Cli& cli) {
   auto flags = std::make_shared<AskFlags>();
   CLI::App* ask = app.add_subcommand(
       "ask", "Say something in a session and print the model's reply; commits at the end");
-  ask->add_option("NAME", flags->name, "Session; opened from the ref NAME, or empty, if needed")
-      ->required();
+  AddSessionFlags(*ask, flags->session);
   ask->add_option("TEXT", flags->text, "The message; - reads standard input")->required();
   ask->add_flag("--usage", flags->usage, "Print what the turn cost to stderr");
   flags->sampling.AddTo(*ask);

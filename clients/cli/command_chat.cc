@@ -27,7 +27,7 @@ constexpr char kHelp[] =
     "Ctrl-C   stop the running reply; what was said stays in the session";
 
 struct ChatFlags {
-  std::string name;
+  SessionFlags session;
   SamplingFlags sampling;
 };
 
@@ -39,7 +39,7 @@ class Chat {
   absl::Status Run() {
     v1::Usage opening;
     ANABRANCH_ASSIGN_OR_RETURN(v1::Session session,
-                               OpenSession(cli_.client(), flags_.name, opening));
+                               OpenSession(cli_.client(), flags_.session, opening));
     if (people_) {
       cli_.streams.err << session.id() << ": " << HumanCount(session.token_count())
                        << " tokens so far. /help lists commands." << std::endl;
@@ -69,7 +69,7 @@ class Chat {
           << std::endl;
     } else if (text == "/commit") {
       ANABRANCH_ASSIGN_OR_RETURN(v1::CommitResponse commit,
-                                 CommitSession(cli_.client(), flags_.name));
+                                 CommitSession(cli_.client(), flags_.session.name));
       err << "committed " << commit.state().id() << " at "
           << HumanCount(commit.state().token_count()) << " tokens" << std::endl;
     } else {
@@ -96,7 +96,7 @@ class Chat {
         out << (cli_.streams.out_terminal ? Printable(delta.text()) : delta.text()) << std::flush;
       }
     };
-    absl::StatusOr<TurnResult> turn = RunTurn(cli_.client(), flags_.name, text, options);
+    absl::StatusOr<TurnResult> turn = RunTurn(cli_.client(), flags_.session, text, options);
     if (!json && streamed) out << std::endl;
     ANABRANCH_RETURN_IF_ERROR(turn.status());
     if (!json && !streamed) out << turn->reply.text() << std::endl;
@@ -127,8 +127,7 @@ void AddChatCommand(CLI::App& app, Cli& cli) {
   auto flags = std::make_shared<ChatFlags>();
   CLI::App* chat = app.add_subcommand("chat", "Talk in a session; each line is a message");
   chat->footer(absl::StrCat("While chatting:\n", kHelp));
-  chat->add_option("NAME", flags->name, "Session; opened from the ref NAME, or empty, if needed")
-      ->required();
+  AddSessionFlags(*chat, flags->session);
   flags->sampling.AddTo(*chat);
   chat->callback(
       [&cli, flags] { cli.command = [flags](Cli& c) { return Chat(c, *flags).Run(); }; });

@@ -163,8 +163,12 @@ void AddSearchCommand(CLI::App& app, Cli& cli) {
       ->type_name("TIME");
   search->add_option("--until", flags->until, "Only before this date, time or age")
       ->type_name("TIME");
-  search->add_option("--model", flags->model, "Only of this model (default: the served one)")
-      ->type_name("FINGERPRINT");
+  search
+      ->add_option("--model", flags->model,
+                   "Only of this model (default: of the state that --like or --descendant-of "
+                   "names, else the first that is "
+                   "served)")
+      ->type_name("NAME|FINGERPRINT");
   search
       ->add_option("--method", flags->method,
                    "How candidates are found: lexical (words), embedding (meaning) or both")

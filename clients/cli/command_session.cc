@@ -12,6 +12,7 @@
 #include "clients/cli/history_flags.h"
 #include "clients/cli/json_output.h"
 #include "clients/cli/policy_flags.h"
+#include "clients/cli/session_flags.h"
 #include "clients/cli/state_id.h"
 #include "statestore/base/status_macros.h"
 
@@ -26,6 +27,7 @@ struct CreateFlags {
   std::string name;
   std::string from;
   std::string ref;
+  std::string model;
   std::vector<std::string> labels;
   std::vector<std::string> aux;
   PolicyFlags policy;
@@ -56,6 +58,7 @@ absl::Status Create(Cli& cli, const CreateFlags& flags) {
   v1::CreateSessionRequest request;
   request.set_session_id(flags.name);
   request.set_ref(flags.ref);
+  request.set_model(flags.model);
   *request.mutable_checkpoints() = flags.policy.ToProto();
   if (LooksLikeStateId(flags.from)) {
     request.set_state_id(flags.from);
@@ -161,6 +164,7 @@ void AddCreate(CLI::App& group, Cli& cli) {
                    "Merge in this state, such as a skill or a persona (repeatable)")
       ->allow_extra_args(false)
       ->type_name("STATE[=WEIGHT]");
+  AddModelFlag(*create, flags->model);
   create->add_option("--ref", flags->ref, "Ref that commits move (default: NAME; - for none)");
   create->add_option("--label", flags->labels, "Attach KEY=VALUE (repeatable)")
       ->allow_extra_args(false)

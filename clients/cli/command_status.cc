@@ -1,5 +1,8 @@
 // `anabranch status`: what the server is and how it is doing.
 #include <ostream>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "clients/cli/codec_names.h"
@@ -10,6 +13,8 @@
 
 namespace anabranch::cli {
 namespace {
+
+using Fields = std::vector<std::pair<std::string, std::string>>;
 
 std::string LibraryState(const v1::LibraryStatus& library) {
   if (!library.read_only()) return "";
@@ -75,12 +80,31 @@ std::string Slots(const v1::EngineStatus& engine) {
 }
 
 // Slots of all devices, then of each where there are several.
-std::string SlotsLine(const v1::ServerStatus& status) {
-  std::string line = Slots(status.engine());
-  for (const v1::DeviceStatus& device : status.devices()) {
+std::string SlotsLine(const v1::ModelStatus& model) {
+  std::string line = Slots(model.engine());
+  for (const v1::DeviceStatus& device : model.devices()) {
     absl::StrAppend(&line, "; ", device.name(), ": ", Slots(device.engine()));
   }
   return line;
+}
+
+// What a model is and how much of its engine is in use.
+void AddModel(const v1::ModelStatus& status, Fields& fields) {
+  const v1::ModelInfo& model = status.model();
+  const v1::EngineStatus& engine = status.engine();
+  const std::string kv =
+      model.kv_bytes_per_token() == 0
+          ? ""
+          : absl::StrCat(" + ", HumanBytes(model.kv_bytes_per_token()), "/token");
+  fields.push_back({"model", absl::StrCat(model.name(), " (", model.model_type(), ", ",
+                                          HumanBytes(model.weight_bytes()), ", ",
+                                          model.chat() ? "chat" : "no chat format", ")")});
+  fields.push_back(
+      {"fingerprint", absl::StrCat(model.fingerprint(), ", ", model.numerics_profile())});
+  fields.push_back({"state size", absl::StrCat(HumanBytes(model.state_bytes()), kv)});
+  fields.push_back({"slots", SlotsLine(status)});
+  fields.push_back({"kv pages", absl::StrCat(HumanCount(engine.kv_pages_used()), " of ",
+                                             HumanCount(engine.kv_pages_total()), " used")});
 }
 
 absl::Status ShowStatus(Cli& cli) {
@@ -89,40 +113,30 @@ absl::Status ShowStatus(Cli& cli) {
     PrintJson(ToJson(status), cli.streams.out);
     return absl::OkStatus();
   }
-  const v1::ModelInfo& model = status.model();
   const v1::EngineStatus& engine = status.engine();
   const v1::LibraryStatus& library = status.library();
-  const std::string kv =
-      model.kv_bytes_per_token() == 0
-          ? ""
-          : absl::StrCat(" + ", HumanBytes(model.kv_bytes_per_token()), "/token");
-  PrintFields(
-      {{"server", absl::StrCat(cli.options.address, ", version ", status.version(), ", started ",
-                               AgeOf(status.start_time()), status.draining() ? ", DRAINING" : "")},
-       {"model",
-        absl::StrCat(model.name(), " (", model.model_type(), ", ", HumanBytes(model.weight_bytes()),
-                     ", ", model.chat() ? "chat" : "no chat format", ")")},
-       {"fingerprint", absl::StrCat(model.fingerprint(), ", ", model.numerics_profile())},
-       {"state size", absl::StrCat(HumanBytes(model.state_bytes()), kv)},
-       {"state codec", CodecName(status.state_codec())},
-       {"context", absl::StrCat("at most ", HumanCount(status.max_context_tokens()), " tokens")},
-       {"slots", SlotsLine(status)},
-       {"kv pages", absl::StrCat(HumanCount(engine.kv_pages_used()), " of ",
-                                 HumanCount(engine.kv_pages_total()), " used")},
-       {"calls", absl::StrCat(engine.running(), " running, ", engine.queued(), " waiting")},
-       {"tokens", absl::StrCat(HumanCount(engine.tokens_read()), " read, ",
-                               HumanCount(engine.tokens_generated()), " generated in ",
-                               HumanMillis(engine.busy_seconds() * 1000))},
-       {"library", absl::StrCat(library.directory(), LibraryState(library))},
-       {"holds", absl::StrCat(HumanCount(library.states()), " states, ", HumanCount(library.refs()),
-                              " refs, ", HumanCount(library.sessions()), " sessions, ",
-                              HumanBytes(library.disk_bytes()), " on disk")},
-       {"yours", UseLine(status.tenant_use())},
-       {"retention", RetentionLine(status.retention())},
-       {"budget", BudgetLine(status.retention())},
-       {"garbage", GarbageLine(status.retention())},
-       {"verified", LastScrub(status)}},
-      cli.streams.out);
+  Fields fields = {
+      {"server", absl::StrCat(cli.options.address, ", version ", status.version(), ", started ",
+                              AgeOf(status.start_time()), status.draining() ? ", DRAINING" : "")}};
+  for (const v1::ModelStatus& model : status.models()) AddModel(model, fields);
+  const Fields rest = {
+      {"state codec", CodecName(status.state_codec())},
+      {"context", absl::StrCat("at most ", HumanCount(status.max_context_tokens()), " tokens")},
+      {"calls", absl::StrCat(engine.running(), " running, ", engine.queued(), " waiting")},
+      {"tokens", absl::StrCat(HumanCount(engine.tokens_read()), " read, ",
+                              HumanCount(engine.tokens_generated()), " generated in ",
+                              HumanMillis(engine.busy_seconds() * 1000))},
+      {"library", absl::StrCat(library.directory(), LibraryState(library))},
+      {"holds", absl::StrCat(HumanCount(library.states()), " states, ", HumanCount(library.refs()),
+                             " refs, ", HumanCount(library.sessions()), " sessions, ",
+                             HumanBytes(library.disk_bytes()), " on disk")},
+      {"yours", UseLine(status.tenant_use())},
+      {"retention", RetentionLine(status.retention())},
+      {"budget", BudgetLine(status.retention())},
+      {"garbage", GarbageLine(status.retention())},
+      {"verified", LastScrub(status)}};
+  fields.insert(fields.end(), rest.begin(), rest.end());
+  PrintFields(fields, cli.streams.out);
   return absl::OkStatus();
 }
 

@@ -7,10 +7,11 @@ namespace anabranch::cli {
 namespace {
 
 absl::StatusOr<v1::CreateSessionResponse> CreateFromRefOrEmpty(Client& client,
-                                                               const std::string& name) {
+                                                               const SessionFlags& flags) {
   v1::CreateSessionRequest request;
-  request.set_session_id(name);
-  request.set_ref_name(name);
+  request.set_session_id(flags.name);
+  request.set_ref_name(flags.name);
+  request.set_model(flags.model);
   absl::StatusOr<v1::CreateSessionResponse> created = client.CreateSession(request);
   if (!absl::IsNotFound(created.status())) return created;
   request.clear_ref_name();
@@ -26,12 +27,13 @@ void AddLaterStep(v1::Usage step, v1::Usage& total) {
 
 }  // namespace
 
-absl::StatusOr<v1::Session> OpenSession(Client& client, const std::string& name, v1::Usage& usage) {
-  absl::StatusOr<v1::Session> session = client.GetSession(name);
+absl::StatusOr<v1::Session> OpenSession(Client& client, const SessionFlags& flags,
+                                        v1::Usage& usage) {
+  absl::StatusOr<v1::Session> session = client.GetSession(flags.name);
   if (!absl::IsNotFound(session.status())) return session;
-  absl::StatusOr<v1::CreateSessionResponse> created = CreateFromRefOrEmpty(client, name);
+  absl::StatusOr<v1::CreateSessionResponse> created = CreateFromRefOrEmpty(client, flags);
   // Another client was faster.
-  if (absl::IsAlreadyExists(created.status())) return client.GetSession(name);
+  if (absl::IsAlreadyExists(created.status())) return client.GetSession(flags.name);
   ANABRANCH_RETURN_IF_ERROR(created.status());
   usage = created->usage();
   usage.clear_tokens_reused();  // the call that uses the session reports them
@@ -45,10 +47,11 @@ absl::StatusOr<v1::CommitResponse> CommitSession(Client& client, const std::stri
   return client.Commit(request, cancel);
 }
 
-absl::StatusOr<TurnResult> RunTurn(Client& client, const std::string& name, absl::string_view text,
-                                   const TurnOptions& options) {
+absl::StatusOr<TurnResult> RunTurn(Client& client, const SessionFlags& flags,
+                                   absl::string_view text, const TurnOptions& options) {
   TurnResult result;
-  ANABRANCH_ASSIGN_OR_RETURN(v1::Session session, OpenSession(client, name, result.usage));
+  ANABRANCH_ASSIGN_OR_RETURN(v1::Session session, OpenSession(client, flags, result.usage));
+  const std::string& name = flags.name;
 
   // The commit at the end captures the state, so the steps before it need not.
   v1::AppendRequest append;

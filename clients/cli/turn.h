@@ -7,14 +7,16 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "clients/cli/session_flags.h"
 #include "clients/cpp/client.h"
 
 namespace anabranch::cli {
 
-// The session `name`. If there is none, one is opened from the ref of that name, or empty if there
-// is no such ref either, and `usage` becomes what that cost. Its tokens_reused stays 0: the call
-// that then uses the session reports what was reused.
-absl::StatusOr<v1::Session> OpenSession(Client& client, const std::string& name, v1::Usage& usage);
+// The session that the flags name. If there is none, one is opened from the ref of that name, or
+// empty if there is no such ref either, and `usage` becomes what that cost. Its tokens_reused stays
+// 0: the call that then uses the session reports what was reused.
+absl::StatusOr<v1::Session> OpenSession(Client& client, const SessionFlags& flags,
+                                        v1::Usage& usage);
 
 struct TurnResult {
   v1::GenerateDone reply;
@@ -34,8 +36,8 @@ struct TurnOptions {
 
 // Opens the session if needed and runs one turn. Refused with ABORTED if another client changes the
 // session between the steps.
-absl::StatusOr<TurnResult> RunTurn(Client& client, const std::string& name, absl::string_view text,
-                                   const TurnOptions& options);
+absl::StatusOr<TurnResult> RunTurn(Client& client, const SessionFlags& flags,
+                                   absl::string_view text, const TurnOptions& options);
 
 // Captures a state at the head and moves the session's ref to it.
 absl::StatusOr<v1::CommitResponse> CommitSession(Client& client, const std::string& name,

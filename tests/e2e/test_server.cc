@@ -79,7 +79,7 @@ std::string RecallModel() { return std::string(ANABRANCH_SOURCE_DIR) + "/deploy/
 
 ServerConfig TestConfig(const std::string& model, const std::string& data) {
   ServerConfig config;
-  config.model = model;
+  config.models = {{.directory = model}};
   config.data = data;
   config.listen = "127.0.0.1:0";
   config.metrics = "off";

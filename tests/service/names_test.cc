@@ -65,7 +65,7 @@ TEST(HostPortTest, AddressesAreParsedAndWritten) {
 
 TEST(ConfigTest, FlagsOutOfRangeAreNamed) {
   ServerConfig good;
-  good.model = "m";
+  good.models = {{.directory = "m"}};
   good.data = "d";
   ASSERT_TRUE(good.Validate().ok());
   const auto message = [&](auto change) {
@@ -73,7 +73,7 @@ TEST(ConfigTest, FlagsOutOfRangeAreNamed) {
     change(config);
     return std::string(config.Validate().message());
   };
-  EXPECT_NE(message([](auto& c) { c.model = ""; }).find("--model"), std::string::npos);
+  EXPECT_NE(message([](auto& c) { c.models.clear(); }).find("--model"), std::string::npos);
   EXPECT_NE(message([](auto& c) { c.threads = -1; }).find("--threads"), std::string::npos);
   EXPECT_NE(message([](auto& c) { c.checkpoint_every = -1; }).find("--checkpoint-every"),
             std::string::npos);

@@ -67,12 +67,13 @@ def append_requests(session_id: str, value: ContentLike, request_id: str,
 
 def create_session_request(session_id: str, state: str, ref_name: str, history: ContentLike | None,
                            ref: str, labels: Mapping[str, str],
-                           checkpoints: CheckpointPolicy | None = None, aux: AuxLike = ()
-                           ) -> sessions.CreateSessionRequest:
+                           checkpoints: CheckpointPolicy | None = None, aux: AuxLike = (),
+                           model: str = "") -> sessions.CreateSessionRequest:
     if sum((bool(state), bool(ref_name), history is not None)) > 1:
         raise ValueError("give at most one of state, from_ref and history")
     request = sessions.CreateSessionRequest(session_id=session_id, ref=ref, labels=dict(labels),
-                                            request_id=new_request_id(), aux=auxiliaries(aux))
+                                            request_id=new_request_id(), aux=auxiliaries(aux),
+                                            model=model)
     if checkpoints is not None:
         request.checkpoints.CopyFrom(policy(checkpoints))
     if state:

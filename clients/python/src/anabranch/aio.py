@@ -196,9 +196,9 @@ class AsyncClient(AsyncMaintenance):
                              history: p.ContentLike | None = None, ref: str = "",
                              labels: Mapping[str, str] | None = None,
                              checkpoints: CheckpointPolicy | None = None,
-                             aux: p.AuxLike = ()) -> tuple[AsyncSession, Usage]:
+                             aux: p.AuxLike = (), model: str = "") -> tuple[AsyncSession, Usage]:
         request = p.create_session_request(session_id, state, from_ref, history, ref, labels or {},
-                                           checkpoints, aux)
+                                           checkpoints, aux, model)
         response = await self._unary("Sessions", "CreateSession", request,
                                      sessions_pb2.CreateSessionResponse)
         return AsyncSession(self, response.session.id), p.usage(response.usage)
@@ -210,15 +210,15 @@ class AsyncClient(AsyncMaintenance):
         response = await self._unary("Sessions", "Fork", request, sessions_pb2.ForkResponse)
         return [AsyncSession(self, each.id) for each in response.sessions]
 
-    async def open_session(self, name: str) -> AsyncSession:
+    async def open_session(self, name: str, *, model: str = "") -> AsyncSession:
         try:
             await self.session(name).info()
         except NotFound:
             try:
                 try:
-                    await self.create_session(name, from_ref=name)
+                    await self.create_session(name, from_ref=name, model=model)
                 except NotFound:
-                    await self.create_session(name)
+                    await self.create_session(name, model=model)
             except AlreadyExists:
                 pass  # somebody else was faster
         return self.session(name)

@@ -217,23 +217,23 @@ class Client(Maintenance):
                        history: p.ContentLike | None = None, ref: str = "",
                        labels: Mapping[str, str] | None = None,
                        checkpoints: CheckpointPolicy | None = None,
-                       aux: p.AuxLike = ()) -> tuple[Session, Usage]:
+                       aux: p.AuxLike = (), model: str = "") -> tuple[Session, Usage]:
         request = p.create_session_request(session_id, state, from_ref, history, ref, labels or {},
-                                           checkpoints, aux)
+                                           checkpoints, aux, model)
         response = self._unary("Sessions", "CreateSession", request,
                                sessions_pb2.CreateSessionResponse)
         return Session(self, response.session.id), p.usage(response.usage)
 
-    def open_session(self, name: str) -> Session:
+    def open_session(self, name: str, *, model: str = "") -> Session:
         """The session `name`; created from the ref of that name, or empty, if there is none."""
         try:
             self.session(name).info()
         except NotFound:
             try:
                 try:
-                    self.create_session(name, from_ref=name)
+                    self.create_session(name, from_ref=name, model=model)
                 except NotFound:
-                    self.create_session(name)
+                    self.create_session(name, model=model)
             except AlreadyExists:
                 pass  # somebody else was faster
         return self.session(name)
