@@ -30,11 +30,11 @@ class ImportReactor final
   // Refuses a bundle of another tenant or model with its first bytes.
   class OriginCheck : public BundleVisitor {
    public:
-    explicit OriginCheck(const ImportReactor* owner) : owner_(owner) {}
+    explicit OriginCheck(ImportReactor* owner) : owner_(owner) {}
     absl::Status OnHeader(const BundleHeader& header) override;
 
    private:
-    const ImportReactor* const owner_;
+    ImportReactor* const owner_;
   };
 
   void Merge(v1::ImportProgress later, v1::ImportProgress* pending) override;

@@ -198,6 +198,17 @@ def test_status_names_the_model(server):
         assert client.status().model.model_type == "mamba2"
 
 
+def test_a_session_runs_on_the_model_that_it_asks_for(server):
+    with Client(server.addr) as client:
+        served = [each.model for each in client.status().models]
+        assert [model.fingerprint for model in served] == [client.status().model.fingerprint]
+        for model in served[0].name, served[0].fingerprint:
+            session, _ = client.create_session(model=model)
+            assert session.info().model_fingerprint == served[0].fingerprint
+        with pytest.raises(InvalidArgument, match="'other' is no model that is served"):
+            client.open_session("ada", model="other")
+
+
 async def test_the_asyncio_client_does_the_same(server):
     async with AsyncClient(server.addr) as client:
         ada = await client.open_session("ada")
