@@ -60,7 +60,8 @@ class ModelsTest : public testing::Test {
   // Name and fingerprint of each model that is served.
   std::map<std::string, std::string> Served() {
     std::map<std::string, std::string> served;
-    for (const v1::ModelStatus& each : client_->Status().models()) {
+    const v1::ServerStatus status = client_->Status();
+    for (const v1::ModelStatus& each : status.models()) {
       served[each.model().name()] = each.model().fingerprint();
     }
     return served;
@@ -121,6 +122,7 @@ TEST_F(ModelsTest, WhatGoesOnFromAStateRunsOnTheStatesModel) {
   v1::ForkRequest fork;
   fork.set_state_id(state);
   fork.set_count(2);
+  fork.set_prefix("fork");
   v1::ForkResponse forks;
   ASSERT_TRUE(client_->sessions().Fork(TestClient::Context().get(), fork, &forks).ok());
   for (const v1::Session& each : forks.sessions()) {

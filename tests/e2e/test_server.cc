@@ -86,6 +86,9 @@ ServerConfig TestConfig(const std::string& model, const std::string& data) {
   config.threads = 1;
   config.slots = 8;
   config.kv_pages = 64;
+  if (const char* device = getenv("ANABRANCH_TEST_DEVICE"); device != nullptr) {
+    config.device = device;
+  }
   return config;
 }
 

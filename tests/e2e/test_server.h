@@ -29,7 +29,8 @@ std::vector<std::string> GoldenModelNames();
 // Folder of the embedded default model, with tokenizer and chat format.
 std::string RecallModel();
 
-// Any free port, one model thread, no metrics.
+// Any free port, one model thread, no metrics; on the device of ANABRANCH_TEST_DEVICE, if that is
+// set.
 ServerConfig TestConfig(const std::string& model, const std::string& data);
 
 // `anabranchd serve` as a process.

@@ -8,7 +8,6 @@
 #include "absl/time/clock.h"
 #include "service/call_tracker.h"
 #include "service/error_info.h"
-#include "tests/runtime/fake_model.h"
 
 namespace anabranch {
 namespace {
@@ -71,10 +70,7 @@ TEST(MetricsTest, HistogramsAreCumulative) {
   for (int ms : {1, 3, 3, 400000}) {
     metrics.RecordCall("Append", absl::StatusCode::kOk, absl::Milliseconds(ms), v1::Usage());
   }
-  const auto engine = Engine::Create(std::make_shared<testing::FakeModel>(), {});
-  ASSERT_TRUE(engine.ok()) << engine.status();
-  const std::string text =
-      metrics.Render(**engine, HostStatesStats(), StoreStats(), JanitorTotals(), 0, false);
+  const std::string text = metrics.Render({}, StoreStats(), JanitorTotals(), 0, false);
   for (const char* expected : {"anabranch_call_seconds_bucket{method=\"Append\",le=\"0.001\"} 1\n",
                                "anabranch_call_seconds_bucket{method=\"Append\",le=\"0.005\"} 3\n",
                                "anabranch_call_seconds_bucket{method=\"Append\",le=\"300\"} 3\n",
@@ -82,6 +78,31 @@ TEST(MetricsTest, HistogramsAreCumulative) {
                                "anabranch_call_seconds_count{method=\"Append\"} 4\n"}) {
     EXPECT_NE(text.find(expected), std::string::npos) << expected << text;
   }
+}
+
+TEST(MetricsTest, EachOfSeveralModelsHasLinesOfItsOwnBesideTheSums) {
+  const auto busy = [](int64_t steps, int32_t running) {
+    EngineStats stats;
+    stats.steps = steps, stats.running = running;
+    return stats;
+  };
+  const ModelGauges small = {"small", busy(3, 1), {}, {}};
+  const ModelGauges large = {
+      "large", busy(4, 2), {{"cuda:0", busy(3, 2)}, {"cuda:1", busy(1, 0)}}, {}};
+  const auto render = [](const std::vector<ModelGauges>& models) {
+    return Metrics().Render(models, StoreStats(), JanitorTotals(), 0, false);
+  };
+  const std::string both = render({small, large});
+  for (const char* expected : {"anabranch_engine_steps_total 7\n", "anabranch_engine_running 3\n",
+                               "anabranch_model_running{model=\"small\"} 1\n",
+                               "anabranch_model_running{model=\"large\"} 2\n",
+                               "anabranch_device_running{model=\"large\",device=\"cuda:0\"} 2\n"}) {
+    EXPECT_NE(both.find(expected), std::string::npos) << expected << both;
+  }
+  const std::string alone = render({large});
+  EXPECT_EQ(alone.find("model="), std::string::npos) << alone;
+  EXPECT_NE(alone.find("anabranch_device_running{device=\"cuda:1\"} 0\n"), std::string::npos)
+      << alone;
 }
 
 }  // namespace
