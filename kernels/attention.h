@@ -34,7 +34,7 @@ struct AttentionParams {
   Acts y;      // [rows, heads * head_dim]
   int64_t y_stride = 0;
   float* scratch = nullptr;    // AttentionScratch() floats; not used on CUDA
-  int64_t max_context = 0;     // longest context, new rows included; only CUDA needs it
+  int64_t max_context = 0;     // no context is longer, new rows included; only CUDA needs it
   bool round_to_bf16 = false;  // probabilities before the value product, and the output
 };
 

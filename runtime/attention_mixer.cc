@@ -115,8 +115,10 @@ absl::Status AttentionMixer::Attend(const StepContext& step, ConstActs qkv, Acts
   params.y = y;
   params.y_stride = q_width();
   params.max_context = step.max_context;
-  const int64_t scratch = kernels::AttentionScratch(params, step.max_context);
-  ANABRANCH_ASSIGN_OR_RETURN(params.scratch, step.workspace->TakeFloats(scratch));
+  if (step.launch.cuda == nullptr) {
+    const int64_t scratch = kernels::AttentionScratch(params, step.max_context);
+    ANABRANCH_ASSIGN_OR_RETURN(params.scratch, step.workspace->TakeFloats(scratch));
+  }
   return step.kernels->attention(params, step.launch);
 }
 

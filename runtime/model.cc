@@ -8,6 +8,7 @@
 #include "runtime/memory_budget.h"
 #include "runtime/model_config.h"
 #include "runtime/model_forward.h"
+#include "runtime/model_on_device.h"
 #include "runtime/tensor_file.h"
 #include "runtime/weights.h"
 #include "statestore/base/status_macros.h"
@@ -248,6 +249,14 @@ absl::StatusOr<std::unique_ptr<Model>> Model::FromTensors(ModelDescription descr
 
 absl::StatusOr<std::unique_ptr<Model>> Model::Load(const std::string& dir,
                                                    const LoadOptions& options) {
+  ANABRANCH_ASSIGN_OR_RETURN(std::shared_ptr<Device> device,
+                             Device::Open(options.device, options.num_threads));
+  return LoadModelOn(std::move(device), dir, options);
+}
+
+absl::StatusOr<std::unique_ptr<Model>> LoadModelOn(std::shared_ptr<Device> device,
+                                                   const std::string& dir,
+                                                   const LoadOptions& options) {
   ANABRANCH_ASSIGN_OR_RETURN(const auto config_file, MappedFile::Open(dir + "/config.json"));
   const std::string config(config_file->bytes().begin(), config_file->bytes().end());
   ANABRANCH_ASSIGN_OR_RETURN(const std::string generation,
@@ -259,8 +268,6 @@ absl::StatusOr<std::unique_ptr<Model>> Model::Load(const std::string& dir,
                         absl::StrCat(dir, ": ", description.status().message()));
   }
   ANABRANCH_ASSIGN_OR_RETURN(TensorFile tensors, TensorFile::OpenModel(dir));
-  ANABRANCH_ASSIGN_OR_RETURN(std::shared_ptr<Device> device,
-                             Device::Open(options.device, options.num_threads));
   auto model = Build(*std::move(description), tensors, options, std::move(device));
   if (!model.ok()) {
     return absl::Status(model.status().code(), absl::StrCat(dir, ": ", model.status().message()));

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/elementwise.h"
 #include "kernels/norm.h"
+#include "runtime/replay_key.h"
 #include "statestore/base/status_macros.h"
 
 namespace anabranch {
@@ -427,12 +428,13 @@ absl::Status ForwardPass::RunStep(const StepBatch& batch, const StateArrays& sta
   }
   ANABRANCH_ASSIGN_OR_RETURN(const Sums sums, SendSums(batch));
   const auto compute = [&] { return Compute(step, logit_rows, sums); };
-  // One token of each sequence is what is run again and again with the same counts.
   const bool alike = step.deferring == 0 || step.deferring == step.rows.num_seqs;
   const bool decodes = step.rows.longest == 1 && logit_rows == step.rows.num_seqs && alike &&
                        batch.checkpoint_rows.empty();
-  const int64_t key = 8 * int64_t{step.rows.num_seqs} + 4 * (step.deferring > 0) +
-                      2 * (valid_vocab_ >= 0) + (sums.all != nullptr);
+  const bool attends = !batch.pages.empty();
+  if (decodes && attends) step.max_context = RecordedContext(step.max_context);
+  const int64_t key = ReplayKey({step.rows.num_seqs, attends ? step.max_context : 0,
+                                 step.deferring > 0, valid_vocab_ >= 0, sums.all != nullptr});
   ANABRANCH_RETURN_IF_ERROR(decodes ? device_->Replay(key, compute) : compute());
   ANABRANCH_RETURN_IF_ERROR(QueueSums(batch, sums));
   if (valid_vocab_ >= 0) ANABRANCH_RETURN_IF_ERROR(drawer_.QueueResults());

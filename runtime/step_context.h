@@ -17,7 +17,7 @@ struct StepContext {
   const int64_t* positions = nullptr;   // [seqs]: tokens read before this step
   const int32_t* pages = nullptr;       // KV pages of all sequences, by page_start
   const int32_t* page_start = nullptr;  // [seqs + 1]
-  int64_t max_context = 0;              // longest sequence, rows of this step included
+  int64_t max_context = 0;              // no sequence is longer, rows of this step included
   const StateArrays* state = nullptr;
   // How many sequences defer writing their recurrent tensors, and the tokens that are pending
   // before and after the step (kernels::SsdPending); null: none does.

@@ -168,6 +168,24 @@ TEST_P(CudaEngine, DrawsTheTokensThatTheHostWouldDraw) {
   }
 }
 
+// Steps of a generation are records made near its beginning: what they look at must grow with it.
+// In bfloat16 reading differs by rounding alone as much as a forgotten part of the context might.
+TEST_P(CudaEngine, ALongGenerationIsWhatReadingItsTokensGives) {
+  if (GetParam().dtype != kernels::DType::kFloat32) return;
+  const SequencePtr generated = SequenceOf(Tokens(40, 12));
+  const auto reply = testing::StartGenerate(*engine_, generated, 660, {});
+  ASSERT_TRUE(reply->Wait().ok()) << reply->status;
+  const SequencePtr read = SequenceOf(engine_->Tokens(generated));
+  const auto want = engine_->LastLogits(read), got = engine_->LastLogits(generated);
+  ASSERT_EQ(got.size(), want.size());
+  double off = 0, norm = 0;
+  for (size_t i = 0; i < want.size(); ++i) {
+    off += (double{got[i]} - want[i]) * (double{got[i]} - want[i]);
+    norm += double{want[i]} * want[i];
+  }
+  EXPECT_LE(std::sqrt(off / norm), 1e-3);
+}
+
 TEST_P(CudaEngine, ForksDoNotTouchEachOther) {
   const Ids common = Tokens(290, 1), left = Tokens(40, 2), right = Tokens(7, 3);
   const SequencePtr parent = SequenceOf(common);
