@@ -11,8 +11,8 @@
 
 namespace anabranch::kernels::cuda {
 
-// x / (1 + e^-x). Very negative x divide by infinity and give -0.
-__device__ inline float Silu(float x) { return x / (1.0f + __expf(-x)); }
+// x / (1 + e^-x), to a few units in the last place. Very negative x divide by infinity and give -0.
+__device__ inline float Silu(float x) { return __fdividef(x, 1.0f + __expf(-x)); }
 
 // log(1 + e^x), and x itself beyond 20, where the two agree in float. NaN stays NaN.
 __device__ inline float Softplus(float x) { return x <= 20.0f ? log1pf(expf(x)) : x; }

@@ -1,11 +1,14 @@
-// A block walks 32 channels of a sequence in tiles of 32 tokens; four threads share a channel, each
-// with four of its states in registers. Of a tile a thread loads 16 bytes of u, dt, z and of B or
-// C, one tile ahead of their use, so that memory's latency is hidden behind the walk of a tile.
+// A block walks some channels of a sequence in tiles of tokens; kLanes threads share a channel,
+// each with its part of the 16 states in registers. Of a tile a thread loads 16 bytes of u, dt, z
+// and of B or C, one tile ahead of their use, so that memory's latency is hidden behind the walk of
+// a tile. kLanes tokens are walked together: what they need is read from shared memory a group
+// ahead, their decays wait for nothing, and their sums over the lanes come out one a lane (kLanes -
+// 1 shuffles).
 //
-// Bound: one exponential a state and token, at 16 a clock and multiprocessor 4 x 8 clocks a token
-// of a warp; about as many instructions are issued (5 a state and 9 more). With 640 warps (5,120
-// channels) on 528 schedulers some have two: 64 to 70 clocks a token at the least, 0.3 ms for 8,192
-// tokens of one sequence. Bytes do not matter: 41 KB a token at 5,120 channels, 0.08 ms.
+// Bound: one exponential a state and token, at 16 a clock and multiprocessor, and a quarter of that
+// for softplus and gate: 20 clocks a token of a block's 16 channels. 5,120 channels of one sequence
+// are 320 blocks for 132 multiprocessors, of which some have three: 60 clocks a token at the least;
+// about 130 are measured (docs/GPU.md). Bytes do not matter: 41 KB a token at 5,120 channels.
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/scan_math.h"
 #include "kernels/cuda/selective_tiled.h"
@@ -16,22 +19,26 @@ namespace anabranch::kernels::cuda {
 namespace {
 
 constexpr const char* kName = "SelectiveScan";
-constexpr int kThreads = 128, kDim = 16, kLanes = 4;
-constexpr int kChannels = kThreads / kLanes, kTokens = 32;
+constexpr int kThreads = 128, kDim = 16, kLanes = 8;
+constexpr int kStates = kDim / kLanes;        // of a thread
+constexpr int kChannels = kThreads / kLanes;  // of a block
 constexpr int kOctets = kChannels / kVector;
-static_assert(kOctets * kTokens == kThreads && kTokens * kDim * 2 / kVector == kThreads);
+constexpr int kTokens = kThreads / kOctets;           // of a tile
+constexpr int kShared = kTokens * kDim / kVector;     // vectors of B, as many of C
+constexpr int kSharedLoads = 2 * kShared / kThreads;  // of a thread
+constexpr int kTokensOfGroup = kTokens / kLanes;      // whose steps a group sums
+static_assert(kOctets * kTokens == kThreads && kSharedLoads * kThreads == 2 * kShared);
 
 struct Tile {
-  alignas(16) float2 step[kTokens][kChannels];  // dt, dt * u
-  alignas(16) float b[kTokens][kDim];
-  alignas(16) float c[kTokens][kDim];
+  alignas(16) float2 step[kTokens][kChannels];         // dt, dt * u
+  alignas(16) float bc[kTokens][kLanes][2 * kStates];  // a lane's part of B, then of C
   alignas(16) float y[kTokens][kChannels];
-  double t_sum[kThreads / kWarp][kChannels];
+  double t_sum[kLanes][kChannels];
 };
 
 // What a thread loads of a tile: 8 channels of a token, and 8 states of B or of C.
 struct Loaded {
-  uint4 u, dt, z, bc;
+  uint4 u, dt, z, bc[kSharedLoads];
 };
 
 __device__ inline uint4 Load16(const ConstActs& from, int64_t at) {
@@ -46,13 +53,30 @@ __device__ inline void Unpack(const uint4& from, float (&out)[kVector]) {
   }
 }
 
+// A thread's states, or as many of B or C: 8 or 16 bytes of float32.
+template <int kCount, class T>
+__device__ inline void LoadPart(const T* from, float (&out)[kCount]) {
+  const auto pack = *reinterpret_cast<const Pack<T, kCount>*>(from);
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) out[i] = Widen(pack.v[i]);
+}
+
 struct Place {
   int64_t channel;  // of the thread's 8
   bool live;        // whether they exist
   int token, octet;
-  bool loads_c;  // else B
-  int shared_token, half;
 };
+
+// The i-th vector that a thread loads of B and C: those of B come first.
+struct SharedPlace {
+  bool in_c;
+  int token, half;
+};
+__device__ inline SharedPlace SharedPlaceOf(int i) {
+  const int at = static_cast<int>(threadIdx.x) + i * kThreads;
+  const int of = at % kShared;
+  return {at >= kShared, of / 2, of % 2};
+}
 
 __device__ Loaded LoadTile(const SelectiveScanParams& p, const Place& at, int64_t row,
                            int64_t end) {
@@ -63,20 +87,22 @@ __device__ Loaded LoadTile(const SelectiveScanParams& p, const Place& at, int64_
     out.dt = Load16(p.dt, from * p.dt_stride + at.channel);
     if (p.z.data != nullptr) out.z = Load16(p.z, from * p.z_stride + at.channel);
   }
-  const int64_t from = row + at.shared_token;
-  if (from < end) {
-    out.bc = at.loads_c ? Load16(p.c, from * p.c_stride + at.half * kVector)
-                        : Load16(p.b, from * p.b_stride + at.half * kVector);
+#pragma unroll
+  for (int i = 0; i < kSharedLoads; ++i) {
+    const SharedPlace shared = SharedPlaceOf(i);
+    const int64_t from = row + shared.token;
+    if (from >= end) continue;
+    out.bc[i] = shared.in_c ? Load16(p.c, from * p.c_stride + shared.half * kVector)
+                            : Load16(p.b, from * p.b_stride + shared.half * kVector);
   }
   return out;
 }
 
 __device__ void StageTile(const Place& at, const Loaded& loaded, const float (&bias)[kVector],
                           Tile& tile) {
-  float u[kVector], dt[kVector], bc[kVector];
+  float u[kVector], dt[kVector];
   Unpack(loaded.u, u);
   Unpack(loaded.dt, dt);
-  Unpack(loaded.bc, bc);
   float2* step = &tile.step[at.token][at.octet * kVector];
 #pragma unroll
   for (int i = 0; i < kVector; i += 2) {
@@ -85,8 +111,17 @@ __device__ void StageTile(const Place& at, const Loaded& loaded, const float (&b
     *reinterpret_cast<float4*>(step + i) =
         make_float4(first, first * u[i], second, second * u[i + 1]);
   }
-  float* to = at.loads_c ? tile.c[at.shared_token] : tile.b[at.shared_token];
-  StoreNarrow<kVector>(bc, to + at.half * kVector);
+#pragma unroll
+  for (int i = 0; i < kSharedLoads; ++i) {
+    const SharedPlace shared = SharedPlaceOf(i);
+    float bc[kVector];
+    Unpack(loaded.bc[i], bc);
+#pragma unroll
+    for (int j = 0; j < kVector; j += kStates) {
+      float* to = tile.bc[shared.token][(shared.half * kVector + j) / kStates];
+      *reinterpret_cast<float2*>(to + (shared.in_c ? kStates : 0)) = make_float2(bc[j], bc[j + 1]);
+    }
+  }
 }
 
 __device__ void StoreTile(const SelectiveScanParams& p, const Place& at, const Loaded& loaded,
@@ -108,49 +143,94 @@ __device__ void StoreTile(const SelectiveScanParams& p, const Place& at, const L
                        static_cast<Bf16*>(p.y.data) + (row + at.token) * p.y_stride + at.channel);
 }
 
-// One channel's four states of a thread.
-struct Cells {
-  float h[4], a[4];  // a: times log2(e)
-
-  __device__ float Step(float2 step, const float4& b, const float4& c) {
-    const float bs[4] = {b.x, b.y, b.z, b.w}, cs[4] = {c.x, c.y, c.z, c.w};
-    float y = 0;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      h[i] = fmaf(step.y, bs[i], h[i] * Exp2(step.x * a[i]));
-      y = fmaf(h[i], cs[i], y);
-    }
-    y += __shfl_xor_sync(kAllLanes, y, 2);
-    return y + __shfl_xor_sync(kAllLanes, y, 1);
-  }
+// What a thread needs of a token.
+struct TokenInputs {
+  float2 step;
+  float4 bc;
 };
 
-__device__ inline void WalkToken(Cells& cells, int t, int k, int lane, Tile& tile) {
-  const float y =
-      cells.Step(tile.step[t][k], *reinterpret_cast<const float4*>(&tile.b[t][4 * lane]),
-                 *reinterpret_cast<const float4*>(&tile.c[t][4 * lane]));
-  if (lane == 0) tile.y[t][k] = y;
+__device__ inline TokenInputs InputsOf(const Tile& tile, int t, int k, int lane) {
+  return {tile.step[t][k], *reinterpret_cast<const float4*>(tile.bc[t][lane])};
 }
 
-constexpr int kTokensOfWarp = kTokens / (kThreads / kWarp);
+// A thread's states of its channel.
+struct Cells {
+  float h[kStates], a[kStates];  // a: times log2(e)
 
-// The sum of dt of channel thread % 32 over this warp's share of tokens [0, count) of a tile.
+  // This thread's part of y.
+  __device__ float Step(const TokenInputs& in) {
+    h[0] = fmaf(in.step.y, in.bc.x, h[0] * Exp2(in.step.x * a[0]));
+    h[1] = fmaf(in.step.y, in.bc.y, h[1] * Exp2(in.step.x * a[1]));
+    return fmaf(h[1], in.bc.w, h[0] * in.bc.z);
+  }
+};
+static_assert(kStates == 2);
+
+// Of kLanes values of each of kLanes threads, to thread i the sum of the i-th. Sums are formed as
+// by a butterfly over one value, so they have its bits.
+__device__ inline float SumToLanes(float (&values)[kLanes], int lane) {
+#pragma unroll
+  for (int width = kLanes / 2; width > 0; width /= 2) {
+    const bool upper = (lane & width) != 0;
+#pragma unroll
+    for (int i = 0; i < width; ++i) {
+      const float send = upper ? values[i] : values[i + width];
+      const float keep = upper ? values[i + width] : values[i];
+      values[i] = keep + __shfl_xor_sync(kAllLanes, send, width);
+    }
+  }
+  return values[0];
+}
+
+// Tokens [from, to) of the tile.
+__device__ void Walk(Cells& cells, int from, int to, int k, int lane, Tile& tile) {
+  int t = from;
+  if (t + kLanes <= to) {
+    TokenInputs next[kLanes];
+#pragma unroll
+    for (int i = 0; i < kLanes; ++i) next[i] = InputsOf(tile, t + i, k, lane);
+    for (; t + kLanes <= to; t += kLanes) {
+      TokenInputs now[kLanes];
+#pragma unroll
+      for (int i = 0; i < kLanes; ++i) now[i] = next[i];
+      const int ahead = min(t + kLanes, kTokens - kLanes);  // any tokens after the last group
+#pragma unroll
+      for (int i = 0; i < kLanes; ++i) next[i] = InputsOf(tile, ahead + i, k, lane);
+      float y[kLanes];
+#pragma unroll
+      for (int i = 0; i < kLanes; ++i) y[i] = cells.Step(now[i]);
+      tile.y[t + lane][k] = SumToLanes(y, lane);
+    }
+  }
+  for (; t < to; ++t) {
+    float y = cells.Step(InputsOf(tile, t, k, lane));
+#pragma unroll
+    for (int width = kLanes / 2; width > 0; width /= 2) {
+      y += __shfl_xor_sync(kAllLanes, y, width);
+    }
+    if (lane == 0) tile.y[t][k] = y;
+  }
+}
+
+// The sum of dt of channel thread % kChannels over this group's share of tokens [0, count) of a
+// tile; a group is kChannels threads.
 __device__ inline double SumSteps(int count, const Tile& tile) {
-  const int from = static_cast<int>(threadIdx.x) / kWarp * kTokensOfWarp;
+  const int thread = static_cast<int>(threadIdx.x);
+  const int from = thread / kChannels * kTokensOfGroup;
   double sum = 0;
-  for (int t = from; t < min(from + kTokensOfWarp, count); ++t) {
-    sum += tile.step[t][threadIdx.x % kWarp].x;
+  for (int t = from; t < min(from + kTokensOfGroup, count); ++t) {
+    sum += tile.step[t][thread % kChannels].x;
   }
   return sum;
 }
 
-// For the first 32 threads: the warps' sums of a channel each.
-__device__ inline double SumOfWarps(double of_warp, Tile& tile) {
+// For the first kChannels threads: the groups' sums of a channel each.
+__device__ inline double SumOfGroups(double of_group, Tile& tile) {
   __syncthreads();  // an earlier call has read its sums
-  tile.t_sum[threadIdx.x / kWarp][threadIdx.x % kWarp] = of_warp;
+  tile.t_sum[threadIdx.x / kChannels][threadIdx.x % kChannels] = of_group;
   __syncthreads();
   double sum = 0;
-  for (int w = 0; w < kThreads / kWarp; ++w) sum += tile.t_sum[w][threadIdx.x % kWarp];
+  for (int g = 0; g < kLanes; ++g) sum += tile.t_sum[g][threadIdx.x % kChannels];
   return sum;
 }
 
@@ -164,8 +244,6 @@ __global__ void __launch_bounds__(kThreads) Tiled(SelectiveScanParams p) {
   Place at;
   at.token = thread / kOctets, at.octet = thread % kOctets;
   at.channel = first + at.octet * kVector, at.live = at.channel < p.channels;
-  at.loads_c = thread >= kThreads / 2;
-  at.shared_token = thread % (kThreads / 2) / 2, at.half = thread % 2;
   Loaded next = LoadTile(p, at, begin, end);
 
   float bias[kVector], skip[kVector];
@@ -176,20 +254,25 @@ __global__ void __launch_bounds__(kThreads) Tiled(SelectiveScanParams p) {
   }
   const int k = thread / kLanes, lane = thread % kLanes;
   const bool live = first + k < p.channels;
-  const int64_t at_state = (first + k) * kDim + 4 * lane;
+  const int64_t at_state = (first + k) * kDim + kStates * lane;
   Cells cells{};
   if (live) {
-    LoadFour(p.state, slot * p.state_slot_stride + at_state, cells.h);
-    LoadWide<4>(p.a + (first + k) * kDim + 4 * lane, cells.a);
+    const int64_t at_slot = slot * p.state_slot_stride + at_state;
+    if (p.state.dtype == DType::kFloat32) {
+      LoadPart<kStates>(static_cast<const float*>(p.state.data) + at_slot, cells.h);
+    } else {
+      LoadPart<kStates>(static_cast<const Bf16*>(p.state.data) + at_slot, cells.h);
+    }
+    LoadPart<kStates>(p.a + at_state, cells.a);
 #pragma unroll
-    for (int i = 0; i < 4; ++i) cells.a[i] *= kLog2E;
+    for (int i = 0; i < kStates; ++i) cells.a[i] *= kLog2E;
   }
   const auto keep = [&](const Acts& to, int64_t at_slot, int64_t after) {
     StoreState(to, at_slot + at_state, static_cast<uint32_t>(at_state),
                RoundingKeyOf(p, seq, after - begin), cells.h);
   };
   int32_t check = p.checkpoints.FirstFrom(begin);
-  double t_sum = 0;  // of channel thread % 32, the tokens of a tile that are this warp's
+  double t_sum = 0;  // of channel thread % kChannels, the tokens that are this group's
   for (int64_t row = begin; row < end; row += kTokens) {
     const Loaded loaded = next;
     StageTile(at, loaded, bias, tile);
@@ -201,12 +284,11 @@ __global__ void __launch_bounds__(kThreads) Tiled(SelectiveScanParams p) {
       if (check < p.checkpoints.count) {
         stop = static_cast<int>(min(int64_t{count}, p.checkpoints.row[check] - row + 1));
       }
-#pragma unroll 4
-      for (int i = t; i < stop; ++i) WalkToken(cells, i, k, lane, tile);
+      Walk(cells, t, stop, k, lane, tile);
       for (; check < p.checkpoints.count && p.checkpoints.row[check] < row + stop; ++check) {
         const int64_t place = p.checkpoints.place[check];
         if (live) keep(p.checkpoint_state, place * p.checkpoint_state_stride, row + stop);
-        const double sum = SumOfWarps(t_sum + SumSteps(stop, tile), tile);
+        const double sum = SumOfGroups(t_sum + SumSteps(stop, tile), tile);
         if (thread < kChannels && first + thread < p.channels) {
           const int64_t channel = first + thread;
           p.checkpoint_t[place * p.checkpoint_t_stride + channel] =
@@ -219,12 +301,11 @@ __global__ void __launch_bounds__(kThreads) Tiled(SelectiveScanParams p) {
     StoreTile(p, at, loaded, skip, row, end, tile);
   }
   if (live) keep(p.state, slot * p.state_slot_stride, end);
-  const double sum = SumOfWarps(t_sum, tile);
+  const double sum = SumOfGroups(t_sum, tile);
   if (thread < kChannels && first + thread < p.channels) {
     p.t_sum[slot * p.t_slot_stride + first + thread] += sum;
   }
 }
-static_assert(kChannels == kWarp, "a lane sums the steps of one channel");
 
 }  // namespace
 

@@ -180,6 +180,33 @@ TEST_F(ModelsTest, ASessionWhoseModelIsNotServedIsKeptForWhenItIs) {
   EXPECT_EQ(client_->Fingerprint("b"), expected);
 }
 
+TEST_F(ModelsTest, ABundleIsImportedForTheModelThatItIsOf) {
+  Serve({mamba2_, bamba_});
+  const std::string state = Read("b", "bamba", 2);
+  const auto expected = client_->Fingerprint("b");
+  const std::string file = dir_.path() + "/b.bundle";
+  ASSERT_EQ(RunCli(*server_, {"export", state, "-o", file}).code, 0);
+  const TempDir elsewhere;
+  const auto import_at = [&](const std::vector<ModelSpec>& models) {
+    ServerConfig config = TestConfig("", elsewhere.path());
+    config.models = models;
+    auto server = Server::Start(config);
+    EXPECT_TRUE(server.ok()) << server.status();
+    const CliRun run = RunCli(**server, {"import", file, "--ref", "b"});
+    server_ = *std::move(server);
+    client_ = std::make_unique<TestClient>(server_->address());
+    return run;
+  };
+  const CliRun refused = import_at({{.directory = mamba2_}});
+  EXPECT_NE(refused.code, 0);
+  EXPECT_THAT(refused.err, HasSubstr("which this server does not serve"));
+  server_.reset();
+  const CliRun taken = import_at({{.directory = mamba2_}, {.directory = bamba_}});
+  EXPECT_EQ(taken.code, 0) << taken.err;
+  ASSERT_TRUE(Create("moved", "", state).ok());
+  EXPECT_EQ(client_->Fingerprint("moved"), expected);
+}
+
 TEST_F(ModelsTest, StatusAndCommandLineNameEachModel) {
   Serve({mamba2_, bamba_});
   Read("a", "mamba2", 1);
