@@ -194,10 +194,11 @@ void AddServe(CLI::App& app, ServeOptions& options, Durations& durations) {
                    "Pages of 256 tokens for attention, shared by all sessions")
       ->capture_default_str();
   serve
-      ->add_option("--host-states", config.host_state_bytes,
-                   "Memory for states that left their slot, e.g. 8GiB, so that going on from them "
-                   "needs no file; 0: none. Without it 2GiB with a GPU, and none with a CPU, for "
-                   "which files that the system caches are as fast")
+      ->add_option(
+          "--host-states", config.host_state_bytes,
+          "Memory for states of each model that left their slot, e.g. 8GiB, so that going on "
+          "from them needs no file; 0: none. Without it 2GiB with a GPU, and none with a CPU, for "
+          "which files that the system caches are as fast")
       ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false));
   serve->add_option("--max-context", config.limits.max_context_tokens, "Tokens a session may have")
       ->capture_default_str();
