@@ -16,6 +16,23 @@ VERBS_ALIKE = [("live", "born", "trip"), ("work", "study", "employer", "do"), ("
                ("speak", "study", "born"), ("support", "do", "train"), ("married", "contact", "employer"), ("drive", "owe", "collect")]
 
 
+def look_alike(r, told, cast):
+    """A slot that is easily taken for the one told: besides near(), another of those alike, and a thing that shares a word."""
+    make, *at = told.origin
+    if make is S.person_noun and r.random() < .4:
+        alike = [n for group in ALIKE if at[1] in group for n in group if n not in (at[1], "name")]
+        if alike:
+            noun = r.choice(alike)
+            return S.person_noun(r, at[0], noun, KIND[noun])
+    if make is S.thing_slot and " " in at[0] and r.random() < .5:
+        first, last = at[0].rsplit(" ", 1)
+        if not last.islower():  # a name or a number
+            return S.thing_slot(f"{first} {S.project_name(r).split()[-1]}", *at[1:])
+        other = r.choice([w for w in W.THING if w not in at[0].split()])
+        return S.thing_slot(r.choice((f"{first} {other}", f"{other} {last}")), *at[1:])
+    return S.near(told, r, False, cast)
+
+
 class Crowd:
     """A grid of slots: some entities, and what may be told of each."""
 

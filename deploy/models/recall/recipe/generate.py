@@ -447,8 +447,11 @@ class Conversation:
                 return "unknown", slot.ask(self.r, self.held), slot.unknown()
         # Often the same thing of somebody else, or something else of the same one.
         for k in range(30):
-            if k < 4 and self.facts and self.r.random() < .4:
-                slot = S.near(self.r.choice(list(self.facts.values()))[0], self.r, self.held, self.cast)
+            if k < 4 and self.facts and self.r.random() < (.4 if self.held else .5):
+                told = self.r.choice(list(self.facts.values()))[0]
+                slot = S.near(told, self.r, True, self.cast) if self.held else crowd.look_alike(self.r, told, self.cast)
+            elif not self.held and self.r.random() < .6:  # what nearly everybody has is made up most easily
+                slot = S.common_slot(self.r, self.cast)
             else:
                 slot = S.random_slot(self.r, self.held, self.cast if self.r.random() < .6 else list(self.cast))
             if slot.key not in self.ever:
@@ -486,6 +489,8 @@ class Conversation:
 
     def question(self):
         r = self.r
+        if not self.held and r.random() < .16:  # .36 with those below: weights that heard less of them make answers up
+            return self.question_unknown()
         x = r.random()
         if self.lists and x < .1:
             return self.question_list()
@@ -501,7 +506,7 @@ class Conversation:
         if n > 1:
             qs = {}
             while len(qs) < n:
-                q = self.question_known() if len(self.facts) > n and self.r.random() < .8 else self.question_unknown()
+                q = self.question_known() if len(self.facts) > n and self.r.random() < (.8 if self.held else .7) else self.question_unknown()
                 qs.setdefault(q[2], q)
             qs = list(qs.values())
             parts = [q.rstrip("?.") for _, q, _ in qs]
@@ -599,7 +604,7 @@ class Maker:
                     c.filled(min(left, r.choice((40, 100, 200, 400))))
                 event()
             keys = r.sample(list(c.facts), min(len(c.facts), 12))
-            keys += r.sample(sorted(c.fixed - set(keys), key=str), min(len(c.fixed - set(keys)), 6)) + [None] * r.choice((1, 2, 3, 5))
+            keys += r.sample(sorted(c.fixed - set(keys), key=str), min(len(c.fixed - set(keys)), 6)) + [None] * r.choice((2, 3, 5, 8))
             for key in r.sample(keys, len(keys)):
                 _, q, a = c.question_unknown() if key is None else c.question_known(key)
                 c.user(c.style(q, True, a))

@@ -181,6 +181,8 @@ class Slot:
         return self.fill(self.framed(core, L.FIX_FRAMES, r, held, often), r, v=v, o=old)
 
     def ask(self, r, held):
+        if not held and r.random() < .1:  # the plainest words, which are rare among so many
+            return self.fill(r.choice(self.ways.ask.train[:2]), r)
         for _ in range(20):
             x = r.random()
             if self.ways.indirect and x < .25:
@@ -372,6 +374,16 @@ def open_noun(r):
     """A noun nobody listed: the answer has to repeat it from the question."""
     x = r.random()
     return W.word(r) if x < .35 else f"{W.word(r)} {W.word(r)}" if x < .65 else f"{W.word(r)} {r.choice(('code', 'number', 'name', 'color', 'date', 'password', 'id', 'size', 'price', 'level', 'team'))}"
+
+
+def common_slot(r, cast):
+    """What nearly everybody has, listed attributes and verbs alone. Training asks for it though nobody told it."""
+    x, w = r.random(), ("me", "you") if r.random() < .6 else who(r, False, cast)
+    if x < .6:
+        return person_noun(r, w, *r.choice(NOUNS if w[0] == "me" else NOUNS[3:]))  # the first three are "name"
+    if x < .75:
+        return called_slot(w, r.choice(W.ANIMAL))
+    return verb_slot(w, r.choice(L.MEASURED))
 
 
 def wide_slot(r, cast):
