@@ -3,6 +3,7 @@
 #include <utility>
 #include <variant>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "runtime/fingerprint.h"
 #include "runtime/memory_budget.h"
@@ -16,8 +17,10 @@
 namespace anabranch {
 namespace {
 
-// Counted up whenever a change of code can change the bits of a state.
-constexpr int kNumericsVersion = 1;
+// Counted up whenever a change of code can change the bits of a state on that kind of device.
+// CUDA: 2 since steps with attention are recorded for the context that they look at, and Mamba-1
+// and the gates sum and divide in another way.
+constexpr int kCpuNumerics = 1, kCudaNumerics = 2;
 
 absl::Status NoDraws() {
   return absl::UnimplementedError("the model does not draw tokens: its logits are on the host");
@@ -138,7 +141,8 @@ absl::StatusOr<std::string> ReadOptional(const std::string& path) {
 }
 
 void AddNumerics(absl::string_view profile, FingerprintBuilder& builder) {
-  builder.Add("numerics", absl::StrCat(profile, "/", kNumericsVersion));
+  const int version = absl::StartsWith(profile, "cuda") ? kCudaNumerics : kCpuNumerics;
+  builder.Add("numerics", absl::StrCat(profile, "/", version));
 }
 
 absl::StatusOr<std::string> Fingerprint(const TensorFile& tensors, absl::string_view config,
