@@ -3,6 +3,7 @@
 // them, and up to which context attention looks.
 #pragma once
 
+#include <algorithm>
 #include <bit>
 #include <cstdint>
 
@@ -12,9 +13,8 @@ namespace anabranch {
 // the next power of two, at least the keys of one block of attention. A generation is recorded anew
 // a few times as it grows, and launches at most twice the blocks that it needs.
 inline int64_t RecordedContext(int64_t max_context) {
-  constexpr uint64_t kLeast = 256;
-  return static_cast<int64_t>(
-      std::bit_ceil(max_context < 256 ? kLeast : static_cast<uint64_t>(max_context)));
+  constexpr int64_t kLeast = 256;
+  return static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(std::max(max_context, kLeast))));
 }
 
 struct DecodeStep {

@@ -14,6 +14,14 @@ const std::string& FingerprintOf(const ServiceContext& service) {
   return service.model->model()->fingerprint();
 }
 
+ServiceContext* WithFingerprint(const std::vector<ServiceContext*>& models,
+                                absl::string_view fingerprint) {
+  for (ServiceContext* service : models) {
+    if (FingerprintOf(*service) == fingerprint) return service;
+  }
+  return nullptr;
+}
+
 // What a new session goes on from, by id or name; empty: from nothing.
 const std::string& OriginOf(const v1::CreateSessionRequest& request) {
   switch (request.from_case()) {
@@ -35,17 +43,12 @@ ServiceContext* ModelRouter::Find(absl::string_view name_or_fingerprint) const {
   for (ServiceContext* service : models_) {
     if (service->model->name() == name_or_fingerprint) return service;
   }
-  for (ServiceContext* service : models_) {
-    if (FingerprintOf(*service) == name_or_fingerprint) return service;
-  }
-  return nullptr;
+  return WithFingerprint(models_, name_or_fingerprint);
 }
 
 ServiceContext* ModelRouter::OfFingerprint(absl::string_view fingerprint) const {
-  for (ServiceContext* service : models_) {
-    if (FingerprintOf(*service) == fingerprint) return service;
-  }
-  return first();
+  ServiceContext* const service = WithFingerprint(models_, fingerprint);
+  return service == nullptr ? first() : service;
 }
 
 absl::StatusOr<ServiceContext*> ModelRouter::Named(absl::string_view field,

@@ -166,8 +166,7 @@ void AddSearchCommand(CLI::App& app, Cli& cli) {
   search
       ->add_option("--model", flags->model,
                    "Only of this model (default: of the state that --like or --descendant-of "
-                   "names, else the first that is "
-                   "served)")
+                   "names, else the first that is served)")
       ->type_name("NAME|FINGERPRINT");
   search
       ->add_option("--method", flags->method,
