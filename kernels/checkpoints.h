@@ -12,6 +12,8 @@ struct Checkpoints {
   int32_t count = 0;
   const int32_t* row = nullptr;    // [count] rows of the launch, ascending
   const int32_t* place = nullptr;  // [count] entry of the ring that gets the state after that row
+  // [count], not 0: recurrent tensors go there packed (kernels/packed_state.h). Null: none does.
+  const uint8_t* packed = nullptr;
 
   // Index of the first checkpoint at or after `from`, `count` if there is none.
 #ifdef __CUDACC__

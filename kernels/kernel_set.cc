@@ -22,6 +22,7 @@ const KernelSet& CpuKernels() {
       .copy_rows = CopyRows,
       .sum_directions = SumDirections,
       .sample = nullptr,
+      .ssd_packs_from = nullptr,
   };
   return kSet;
 }

@@ -23,7 +23,8 @@ using Kernel = absl::Status (*)(const Params&, const Launch&);
 
 // Each is described where its parameters are. Pointers of the parameters lie where the set runs;
 // the counts are always the host's. A set is complete: no entry is null,
-// but for `sample` where the logits are in host memory.
+// but for `sample` where the logits are in host memory, and `ssd_packs_from` where checkpoints are
+// never packed.
 struct KernelSet {
   Kernel<EmbedParams> embed;
   Kernel<GemmParams> gemm;
@@ -43,6 +44,7 @@ struct KernelSet {
   Kernel<CopyRowsParams> copy_rows;
   Kernel<SumDirectionsParams> sum_directions;
   Kernel<SampleParams> sample;
+  SsdPacksFrom* ssd_packs_from;
 };
 
 // All activations float32, all arrays in host memory.

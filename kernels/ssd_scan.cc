@@ -219,6 +219,9 @@ absl::Status Check(const SsdScanParams& p) {
   const bool arrays =
       p.x && p.b && p.c && p.dt && p.a && p.d && p.dt_bias && p.t_sum && p.y && HasState(p);
   const bool ring = p.checkpoints.count == 0 || HasCheckpoints(p);
+  if (p.checkpoints.packed != nullptr) {
+    return Require(false, "SsdScan", "checkpoints cannot be packed on the CPU");
+  }
   return Require(strides && arrays && ring && p.dt_lo <= p.dt_hi, "SsdScan",
                  "missing array, short stride or dt_lo > dt_hi");
 }

@@ -42,8 +42,10 @@ void CapturePlace::Free() {
 
 void AddCheckpoints(std::vector<PendingCapture>& captures, int64_t position, StepRows& rows) {
   for (PendingCapture& capture : captures) {
-    rows.AddCheckpoint(capture.pages.position - position, capture.place.ref().slot,
-                       capture.inner_sum.empty() ? nullptr : capture.inner_sum.data());
+    capture.packed =
+        rows.AddCheckpoint(capture.pages.position - position, capture.place.ref().slot,
+                           capture.codec == StateCodec::kCompact,
+                           capture.inner_sum.empty() ? nullptr : capture.inner_sum.data());
   }
 }
 
@@ -166,7 +168,7 @@ void CaptureQueue::CopyPlaces() {
       added_.pop_front();
     }
     auto slot = capture.placed.ok() ? CopySlotToHost(*ring_, capture.place.ref(), /*vocab=*/0,
-                                                     capture.codec, &buffers_)
+                                                     capture.codec, capture.packed, &buffers_)
                                     : absl::StatusOr<CopiedSlot>(capture.placed);
     capture.place.Free();
     absl::MutexLock lock(&mutex_);

@@ -58,6 +58,7 @@ struct PendingCapture {
   CapturePlace place;   // holds the tensors and the last logits,
   absl::Status placed;  // or why it does not
   StateCodec codec = StateCodec::kExact;
+  bool packed = false;  // the place's recurrent tensors are (kernels/packed_state.h)
   // The sequence's pages and the position to capture; no slot. Its owner keeps the pages.
   SlotRef pages;
   std::vector<float> inner_sum;

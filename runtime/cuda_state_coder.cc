@@ -8,12 +8,14 @@
 #include "kernels/cuda/context.h"
 #include "kernels/cuda/state_codec.h"
 #include "kernels/cuda/state_ops.h"
+#include "kernels/packed_state.h"
 #include "statestore/base/status_macros.h"
 
 namespace anabranch {
 namespace {
 
 using kernels::CudaStatus;
+using kernels::PackedMeasure;
 using kernels::cuda::BlockCopy;
 using kernels::cuda::CodedTensor;
 using kernels::cuda::CodeMeasure;
@@ -27,6 +29,7 @@ constexpr uint64_t kAlignment = 16;  // of a tensor in the staged block
 constexpr uint64_t kDirectBytes = uint64_t{256} << 10;
 
 bool IsStaged(const TensorCoding& tensor, bool to_host) {
+  if (tensor.form == CodedForm::kPackedThere) return false;
   return !to_host || tensor.form != CodedForm::kPlain || tensor.bytes < kDirectBytes;
 }
 
@@ -44,6 +47,14 @@ size_t EndOfPiece(absl::Span<const TensorCoding> tensors, size_t first, bool to_
 
 bool Takes(const TensorCoding& tensor) {
   return tensor.form != CodedForm::kPacked8 || tensor.cut.cols <= kernels::cuda::kMaxCodedColumns;
+}
+
+// What the scan has measured of a tensor that it has packed, a head's after the other.
+absl::Span<const PackedMeasure> MeasuresOf(const TensorCoding& tensor) {
+  const int64_t heads = tensor.count / (tensor.cut.rows * tensor.cut.cols);
+  const kernels::PackedPlaces places(heads, tensor.cut.rows, tensor.cut.cols);
+  const char* const at = static_cast<const char*>(tensor.values) + places.measures;
+  return {reinterpret_cast<const PackedMeasure*>(at), static_cast<size_t>(heads)};
 }
 
 // Where the tensors of a piece lie in the staged block, and what has to be copied of it. Where all
@@ -164,7 +175,8 @@ absl::Status CudaStateCoder::ToHost(absl::Span<const TensorCoding> tensors, char
   ANABRANCH_RETURN_IF_ERROR(MakeRoom(*device_, bytes, false, out_.measures));
   ANABRANCH_RETURN_IF_ERROR(MakeRoom(*device_, bytes, true, out_.host_measures));
   std::vector<size_t> measured;
-  const absl::Status status = Encode(tensors, block, measured);
+  absl::Status status = Encode(tensors, block, measured);
+  status.Update(FetchMeasures(tensors));
   // Also after an error: what was queued goes on.
   const absl::Status done = CudaStatus(cudaStreamSynchronize(to_host_->stream()), "state");
   ANABRANCH_RETURN_IF_ERROR(status);
@@ -175,7 +187,41 @@ absl::Status CudaStateCoder::ToHost(absl::Span<const TensorCoding> tensors, char
     measures[i] = {found->refused != 0, {found->off, found->norm}};
     ++found;
   }
+  const auto* head = static_cast<const PackedMeasure*>(out_.host_heads.data());
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    if (tensors[i].form != CodedForm::kPackedThere) continue;
+    for (const auto* const end = head + MeasuresOf(tensors[i]).size(); head != end; ++head) {
+      measures[i].refused = measures[i].refused || head->refused != 0;
+      measures[i].error.Add({head->off, head->norm});
+    }
+  }
   return absl::OkStatus();
+}
+
+// Queues the way of the packed tensors' measures to the host: gathered first, since they are small.
+absl::Status CudaStateCoder::FetchMeasures(absl::Span<const TensorCoding> tensors) {
+  std::vector<absl::Span<const PackedMeasure>> heads;
+  size_t bytes = 0;
+  for (const TensorCoding& tensor : tensors) {
+    if (tensor.form != CodedForm::kPackedThere) continue;
+    heads.push_back(MeasuresOf(tensor));
+    bytes += heads.back().size() * sizeof(PackedMeasure);
+  }
+  if (heads.empty()) return absl::OkStatus();
+  ANABRANCH_RETURN_IF_ERROR(MakeRoom(*device_, bytes, false, out_.heads));
+  ANABRANCH_RETURN_IF_ERROR(MakeRoom(*device_, bytes, true, out_.host_heads));
+  std::vector<BlockCopy> copies;
+  auto* to = static_cast<PackedMeasure*>(out_.heads.data());
+  for (const absl::Span<const PackedMeasure> of_tensor : heads) {
+    copies.push_back(
+        {of_tensor.data(), to, static_cast<int64_t>(of_tensor.size() * sizeof(PackedMeasure))});
+    to += of_tensor.size();
+  }
+  const cudaStream_t stream = to_host_->stream();
+  ANABRANCH_RETURN_IF_ERROR(kernels::cuda::CopyBlocks({copies}, stream));
+  return CudaStatus(cudaMemcpyAsync(out_.host_heads.data(), out_.heads.data(), bytes,
+                                    cudaMemcpyDeviceToHost, stream),
+                    "state");
 }
 
 absl::Status CudaStateCoder::Encode(absl::Span<const TensorCoding> tensors, char* block,

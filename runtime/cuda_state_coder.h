@@ -31,13 +31,15 @@ class CudaStateCoder final : public StateCoder {
 
  private:
   // Of one way: a block of stored bytes and the measures of the tensors in it, on the device; and
-  // measures in pinned memory.
+  // measures in pinned memory. `heads`: measures of what the scans have packed.
   struct Staged {
-    Buffer bytes, measures, host_measures;
+    Buffer bytes, measures, host_measures, heads, host_heads;
   };
   // Queues it. Measures will lie in out_.host_measures: of the tensors `measured`, in that order.
   absl::Status Encode(absl::Span<const TensorCoding> tensors, char* block,
                       std::vector<size_t>& measured) ABSL_EXCLUSIVE_LOCKS_REQUIRED(out_mutex_);
+  absl::Status FetchMeasures(absl::Span<const TensorCoding> tensors)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(out_mutex_);
   absl::Status Decode(absl::Span<const TensorCoding> tensors, const char* block)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(in_mutex_);
 

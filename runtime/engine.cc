@@ -38,7 +38,7 @@ class EngineImpl final : public Engine {
         captures_(std::move(captures)),
         planner_({options.max_decode_rows, options.max_prefill_rows,
                   options.max_prefill_rows_decoding, options.max_score_rows}),
-        rows_(pool_->layout().has_kv(), &captures_->ring()),
+        rows_(pool_->layout(), &captures_->ring()),
         deferred_(model_, pool_),
         outputs_(model_, limits_.valid_vocab),
         thread_([this] { Run(); }) {}

@@ -36,6 +36,7 @@ class Mamba2Mixer : public Mixer {
   size_t entry_ = 0;  // of the window; the recurrent tensor and T follow
   // Beside the state: x, B and dt of tokens that are pending, the first of them at `pending_`.
   kernels::DType activations_ = kernels::DType::kFloat32;
+  int32_t packs_from_ = 0;  // StateEntry
   int32_t room_ = 0;
   size_t pending_ = 0;
 };
@@ -45,6 +46,10 @@ absl::Status Mamba2Mixer::Load(const std::string& prefix, WeightReader& weights)
   state_dtype_ = weights.state_dtype();
   activations_ = weights.activations();
   room_ = weights.pending_room();
+  if (auto* const packs_from = weights.device().kernels().ssd_packs_from; packs_from != nullptr) {
+    packs_from_ = packs_from(spec_.head_dim, spec_.state_dim, activations_, state_dtype_,
+                             weights.device().launch());
+  }
   ANABRANCH_ASSIGN_OR_RETURN(in_proj_, weights.ReadLinear({prefix + "in_proj"}, spec_.in_bias));
   const int64_t shared = spec_.groups * spec_.state_dim;
   const std::array<float, 5>& scale = spec_.section_scale;
@@ -73,6 +78,7 @@ void Mamba2Mixer::DeclareState(int32_t layer, StateLayout& layout) {
   layout.entries.push_back(WindowEntry(layer, spec_.conv_width, conv_channels(), dtype_));
   layout.entries.push_back(
       RecurrentEntry(layer, state_dtype_, {spec_.heads, spec_.head_dim, spec_.state_dim}));
+  layout.entries.back().packs_from = packs_from_;
   layout.entries.push_back(
       {layer, StateKind::kCumulative, StateDType::kFloat64, {spec_.heads}, StateDType::kFloat64});
   layout.entries.back().rates = decay_.host.floats();

@@ -61,6 +61,9 @@ struct StepBatch {
   // places of `checkpoint_ring` (arrays of the same layout) that get the state after them.
   absl::Span<const int32_t> checkpoint_rows, checkpoint_places;
   const StateArrays* checkpoint_ring = nullptr;
+  // [checkpoints], or empty: none. Not 0: recurrent tensors go there packed, which
+  // StateLayout::packs_from allows.
+  absl::Span<const uint8_t> checkpoint_packed;
   // [checkpoints], each [hidden] or null: set to what its sequence's inner sum is then.
   absl::Span<float* const> checkpoint_sums;
   // [seqs], or empty: none defers. Tokens that are beside the state (StateLayout::pending) before

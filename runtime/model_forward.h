@@ -37,14 +37,6 @@ struct ModelWeights {
   size_t bytes = 0;
 };
 
-// INVALID_ARGUMENT if a batch does not fit together, has ids outside the vocabulary, too few pages
-// or arrays of another layout: nothing has been touched then.
-absl::Status CheckBatch(const StepBatch& batch, const StateArrays& state, const StateLayout& layout,
-                        int64_t vocab, size_t logits_size);
-
-// The same for a batch that is to be folded (Model::Fold).
-absl::Status CheckFold(const StepBatch& batch, const StateArrays& state, const StateLayout& layout);
-
 class ForwardPass {
  public:
   ForwardPass(const ModelDescription& model, ModelWeights weights, std::shared_ptr<Device> device,

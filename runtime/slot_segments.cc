@@ -69,8 +69,8 @@ void SlotSegments::TakeEntries() {
   wide_.assign(entries_.size(), 0);
 }
 
-std::vector<TensorCoding> SlotSegments::Codings(SlotPool& pool, const SlotRef& slot, size_t first,
-                                                size_t last) const {
+std::vector<TensorCoding> SlotSegments::Codings(SlotPool& pool, const SlotRef& slot, bool packed,
+                                                size_t first, size_t last) const {
   std::vector<TensorCoding> codings;
   for (size_t i = first; i < last; ++i) {
     const StateSegment& segment = table_[i];
@@ -83,7 +83,7 @@ std::vector<TensorCoding> SlotSegments::Codings(SlotPool& pool, const SlotRef& s
     if (segment.encoding == StateEncoding::kGroups16) {
       coding.form = CodedForm::kGroups16;
     } else if (segment.encoding == StateEncoding::kPacked8) {
-      coding.form = CodedForm::kPacked8;
+      coding.form = packed ? CodedForm::kPackedThere : CodedForm::kPacked8;
       coding.cut = CutOf(segment);
     } else if (NarrowsToBFloat16(layout_->entries[entry(i)])) {
       coding.form = CodedForm::kHalves;

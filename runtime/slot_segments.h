@@ -41,8 +41,9 @@ class SlotSegments {
     return narrows(segment) ? wide_[segment] : table_[segment].offset;
   }
 
-  // The entries [first, last) of a slot for its device's coder.
-  std::vector<TensorCoding> Codings(SlotPool& pool, const SlotRef& slot, size_t first,
+  // The entries [first, last) of a slot for its device's coder. `packed`: what would become
+  // kPacked8 is already (kernels/packed_state.h).
+  std::vector<TensorCoding> Codings(SlotPool& pool, const SlotRef& slot, bool packed, size_t first,
                                     size_t last) const;
 
   // Converts what narrows of the segments [first, last) of a block to its place in the payload.

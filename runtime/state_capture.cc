@@ -41,18 +41,20 @@ absl::StatusOr<CopiedSlot> Begin(SlotPool& pool, int64_t vocab, StateCodec codec
 
 // Entries [first, last). OUT_OF_RANGE for a value that the codec cannot hold, INTERNAL for one that
 // is not exact in its stored dtype.
-absl::Status CopyEntries(SlotPool& pool, const SlotRef& slot, size_t first, size_t last,
-                         CopiedSlot& copied) {
+absl::Status CopyEntries(SlotPool& pool, const SlotRef& slot, bool packed, size_t first,
+                         size_t last, CopiedSlot& copied) {
   const SlotSegments& segments = copied.segments;
   if (StateCoder* const coder = pool.device().coder(); coder != nullptr) {
     const auto measures = absl::MakeSpan(copied.measures).subspan(first, last - first);
-    ANABRANCH_RETURN_IF_ERROR(
-        coder->ToHost(segments.Codings(pool, slot, first, last), BytesOf(copied), measures));
+    ANABRANCH_RETURN_IF_ERROR(coder->ToHost(segments.Codings(pool, slot, packed, first, last),
+                                            BytesOf(copied), measures));
     for (size_t i = first; i < last; ++i) {
       if (!copied.measures[i].refused) continue;
       const StateSegment& segment = segments.table()[i];
       if (segment.encoding == StateEncoding::kPlain) return Inexact(segment);
-      return absl::OutOfRangeError("a value that the codec cannot hold");
+      return absl::OutOfRangeError(absl::StrCat(SegmentName(segment), " has a value that the ",
+                                                StateCodecName(copied.codec),
+                                                " codec cannot hold"));
     }
     return absl::OkStatus();
   }
@@ -65,14 +67,14 @@ absl::Status CopyEntries(SlotPool& pool, const SlotRef& slot, size_t first, size
 }
 
 // All entries. `arrived` is told, rising to their number, how many are there.
-absl::Status CopyTensors(SlotPool& pool, const SlotRef& slot, CopiedSlot& copied,
+absl::Status CopyTensors(SlotPool& pool, const SlotRef& slot, bool packed, CopiedSlot& copied,
                          absl::FunctionRef<void(size_t)> arrived) {
   const SlotSegments& segments = copied.segments;
   uint64_t bytes = 0;
   for (size_t i = 0, first = 0; i < segments.num_entries(); ++i) {
     bytes += segments.table()[i].bytes;
     if (bytes < kCopiedAtOnce && i + 1 < segments.num_entries()) continue;
-    ANABRANCH_RETURN_IF_ERROR(CopyEntries(pool, slot, first, i + 1, copied));
+    ANABRANCH_RETURN_IF_ERROR(CopyEntries(pool, slot, packed, first, i + 1, copied));
     first = i + 1;
     bytes = 0;
     arrived(first);
@@ -210,13 +212,13 @@ absl::StatusOr<StateImage> CaptureAs(StateCodec codec, const ImageParts& parts,
   const size_t entries = copied.segments.num_entries();
   std::vector<StateSegment> table = copied.segments.table();
   if (copied.segments.payload_bytes() < kWorthThreads) {
-    ANABRANCH_RETURN_IF_ERROR(CopyTensors(pool, *parts.ref, copied, [](size_t) {}));
+    ANABRANCH_RETURN_IF_ERROR(CopyTensors(pool, *parts.ref, false, copied, [](size_t) {}));
     ANABRANCH_RETURN_IF_ERROR(Seal(copied, 0, entries, table));
     return Finish(std::move(copied), std::move(table), parts);
   }
   Arrivals arrivals;
   std::thread copying([&] {
-    arrivals.End(CopyTensors(pool, *parts.ref, copied,
+    arrivals.End(CopyTensors(pool, *parts.ref, false, copied,
                              [&arrivals](size_t count) { arrivals.Arrived(count); }));
   });
   absl::Status sealed;
@@ -246,13 +248,13 @@ StateEntry LastLogitsEntry(int64_t vocab) {
 }
 
 absl::StatusOr<CopiedSlot> CopySlotToHost(SlotPool& pool, const SlotRef& slot, int64_t vocab,
-                                          StateCodec codec, HostBuffers* buffers) {
+                                          StateCodec codec, bool packed, HostBuffers* buffers) {
   ANABRANCH_ASSIGN_OR_RETURN(CopiedSlot copied, Begin(pool, vocab, codec, buffers));
-  const absl::Status status = CopyTensors(pool, slot, copied, [](size_t) {});
+  const absl::Status status = CopyTensors(pool, slot, packed, copied, [](size_t) {});
   if (status.ok()) return copied;
-  if (!absl::IsOutOfRange(status) || codec == StateCodec::kExact) return status;
+  if (packed || !absl::IsOutOfRange(status) || codec == StateCodec::kExact) return status;
   copied.block = Buffer();
-  return CopySlotToHost(pool, slot, vocab, StateCodec::kExact, buffers);
+  return CopySlotToHost(pool, slot, vocab, StateCodec::kExact, /*packed=*/false, buffers);
 }
 
 absl::StatusOr<StateImage> MakeImage(CopiedSlot slot, const ImageParts& parts) {

@@ -30,9 +30,10 @@ struct CopiedSlot {
 
 // `vocab`: of the last logits that MakeImage will be given; 0 if the layout has an entry of them
 // (LastLogitsEntry). The codec is the one asked for, or kExact where the host has to encode: it has
-// no coder, or a value that the codec cannot hold.
+// no coder, or a value that the codec cannot hold. `packed`: recurrent tensors lie there in
+// kCompact's form already (kernels/packed_state.h); OUT_OF_RANGE if it cannot hold a value of one.
 absl::StatusOr<CopiedSlot> CopySlotToHost(SlotPool& pool, const SlotRef& slot, int64_t vocab,
-                                          StateCodec codec, HostBuffers* buffers);
+                                          StateCodec codec, bool packed, HostBuffers* buffers);
 
 // What an image says beside the tensors. Keys and values are read from the pages of `ref`, up to
 // its position.

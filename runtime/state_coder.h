@@ -17,13 +17,15 @@ enum class CodedForm : uint8_t {
   kHalves,    // float32 that is exact bfloat16: bfloat16
   kGroups16,  // float32: EncodeGroups
   kPacked8,   // float32: PackMatrices
+  // To the host: the same, which the scan has made (kernels/packed_state.h).
+  kPackedThere,
 };
 
 struct TensorCoding {
   CodedForm form = CodedForm::kPlain;
   void* values = nullptr;  // on the device
   int64_t count = 0;       // elements; kPlain: bytes
-  MatrixCut cut;           // kPacked8
+  MatrixCut cut;           // kPacked8, kPackedThere
   // In the block that has all tensors one after the other.
   uint64_t offset = 0, bytes = 0;
 };
@@ -31,7 +33,7 @@ struct TensorCoding {
 struct CodingMeasure {
   // The form cannot hold a value (kHalves: exactly): the bytes are useless.
   bool refused = false;
-  CodecError error;  // kGroups16, kPacked8
+  CodecError error;  // kGroups16, kPacked8, kPackedThere
 };
 
 // Thread rule: any thread.

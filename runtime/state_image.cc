@@ -144,7 +144,7 @@ absl::Status CodeToSlot(StateCoder& coder, SlotPool& pool, const StateImage& ima
   const SlotSegments segments = header.codec == StateCodec::kExact
                                     ? SlotSegments(pool.layout(), header.vocab, StateCodec::kExact)
                                     : SlotSegments(pool.layout(), header);
-  return coder.ToDevice(segments.Codings(pool, ref, 0, segments.num_entries()),
+  return coder.ToDevice(segments.Codings(pool, ref, /*packed=*/false, 0, segments.num_entries()),
                         image.payload.data());
 }
 

@@ -1,5 +1,7 @@
 #include "runtime/state_layout.h"
 
+#include <algorithm>
+
 namespace anabranch {
 
 size_t StateDTypeBytes(StateDType dtype) {
@@ -25,6 +27,16 @@ bool StateLayout::has_kv() const {
     if (entry.paged()) return true;
   }
   return false;
+}
+
+int32_t StateLayout::packs_from() const {
+  int32_t most = 0;
+  for (const StateEntry& entry : entries) {
+    if (entry.kind != StateKind::kRecurrent) continue;
+    if (entry.packs_from == 0) return 0;
+    most = std::max(most, entry.packs_from);
+  }
+  return most;
 }
 
 size_t StateLayout::slot_bytes() const {

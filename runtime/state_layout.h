@@ -35,6 +35,9 @@ struct StateEntry {
   // tensor's last dimension. While T grows by dt, the recurrent tensor decays by exp(A dt).
   const float* rates = nullptr;
   int64_t num_rates = 0;
+  // kRecurrent: of how many rows of a sequence in a step on its checkpoints can be packed
+  // (kernels/packed_state.h); 0: never.
+  int32_t packs_from = 0;
   // kKeys: the rotary embedding of the keys; dimension 0: none.
   int32_t rotary_dim = 0;
   double rope_theta = 0;
@@ -56,6 +59,8 @@ struct StateLayout {
   int32_t pending_room = 0;  // tokens that they hold; 0: no sequence can defer
 
   bool has_kv() const;
+  // StateEntry::packs_from of all recurrent tensors; 0 if one of them cannot be packed.
+  int32_t packs_from() const;
   size_t slot_bytes() const;     // of all entries that are not paged
   size_t pending_bytes() const;  // of a slot, beside that
   size_t kv_page_bytes() const;  // one page of all paged entries

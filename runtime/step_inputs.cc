@@ -36,7 +36,7 @@ absl::StatusOr<bool> StepInputs::Load(const StepBatch& batch) {
   logit_rows_ = batch.logit_rows.data();
   rules_ = batch.rules.data();
   checkpoints_ = {static_cast<int32_t>(batch.checkpoint_rows.size()), batch.checkpoint_rows.data(),
-                  batch.checkpoint_places.data()};
+                  batch.checkpoint_places.data(), batch.checkpoint_packed.data()};
   if (device_->in_host_memory()) return false;
   return Upload(batch);
 }
@@ -56,7 +56,7 @@ absl::StatusOr<bool> StepInputs::Upload(const StepBatch& batch) {
   need(batch.positions), need(batch.tokens), need(batch.row_start), need(batch.slots);
   need(batch.pending_before), need(batch.pending_after);
   need(batch.logit_rows), need(batch.rules), need(batch.page_start), need(batch.pages);
-  need(batch.checkpoint_rows), need(batch.checkpoint_places);
+  need(batch.checkpoint_rows), need(batch.checkpoint_places), need(batch.checkpoint_packed);
   ANABRANCH_ASSIGN_OR_RETURN(const bool moved, Grow(bytes));
   size_t at = 0;
   const auto place = [&](const auto& span, auto*& pointer) {
@@ -80,6 +80,7 @@ absl::StatusOr<bool> StepInputs::Upload(const StepBatch& batch) {
   place(batch.pages, pages_);
   place(batch.checkpoint_rows, checkpoints_.row);
   place(batch.checkpoint_places, checkpoints_.place);
+  if (!batch.checkpoint_packed.empty()) place(batch.checkpoint_packed, checkpoints_.packed);
   ANABRANCH_RETURN_IF_ERROR(
       device_->Queue(CopyDirection::kToDevice, {staging_.data(), placed_.data(), at}));
   return moved;

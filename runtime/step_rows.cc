@@ -9,6 +9,8 @@ void StepRows::Clear() {
   }
   defers_ = false;
   checkpoint_sums_.clear();
+  checkpoint_packed_.clear();
+  packs_ = false;
   positions_.clear();
   rules_.clear();
   inner_sums_.clear();
@@ -43,7 +45,7 @@ void StepRows::Defer(const SlotRef& ref, int32_t after) {
   pending_after_.back() = after;
 }
 
-void StepRows::AddCheckpoint(int64_t tokens, int32_t place, float* inner_sum) {
+bool StepRows::AddCheckpoint(int64_t tokens, int32_t place, bool compact, float* inner_sum) {
   const int32_t begin = row_start_[row_start_.size() - 2], last = row_start_.back() - 1;
   const int32_t row = begin + static_cast<int32_t>(tokens) - 1;
   if (row != last) {  // the last row is at the end already
@@ -54,6 +56,10 @@ void StepRows::AddCheckpoint(int64_t tokens, int32_t place, float* inner_sum) {
   checkpoint_rows_.push_back(row);
   checkpoint_places_.push_back(place);
   checkpoint_sums_.push_back(inner_sum);
+  const bool packed = compact && packs_from_ > 0 && last - begin + 1 >= packs_from_;
+  checkpoint_packed_.push_back(packed ? 1 : 0);
+  packs_ = packs_ || packed;
+  return packed;
 }
 
 StepBatch StepRows::batch() const {
@@ -62,6 +68,7 @@ StepBatch StepRows::batch() const {
   batch.checkpoint_places = checkpoint_places_;
   batch.checkpoint_sums = checkpoint_sums_;
   batch.checkpoint_ring = checkpoint_ring_;
+  if (packs_) batch.checkpoint_packed = checkpoint_packed_;
   batch.tokens = tokens_;
   batch.row_start = row_start_;
   batch.slots = slots_;

@@ -12,9 +12,12 @@ namespace anabranch {
 
 class StepRows {
  public:
-  // Checkpoints go to places of `checkpoint_ring`, which outlives this.
-  StepRows(bool has_kv, const StateArrays* checkpoint_ring)
-      : has_kv_(has_kv), checkpoint_ring_(checkpoint_ring) {
+  // Of a model whose states have this layout. Checkpoints go to places of `checkpoint_ring`, which
+  // outlives this.
+  StepRows(const StateLayout& layout, const StateArrays* checkpoint_ring)
+      : has_kv_(layout.has_kv()),
+        packs_from_(layout.packs_from()),
+        checkpoint_ring_(checkpoint_ring) {
     Clear();
   }
 
@@ -28,8 +31,9 @@ class StepRows {
   void Defer(const SlotRef& ref, int32_t after);
   // The state of the sequence added last is kept in `place` after `tokens` of its tokens, more than
   // at the checkpoint before; `inner_sum` (may be null) gets its sum. That row has logits, too: its
-  // rows of logits are those of its checkpoints, in order, and then the last one.
-  void AddCheckpoint(int64_t tokens, int32_t place, float* inner_sum);
+  // rows of logits are those of its checkpoints, in order, and then the last one. Whether recurrent
+  // tensors will go there packed (StepBatch::checkpoint_packed), which only `compact` allows.
+  bool AddCheckpoint(int64_t tokens, int32_t place, bool compact, float* inner_sum);
 
   bool empty() const { return slots_.empty(); }
   int64_t num_rows() const { return static_cast<int64_t>(tokens_.size()); }
@@ -48,9 +52,12 @@ class StepRows {
 
  private:
   const bool has_kv_;
+  const int32_t packs_from_;
   const StateArrays* const checkpoint_ring_;
   std::vector<int32_t> checkpoint_rows_, checkpoint_places_;
   std::vector<float*> checkpoint_sums_;
+  std::vector<uint8_t> checkpoint_packed_;
+  bool packs_ = false;  // one of them
   std::vector<int32_t> tokens_, row_start_, slots_, pages_, page_start_, logit_rows_, logit_start_;
   std::vector<int64_t> positions_;
   std::vector<int32_t> pending_before_, pending_after_;

@@ -51,9 +51,27 @@ absl::StatusOr<void*> Workspace::TakeBytes(int64_t count, int64_t size) {
   used_ += rounded;
   high_water_ = std::max(high_water_, used_);
   if (used_ <= block_.size()) return static_cast<char*>(block_.data()) + begin;
-  ANABRANCH_ASSIGN_OR_RETURN(Buffer extra, device_->Allocate(rounded));
+  ANABRANCH_ASSIGN_OR_RETURN(Buffer extra, TakeExtra(rounded));
   overflow_.emplace_back(begin, extra);
   return extra.data();
+}
+
+// The smallest spare one that is large enough, or a new one; without memory for that, all spare
+// ones go first.
+absl::StatusOr<Buffer> Workspace::TakeExtra(size_t bytes) {
+  auto best = spare_.end();
+  for (auto each = spare_.begin(); each != spare_.end(); ++each) {
+    if (each->size() >= bytes && (best == spare_.end() || each->size() < best->size())) best = each;
+  }
+  if (best != spare_.end()) {
+    Buffer extra = std::move(*best);
+    spare_.erase(best);
+    return extra;
+  }
+  auto extra = device_->Allocate(bytes);
+  if (extra.ok() || spare_.empty()) return extra;
+  spare_.clear();
+  return device_->Allocate(bytes);
 }
 
 absl::StatusOr<kernels::Acts> Workspace::Take(int64_t elements) {
@@ -74,12 +92,15 @@ absl::StatusOr<int32_t*> Workspace::TakeInts(int64_t count) {
 
 void Workspace::Rewind(size_t mark) {
   used_ = mark;
-  while (!overflow_.empty() && overflow_.back().first >= mark) overflow_.pop_back();
+  for (; !overflow_.empty() && overflow_.back().first >= mark; overflow_.pop_back()) {
+    spare_.push_back(std::move(overflow_.back().second));
+  }
 }
 
 absl::StatusOr<bool> Workspace::Reset() {
   used_ = 0;
   overflow_.clear();
+  spare_.clear();
   if (high_water_ <= block_.size()) return false;
   block_ = Buffer();
   ANABRANCH_ASSIGN_OR_RETURN(block_, device_->Allocate(high_water_));

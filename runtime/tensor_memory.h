@@ -59,9 +59,12 @@ class Workspace {
   const std::shared_ptr<Device> device_;
   const kernels::DType activations_;
   Buffer block_;
-  // What did not fit into block_, with the bytes in use before it: freed by Rewind, so that a first
-  // step needs no more memory than later ones.
+  absl::StatusOr<Buffer> TakeExtra(size_t bytes);
+
+  // What did not fit into block_, with the bytes in use before it. Rewind makes it spare, so that
+  // the layers of a first step share it: a device stops for whoever frees or takes memory.
   std::vector<std::pair<size_t, Buffer>> overflow_;
+  std::vector<Buffer> spare_;
   size_t used_ = 0, high_water_ = 0;  // bytes
 };
 

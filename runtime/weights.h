@@ -111,6 +111,7 @@ class WeightReader {
   kernels::DType state_dtype() const { return state_dtype_; }
   // What activations are kept in.
   kernels::DType activations() const { return device_->activations(dtype_); }
+  const Device& device() const { return *device_; }
   // How many tokens may be pending beside a recurrent tensor.
   int32_t pending_room() const { return pending_room_; }
   size_t bytes_read() const { return bytes_; }  // of all results so far, without mapped ones

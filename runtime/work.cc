@@ -13,7 +13,7 @@ namespace {
 // cost speed. The captures of the last step are waited for when the read ends: the last steps
 // become shorter where that leaves enough of them to earlier ones (docs/GPU.md).
 int64_t RowsBetweenCaptures(int64_t every, int64_t left) {
-  constexpr int64_t kMostCaptures = 32, kMost = 32768, kLeast = 8192, kAligned = 256;
+  constexpr int64_t kMostCaptures = 32, kMost = 65536, kLeast = 4096, kAligned = 256;
   constexpr int64_t kWorthAStep = 8;  // captures
   const int64_t rows = std::max(every, std::min(kMostCaptures * every, kMost));
   const int64_t half = (left / 2 + kAligned - 1) / kAligned * kAligned;

@@ -3,9 +3,10 @@
 //
 // Reading (ConvRows): a thread takes 8 channels (16 bytes of bfloat16) of a run of rows and keeps
 // the last inputs in registers, so an input is read once, but for the width - 1 rows before each
-// run. The saved window is needed by the first rows of a sequence and replaced after its last, in
-// blocks that know nothing of each other: a second launch (KeepWindow) moves it. A step of one row
-// a sequence (ConvStep) does both at once, since there one thread has all inputs of its channels.
+// run. It asks for the inputs of several rows before it uses the first. The saved window is needed
+// by the first rows of a sequence and replaced after its last, in blocks that know nothing of each
+// other: a second launch (KeepWindow) moves it. A step of one row a sequence (ConvStep) does both
+// at once, since there one thread has all inputs of its channels.
 #include <algorithm>
 
 #include "kernels/causal_conv1d.h"
@@ -19,7 +20,9 @@ namespace {
 
 constexpr int kThreads = 128;
 constexpr int kMaxWidth = 8;
-constexpr int kTogether = 2;  // rows whose loads are in flight together
+// Rows whose loads are in flight together.
+template <class T>
+constexpr int kTogether = sizeof(T) == 2 ? 8 : 2;
 
 // kVec channels of the last inputs, newest at the end, and the weights in the same places. With
 // kWidth 0 the width is known at run time only and the front stays unused.
@@ -84,10 +87,40 @@ struct Taps {
   }
 };
 
+// Rows [row, last), whose history the taps have, of inputs of type T.
+template <class T, int kVec, int kWidth>
+__device__ void ConvRun(const CausalConv1dParams& p, int64_t row, int64_t last, int64_t channel,
+                        Taps<kVec, kWidth>& taps) {
+  const T* from = static_cast<const T*>(p.u.data) + channel;
+  constexpr int kRows = kTogether<T>;
+  for (; row + kRows <= last; row += kRows) {
+    Raw<T, kVec> next[kRows];
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      next[r].Load(from + (row + r) * p.u_stride);
+    }
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      float newest[kVec];
+      next[r].WidenTo(newest);
+      taps.Push(newest);
+      taps.Store(p, row + r, channel);
+    }
+  }
+  for (; row < last; ++row) {
+    Raw<T, kVec> next;
+    next.Load(from + row * p.u_stride);
+    float newest[kVec];
+    next.WidenTo(newest);
+    taps.Push(newest);
+    taps.Store(p, row, channel);
+  }
+}
+
 // LoadHistory leaves the inputs one place further to the end than they are when a token is pushed:
 // Push moves them.
 template <int kVec, int kWidth>
-__global__ void __launch_bounds__(kThreads, 5) ConvRows(CausalConv1dParams p, int rows_each) {
+__global__ void __launch_bounds__(kThreads, 4) ConvRows(CausalConv1dParams p, int rows_each) {
   const int64_t channel = (int64_t{blockIdx.y} * blockDim.x + threadIdx.x) * kVec;
   if (channel >= p.channels) return;
   int64_t row = int64_t{blockIdx.x} * rows_each;
@@ -98,24 +131,12 @@ __global__ void __launch_bounds__(kThreads, 5) ConvRows(CausalConv1dParams p, in
                   last = min(end, int64_t{p.rows.row_start[seq + 1]});
     if (row >= last) continue;  // no rows
     taps.LoadHistory(p, seq, first, row - first, channel);
-    for (; row + kTogether <= last; row += kTogether) {
-      float next[kTogether][kVec];
-#pragma unroll
-      for (int r = 0; r < kTogether; ++r) {
-        LoadActs<kVec>(p.u.data, p.u.dtype, (row + r) * p.u_stride + channel, next[r]);
-      }
-#pragma unroll
-      for (int r = 0; r < kTogether; ++r) {
-        taps.Push(next[r]);
-        taps.Store(p, row + r, channel);
-      }
+    if (p.u.dtype == DType::kFloat32) {
+      ConvRun<float>(p, row, last, channel, taps);
+    } else {
+      ConvRun<Bf16>(p, row, last, channel, taps);
     }
-    for (; row < last; ++row) {
-      float next[kVec];
-      LoadActs<kVec>(p.u.data, p.u.dtype, row * p.u_stride + channel, next);
-      taps.Push(next);
-      taps.Store(p, row, channel);
-    }
+    row = last;
   }
 }
 
@@ -201,7 +222,7 @@ absl::Status Run(const CausalConv1dParams& p, const Launch& launch) {
     return StartEarly(launch, kName, ConvStep<kVec, kWidth>,
                       dim3(static_cast<unsigned>(p.rows.num_seqs), across), block, 0, p);
   }
-  const int rows_each = p.rows.total_rows >= 4096 ? 16 : 4;
+  const int rows_each = p.rows.total_rows >= 16384 ? 32 : p.rows.total_rows >= 4096 ? 16 : 4;
   const auto runs = static_cast<unsigned>(CeilDiv(p.rows.total_rows, rows_each));
   absl::Status s =
       Start(launch, kName, ConvRows<kVec, kWidth>, dim3(runs, across), block, 0, p, rows_each);

@@ -22,6 +22,7 @@ const KernelSet& Kernels() {
       .copy_rows = CopyRows,
       .sum_directions = SumDirections,
       .sample = Sample,
+      .ssd_packs_from = SsdPacksCheckpointsFrom,
   };
   return kSet;
 }

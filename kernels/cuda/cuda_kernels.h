@@ -34,6 +34,7 @@ absl::Status Scale(const ScaleParams& params, const Launch& launch);
 absl::Status CopyRows(const CopyRowsParams& params, const Launch& launch);
 absl::Status SumDirections(const SumDirectionsParams& params, const Launch& launch);
 absl::Status Sample(const SampleParams& params, const Launch& launch);
+SsdPacksFrom SsdPacksCheckpointsFrom;
 
 const KernelSet& Kernels();
 

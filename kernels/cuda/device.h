@@ -47,18 +47,32 @@ struct alignas(sizeof(T) * kCount) Pack {
   T v[kCount];
 };
 
-// out = the kCount elements at `from`: 16 bytes at a time where kCount is kVector, which the
-// address must then be aligned to.
+// kCount elements as they lie in memory: loads that are under way before any of them is used.
+// 16 bytes at a time where kCount is kVector, which the address must then be aligned to.
+template <class T, int kCount>
+struct Raw {
+  static constexpr int kEach = kCount == 1 ? 1 : static_cast<int>(16 / sizeof(T));
+  static_assert(kCount % kEach == 0);
+  Pack<T, kEach> packs[kCount / kEach];
+
+  __device__ void Load(const T* from) {
+#pragma unroll
+    for (int i = 0; i < kCount / kEach; ++i) {
+      packs[i] = *reinterpret_cast<const Pack<T, kEach>*>(from + i * kEach);
+    }
+  }
+  __device__ void WidenTo(float (&out)[kCount]) const {
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) out[i] = Widen(packs[i / kEach].v[i % kEach]);
+  }
+};
+
+// out = the kCount elements at `from`, under the same condition.
 template <int kCount, class T>
 __device__ inline void LoadWide(const T* from, float (&out)[kCount]) {
-  constexpr int kEach = kCount == 1 ? 1 : static_cast<int>(16 / sizeof(T));
-  static_assert(kCount % kEach == 0);
-#pragma unroll
-  for (int i = 0; i < kCount; i += kEach) {
-    const auto pack = *reinterpret_cast<const Pack<T, kEach>*>(from + i);
-#pragma unroll
-    for (int j = 0; j < kEach; ++j) out[i + j] = Widen(pack.v[j]);
-  }
+  Raw<T, kCount> raw;
+  raw.Load(from);
+  raw.WidenTo(out);
 }
 template <int kCount, class T>
 __device__ inline void StoreNarrow(const float (&values)[kCount], T* to) {

@@ -1,10 +1,12 @@
 // RMS norms on the device. A warp (narrow rows) or a block takes one group of one row, in one pass:
-// what a thread loads stays in its registers between the sum of squares and the scaling.
+// what a thread loads stays in its registers between the sum of squares and the scaling. Thousands
+// of rows go to norm_rows.cu.
 // Floor, bytes per row: width * (in + out), with a gate width * (2 in + out), once.
 #include <algorithm>
 
 #include "kernels/cuda/cuda_kernels.h"
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/norm_rows.h"
 #include "kernels/cuda/scan_math.h"
 #include "kernels/cuda/start.h"
 #include "kernels/norm.h"
@@ -122,6 +124,7 @@ absl::Status Check(const GatedRmsNormParams& g, bool gated, const Launch& launch
 }
 
 absl::Status Run(const GatedRmsNormParams& g, const Launch& launch, const char* name) {
+  if (TakesManyRows(g)) return NormManyRows(g, launch, name);
   const RmsNormParams& p = g.norm;
   const int64_t n = p.width / p.groups, units = p.rows * p.groups;
   const bool vectors = n % kVector == 0 && n <= int64_t{kMaxThreads} * kKept * kVector &&

@@ -1,13 +1,15 @@
-// A block a row; a row's logits (200 KB in float32) stay in the cache between the passes. Greedy:
-// one pass for the best logit, one for the log of the sum if it is asked for. A plain draw goes
+// The best logits and the sum of exponentials are found by many blocks (sample_parts.cu); then a
+// block a row, whose logits (200 KB in float32) stay in the cache. Greedy: nothing is left to do.
+// A plain draw goes
 // through the ids in order, as the CPU does. With top-k or top-p the order is by logit: the best
 // 4,096 are found by counting keys in bins, twice 2,048 of them, sorted in shared memory, and added
 // up in order. Sums are in double, each in one fixed order.
 #include <algorithm>
-#include <limits>
 
 #include "kernels/cuda/cuda_kernels.h"
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/sample_row.h"
+#include "kernels/cuda/start.h"
 #include "kernels/sample.h"
 
 namespace anabranch::kernels::cuda {
@@ -18,19 +20,6 @@ constexpr int kWarps = kThreads / kWarp;
 constexpr int kBinBits = 11;
 constexpr int kBins = 1 << kBinBits;
 constexpr int kEach = kMaxCandidates / kThreads;
-constexpr float kLowest = -std::numeric_limits<float>::infinity();
-
-struct Best {
-  float logit;
-  int32_t token;  // -1: none
-};
-
-__device__ inline Best Better(const Best& a, const Best& b) {
-  if (b.token < 0) return a;
-  if (a.token < 0) return b;
-  if (a.logit != b.logit) return a.logit > b.logit ? a : b;
-  return a.token < b.token ? a : b;
-}
 
 // One row's logits.
 template <class T>
@@ -49,37 +38,6 @@ struct Shared {
   int32_t warp_count[kWarps];
   int32_t count, token, bin, above;
 };
-
-// All threads get it. Of the first `count` ids.
-template <class T>
-__device__ Best LargestFinite(const Row<T>& row, int32_t count, Shared& shared) {
-  Best best = {kLowest, -1};
-#pragma unroll 8
-  for (int32_t i = static_cast<int32_t>(threadIdx.x); i < count; i += kThreads) {
-    const float v = row[i];
-    if (isfinite(v)) best = Better(best, {v, i});
-  }
-  for (int step = kWarp / 2; step > 0; step /= 2) {
-    best = Better(best, {__shfl_xor_sync(kAllLanes, best.logit, step),
-                         __shfl_xor_sync(kAllLanes, best.token, step)});
-  }
-  __syncthreads();
-  if (threadIdx.x % kWarp == 0) shared.best[threadIdx.x / kWarp] = best;
-  __syncthreads();
-  for (int w = 0; w < kWarps; ++w) best = Better(best, shared.best[w]);
-  return best;
-}
-
-// All threads get it.
-template <class T>
-__device__ bool AllFinite(const Row<T>& row) {
-  bool finite = true;
-#pragma unroll 8
-  for (int32_t i = static_cast<int32_t>(threadIdx.x); i < row.vocab; i += kThreads) {
-    finite = finite && isfinite(row[i]);
-  }
-  return __syncthreads_and(finite) != 0;
-}
 
 __device__ double BlockSum(double v, Shared& shared) {
   v = WarpSum(v);
@@ -104,10 +62,6 @@ __device__ double PrefixSum(double v, Shared& shared) {
   double before = 0;
   for (int w = 0; w < static_cast<int>(threadIdx.x) / kWarp; ++w) before += shared.sums[w];
   return before + v;
-}
-
-__device__ inline float Weight(float logit, float best, float temperature) {
-  return isfinite(logit) ? expf((logit - best) / temperature) : 0;
 }
 
 // Sum of the weights of the first `count` ids that are at least `least`.
@@ -326,13 +280,14 @@ __device__ int32_t DrawBest(const Row<T>& row, const RowSampling& rule, float be
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads) SampleKernel(SampleParams p) {
+__global__ void __launch_bounds__(kThreads) SampleKernel(SampleParams p, const RowPart* parts) {
   __shared__ Shared shared;
   const int64_t at = blockIdx.x;
   const Row<T> row = {static_cast<const T*>(p.logits.data) + at * p.logits_stride, p.valid_vocab,
                       p.vocab};
   const RowSampling rule = p.rules == nullptr ? RowSampling() : p.rules[at];
-  const Best best = LargestFinite(row, row.valid, shared);
+  const RowPart found = JoinRowParts(parts + at * kRowParts);
+  const Best best = found.valid;
   int32_t token = max(best.token, 0);
   if (rule.temperature > 0 && best.token >= 0) {
     // As on the CPU, top-k that takes nothing away leaves the order of ids.
@@ -345,18 +300,14 @@ __global__ void __launch_bounds__(kThreads) SampleKernel(SampleParams p) {
     token = by_rank ? DrawBest(row, rule, best.logit, shared)
                     : DrawInOrder(row, rule, best.logit, shared);
   }
-  if (threadIdx.x == 0) p.token[at] = token;
-  if (p.finite != nullptr) {
-    const bool finite = AllFinite(row);
-    if (threadIdx.x == 0) p.finite[at] = finite ? 1 : 0;
-  }
-  if (p.logprob == nullptr) return;
-  const Best top = LargestFinite(row, row.vocab, shared);
-  const double sum = SumOfWeights(row, row.vocab, top.logit, 1, 0, shared);
   if (threadIdx.x != 0) return;
-  const float logit = token < 0 ? kLowest : row[token];
-  const bool known = top.token >= 0 && token >= 0 && isfinite(logit);
-  p.logprob[at] = known ? logit - (top.logit + static_cast<float>(log(sum))) : kLowest;
+  p.token[at] = token;
+  if (p.finite != nullptr) p.finite[at] = found.finite;
+  if (p.logprob == nullptr) return;
+  const float logit = token < 0 ? kLowestLogit : row[token];
+  const bool known = found.all.token >= 0 && token >= 0 && isfinite(logit);
+  p.logprob[at] =
+      known ? logit - (found.all.logit + static_cast<float>(log(found.sum))) : kLowestLogit;
 }
 
 }  // namespace
@@ -367,13 +318,13 @@ absl::Status Sample(const SampleParams& p, const Launch& launch) {
   const bool ok = p.rows > 0 && p.logits.data != nullptr && p.token != nullptr && p.vocab > 0 &&
                   p.valid_vocab >= 0 && p.valid_vocab <= p.vocab && p.logits_stride >= p.vocab;
   if (!ok) return Require(false, "Sample", "a size out of range or a missing array");
-  const auto rows = static_cast<unsigned>(p.rows);
-  if (p.logits.dtype == DType::kFloat32) {
-    SampleKernel<float><<<rows, kThreads, 0, launch.cuda->stream()>>>(p);
-  } else {
-    SampleKernel<Bf16><<<rows, kThreads, 0, launch.cuda->stream()>>>(p);
-  }
-  return LaunchStatus("Sample");
+  const auto rows = static_cast<size_t>(p.rows);
+  const absl::StatusOr<void*> scratch = launch.cuda->Scratch(rows * kRowParts * sizeof(RowPart));
+  if (!scratch.ok()) return scratch.status();
+  auto* const parts = static_cast<RowPart*>(*scratch);
+  if (absl::Status s = FindRowParts(p, parts, launch); !s.ok()) return s;
+  auto* const kernel = p.logits.dtype == DType::kFloat32 ? SampleKernel<float> : SampleKernel<Bf16>;
+  return Start(launch, "Sample", kernel, static_cast<unsigned>(rows), kThreads, 0, p, parts);
 }
 
 }  // namespace anabranch::kernels::cuda

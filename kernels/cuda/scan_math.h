@@ -58,6 +58,27 @@ __device__ inline void StoreOne(const Acts& acts, int64_t at, float value) {
   StoreActs<1>(acts.data, acts.dtype, at, v);
 }
 
+// The elements from `at` on of an array. kHalf: it is known to be bfloat16, so that an element
+// costs a load at a constant offset and nothing else.
+template <bool kHalf>
+struct RowActs {
+  const void* data;
+  DType dtype;
+
+  __device__ RowActs(const ConstActs& acts, int64_t at)
+      : data(kHalf || acts.dtype == DType::kBFloat16
+                 ? static_cast<const void*>(static_cast<const Bf16*>(acts.data) + at)
+                 : static_cast<const void*>(static_cast<const float*>(acts.data) + at)),
+        dtype(kHalf ? DType::kBFloat16 : acts.dtype) {}
+  __device__ float operator[](int i) const {
+    if constexpr (kHalf) {
+      return Widen(static_cast<const Bf16*>(data)[i]);
+    } else {
+      return LoadOne(ConstActs(data, dtype), i);
+    }
+  }
+};
+
 // dt of a row and head: after bias, softplus and limits.
 __device__ inline float StepSize(const SsdScanParams& p, int64_t row, int32_t head) {
   const float dt = Softplus(LoadOne(p.dt, row * p.dt_stride + head) + p.dt_bias[head]);

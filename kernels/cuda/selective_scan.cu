@@ -1,8 +1,8 @@
 // The Mamba-1 recurrence on the device. kLanes threads share a channel, each with kStates of its
 // states in registers for all tokens of the launch.
 //
-// Step (one row a sequence, 16 states): the state is read and written once. Floor: 2 * 4 bytes for
-// each state, 4 for A.
+// Sequences of one row and 16 states are selective_step.cu's, longer ones of bfloat16 activations
+// selective_tiled.cu's.
 //
 // Walk: a block takes kThreads / kLanes channels of one sequence and walks its tokens in tiles.
 // What a tile needs is staged in shared memory, loaded and transformed (softplus) by all threads
@@ -12,6 +12,7 @@
 #include "kernels/cuda/cuda_kernels.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/scan_math.h"
+#include "kernels/cuda/selective_step.h"
 #include "kernels/cuda/selective_tiled.h"
 #include "kernels/cuda/start.h"
 #include "kernels/cuda/state_io.h"
@@ -148,75 +149,11 @@ __global__ void __launch_bounds__(kThreads) Walk(SelectiveScanParams p, int32_t 
   keep(p.state, slot * p.state_slot_stride, end);
 }
 
-// The sequences of one row, 16 states, four a thread. kFast: with the functions of SelectiveTiled.
-constexpr int kStepDim = 16, kStepLanes = 4;
-
-template <bool kFast>
-__global__ void __launch_bounds__(kThreads) Step(SelectiveScanParams p) {
-  LetNextStart();
-  WaitForInputs();
-  const int32_t seq = static_cast<int32_t>(blockIdx.x);
-  const int64_t row = p.rows.row_start[seq], slot = p.rows.slot[seq];
-  if (p.rows.row_start[seq + 1] != row + 1) return;
-  const int64_t thread = int64_t{blockIdx.y} * kThreads + threadIdx.x;
-  const int64_t channel = min(thread / kStepLanes, p.channels - 1);  // spare threads only shuffle
-  const bool live = thread / kStepLanes < p.channels;
-  const int lane = static_cast<int>(thread % kStepLanes);
-  const int64_t at_state = channel * kStepDim + 4 * lane;
-  float h[4], a[4], b[4], c[4];
-  LoadFour(p.state, slot * p.state_slot_stride + at_state, h);
-  LoadWide<4>(p.a + channel * kStepDim + 4 * lane, a);
-  LoadFour(p.b, row * p.b_stride + 4 * lane, b);
-  LoadFour(p.c, row * p.c_stride + 4 * lane, c);
-  const float raw = LoadOne(p.dt, row * p.dt_stride + channel) + p.dt_bias[channel];
-  const float u = LoadOne(p.u, row * p.u_stride + channel), skip = p.d[channel];
-  const float z = p.z.data == nullptr ? 0.0f : LoadOne(p.z, row * p.z_stride + channel);
-  const float dt = kFast ? FastSoftplus(raw) : Softplus(raw), in = dt * u;
-  float y = 0;
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    h[i] = fmaf(in, b[i], h[i] * (kFast ? Exp2(dt * (a[i] * kLog2E)) : expf(dt * a[i])));
-    y = fmaf(h[i], c[i], y);
-  }
-#pragma unroll
-  for (int step = kStepLanes / 2; step > 0; step /= 2) y += __shfl_xor_sync(kAllLanes, y, step);
-  if (!live) return;
-  const uint32_t key = RoundingKeyOf(p, seq, 1);
-  const auto index = static_cast<uint32_t>(at_state);
-  StoreState(p.state, slot * p.state_slot_stride + at_state, index, key, h);
-  double* t_sum = p.t_sum + slot * p.t_slot_stride + channel;
-  const double sum = *t_sum + dt;
-  for (int32_t at = p.checkpoints.FirstFrom(row);
-       at < p.checkpoints.count && p.checkpoints.row[at] == row; ++at) {
-    const int64_t place = p.checkpoints.place[at];
-    StoreState(p.checkpoint_state, place * p.checkpoint_state_stride + at_state, index, key, h);
-    if (lane == 0) p.checkpoint_t[place * p.checkpoint_t_stride + channel] = sum;
-  }
-  if (lane != 0) return;
-  y = fmaf(skip, u, y);
-  if (p.z.data != nullptr) y *= Silu(z);
-  StoreOne(p.y, row * p.y_stride + channel, y);
-  *t_sum = sum;
-}
-
 template <int kLanes, int kStates>
 absl::Status RunWalk(const SelectiveScanParams& p, int32_t min_rows, const Launch& launch) {
   const dim3 grid(static_cast<unsigned>(p.rows.num_seqs),
                   static_cast<unsigned>(CeilDiv(p.channels, WalkTile<kLanes, kStates>::kChannels)));
   return Start(launch, kName, Walk<kLanes, kStates>, grid, kThreads, 0, p, min_rows);
-}
-
-bool TakesSteps(const SelectiveScanParams& p) {
-  return p.state_dim == kStepDim && IsAligned(p.a) &&
-         TakesVectors(p.state.data, p.state_slot_stride) && TakesFours(p.b, p.b_stride) &&
-         TakesFours(p.c, p.c_stride) &&
-         TakesVectors(p.checkpoint_state.data, p.checkpoint_state_stride);
-}
-
-absl::Status RunStep(const SelectiveScanParams& p, const Launch& launch) {
-  const dim3 grid(static_cast<unsigned>(p.rows.num_seqs),
-                  static_cast<unsigned>(CeilDiv(p.channels * kStepLanes, kThreads)));
-  return StartEarly(launch, kName, TakesTiles(p) ? Step<true> : Step<false>, grid, kThreads, 0, p);
 }
 
 absl::Status Check(const SelectiveScanParams& p, const Launch& launch) {
@@ -243,9 +180,9 @@ absl::Status SelectiveScan(const SelectiveScanParams& p, const Launch& launch) {
   if (absl::Status s = Check(p, launch); !s.ok()) return s;
   // What becomes of a sequence depends on its own rows and not on the others in the launch: each of
   // the ways takes those that are its own.
-  const bool steps = TakesSteps(p);
+  const bool steps = TakesSelectiveSteps(p);
   if (steps && (p.rows.num_seqs > 1 || p.rows.longest == 1)) {
-    absl::Status s = RunStep(p, launch);
+    absl::Status s = SelectiveStep(p, launch);
     if (!s.ok()) return s;
   }
   const int32_t min_rows = steps ? 2 : 1;

@@ -1,6 +1,6 @@
 // A block walks some channels of a sequence in tiles of tokens; kLanes threads share a channel,
-// each with its part of the 16 states in registers. Of a tile a thread loads 16 bytes of u, dt, z
-// and of B or C, one tile ahead of their use, so that memory's latency is hidden behind the walk of
+// each with its part of the 16 states in registers. Of a tile a thread loads 16 bytes of u, dt, z,
+// B and C, one tile ahead of their use, so that memory's latency is hidden behind the walk of
 // a tile. kLanes tokens are walked together: what they need is read from shared memory a group
 // ahead, their decays wait for nothing, and their sums over the lanes come out one a lane (kLanes -
 // 1 shuffles).
@@ -23,22 +23,22 @@ constexpr int kThreads = 128, kDim = 16, kLanes = 8;
 constexpr int kStates = kDim / kLanes;        // of a thread
 constexpr int kChannels = kThreads / kLanes;  // of a block
 constexpr int kOctets = kChannels / kVector;
-constexpr int kTokens = kThreads / kOctets;           // of a tile
-constexpr int kShared = kTokens * kDim / kVector;     // vectors of B, as many of C
-constexpr int kSharedLoads = 2 * kShared / kThreads;  // of a thread
-constexpr int kTokensOfGroup = kTokens / kLanes;      // whose steps a group sums
-static_assert(kOctets * kTokens == kThreads && kSharedLoads * kThreads == 2 * kShared);
+constexpr int kTokens = kThreads / kOctets;       // of a tile
+constexpr int kTokensOfGroup = kTokens / kLanes;  // whose steps a group sums
+static_assert(kOctets * kTokens == kThreads && kTokens * kDim / kVector == kThreads);
+static_assert(kStates == 2);
 
+// Rows are longer than what is in them where threads with different ones would meet in one bank.
 struct Tile {
-  alignas(16) float2 step[kTokens][kChannels];         // dt, dt * u
-  alignas(16) float bc[kTokens][kLanes][2 * kStates];  // a lane's part of B, then of C
-  alignas(16) float y[kTokens][kChannels];
+  alignas(16) float2 step[kTokens][kChannels + 2];         // dt, dt * u
+  alignas(16) float bc[kLanes][kTokens + 1][2 * kStates];  // a lane's part of B, then of C
+  alignas(16) float y[kTokens][kChannels + 4];
   double t_sum[kLanes][kChannels];
 };
 
-// What a thread loads of a tile: 8 channels of a token, and 8 states of B or of C.
+// What a thread loads of a tile: 8 channels of a token, and 8 states of B and of C.
 struct Loaded {
-  uint4 u, dt, z, bc[kSharedLoads];
+  uint4 u, dt, z, b, c;
 };
 
 __device__ inline uint4 Load16(const ConstActs& from, int64_t at) {
@@ -61,22 +61,17 @@ __device__ inline void LoadPart(const T* from, float (&out)[kCount]) {
   for (int i = 0; i < kCount; ++i) out[i] = Widen(pack.v[i]);
 }
 
+// What of it is needed when the tile has been walked.
+struct Kept {
+  uint4 u, z;
+};
+
 struct Place {
   int64_t channel;  // of the thread's 8
   bool live;        // whether they exist
   int token, octet;
+  int shared_token, half;  // of B and C
 };
-
-// The i-th vector that a thread loads of B and C: those of B come first.
-struct SharedPlace {
-  bool in_c;
-  int token, half;
-};
-__device__ inline SharedPlace SharedPlaceOf(int i) {
-  const int at = static_cast<int>(threadIdx.x) + i * kThreads;
-  const int of = at % kShared;
-  return {at >= kShared, of / 2, of % 2};
-}
 
 __device__ Loaded LoadTile(const SelectiveScanParams& p, const Place& at, int64_t row,
                            int64_t end) {
@@ -87,13 +82,10 @@ __device__ Loaded LoadTile(const SelectiveScanParams& p, const Place& at, int64_
     out.dt = Load16(p.dt, from * p.dt_stride + at.channel);
     if (p.z.data != nullptr) out.z = Load16(p.z, from * p.z_stride + at.channel);
   }
-#pragma unroll
-  for (int i = 0; i < kSharedLoads; ++i) {
-    const SharedPlace shared = SharedPlaceOf(i);
-    const int64_t from = row + shared.token;
-    if (from >= end) continue;
-    out.bc[i] = shared.in_c ? Load16(p.c, from * p.c_stride + shared.half * kVector)
-                            : Load16(p.b, from * p.b_stride + shared.half * kVector);
+  const int64_t from = row + at.shared_token;
+  if (from < end) {
+    out.b = Load16(p.b, from * p.b_stride + at.half * kVector);
+    out.c = Load16(p.c, from * p.c_stride + at.half * kVector);
   }
   return out;
 }
@@ -111,20 +103,17 @@ __device__ void StageTile(const Place& at, const Loaded& loaded, const float (&b
     *reinterpret_cast<float4*>(step + i) =
         make_float4(first, first * u[i], second, second * u[i + 1]);
   }
+  float b[kVector], c[kVector];
+  Unpack(loaded.b, b);
+  Unpack(loaded.c, c);
 #pragma unroll
-  for (int i = 0; i < kSharedLoads; ++i) {
-    const SharedPlace shared = SharedPlaceOf(i);
-    float bc[kVector];
-    Unpack(loaded.bc[i], bc);
-#pragma unroll
-    for (int j = 0; j < kVector; j += kStates) {
-      float* to = tile.bc[shared.token][(shared.half * kVector + j) / kStates];
-      *reinterpret_cast<float2*>(to + (shared.in_c ? kStates : 0)) = make_float2(bc[j], bc[j + 1]);
-    }
+  for (int j = 0; j < kVector; j += kStates) {
+    float* to = tile.bc[(at.half * kVector + j) / kStates][at.shared_token];
+    *reinterpret_cast<float4*>(to) = make_float4(b[j], b[j + 1], c[j], c[j + 1]);
   }
 }
 
-__device__ void StoreTile(const SelectiveScanParams& p, const Place& at, const Loaded& loaded,
+__device__ void StoreTile(const SelectiveScanParams& p, const Place& at, const Kept& loaded,
                           const float (&skip)[kVector], int64_t row, int64_t end,
                           const Tile& tile) {
   if (!at.live || row + at.token >= end) return;
@@ -150,7 +139,7 @@ struct TokenInputs {
 };
 
 __device__ inline TokenInputs InputsOf(const Tile& tile, int t, int k, int lane) {
-  return {tile.step[t][k], *reinterpret_cast<const float4*>(tile.bc[t][lane])};
+  return {tile.step[t][k], *reinterpret_cast<const float4*>(tile.bc[lane][t])};
 }
 
 // A thread's states of its channel.
@@ -164,7 +153,6 @@ struct Cells {
     return fmaf(h[1], in.bc.w, h[0] * in.bc.z);
   }
 };
-static_assert(kStates == 2);
 
 // Of kLanes values of each of kLanes threads, to thread i the sum of the i-th. Sums are formed as
 // by a butterfly over one value, so they have its bits.
@@ -244,6 +232,7 @@ __global__ void __launch_bounds__(kThreads) Tiled(SelectiveScanParams p) {
   Place at;
   at.token = thread / kOctets, at.octet = thread % kOctets;
   at.channel = first + at.octet * kVector, at.live = at.channel < p.channels;
+  at.shared_token = thread / (kDim / kVector), at.half = thread % (kDim / kVector);
   Loaded next = LoadTile(p, at, begin, end);
 
   float bias[kVector], skip[kVector];
@@ -264,8 +253,13 @@ __global__ void __launch_bounds__(kThreads) Tiled(SelectiveScanParams p) {
       LoadPart<kStates>(static_cast<const Bf16*>(p.state.data) + at_slot, cells.h);
     }
     LoadPart<kStates>(p.a + at_state, cells.a);
+  }
 #pragma unroll
-    for (int i = 0; i < kStates; ++i) cells.a[i] *= kLog2E;
+  for (int i = 0; i < kStates; ++i) {
+    cells.a[i] *= kLog2E;
+    // Here and not in the walk, whose first group would wait there for the tile that comes next,
+    // too: loads share the few counters that a thread waits for.
+    asm volatile("" : "+f"(cells.a[i]), "+f"(cells.h[i]));
   }
   const auto keep = [&](const Acts& to, int64_t at_slot, int64_t after) {
     StoreState(to, at_slot + at_state, static_cast<uint32_t>(at_state),
@@ -274,8 +268,8 @@ __global__ void __launch_bounds__(kThreads) Tiled(SelectiveScanParams p) {
   int32_t check = p.checkpoints.FirstFrom(begin);
   double t_sum = 0;  // of channel thread % kChannels, the tokens that are this group's
   for (int64_t row = begin; row < end; row += kTokens) {
-    const Loaded loaded = next;
-    StageTile(at, loaded, bias, tile);
+    StageTile(at, next, bias, tile);
+    const Kept loaded = {next.u, next.z};
     __syncthreads();
     next = LoadTile(p, at, row + kTokens, end);
     const int count = static_cast<int>(min(end - row, int64_t{kTokens}));

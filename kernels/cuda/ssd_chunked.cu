@@ -116,12 +116,15 @@ size_t BytesOfChunk(const SsdScanParams& p) {
 
 }  // namespace
 
-bool TakesChunks(const SsdScanParams& p, const Launch& launch) {
+bool HasRoomForChunks(const Launch& launch) {
   int shared = 0;  // a failure here leaves it at 0
   (void)cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin,
                                launch.cuda->ordinal());
-  if (static_cast<size_t>(shared) < std::max(StatesSharedBytes(), OutputsSharedBytes()))
-    return false;
+  return static_cast<size_t>(shared) >= std::max(StatesSharedBytes(), OutputsSharedBytes());
+}
+
+bool TakesChunks(const SsdScanParams& p, const Launch& launch) {
+  if (!HasRoomForChunks(launch)) return false;
   const bool dtypes = p.x.dtype == DType::kBFloat16 && p.b.dtype == DType::kBFloat16 &&
                       p.c.dtype == DType::kBFloat16 && p.y.dtype == DType::kBFloat16;
   return dtypes && p.head_dim == 64 && (p.state_dim == 64 || p.state_dim == 128) &&

@@ -6,8 +6,10 @@
 
 namespace anabranch::kernels::cuda {
 
-// Whether shapes, dtypes and alignment are those of the tensor-core kernels, and the device has the
-// shared memory for them (160 KB a block: not GeForce).
+// Whether the device has the shared memory for the tensor-core kernels: 222 KB a block, as
+// datacenter GPUs from Hopper on.
+bool HasRoomForChunks(const Launch& launch);
+// The same, and shapes, dtypes and alignment are those of the kernels.
 bool TakesChunks(const SsdScanParams& params, const Launch& launch);
 // The sequences of more than `longer_than` rows; leaves the others alone. Uses scratch.
 absl::Status SsdChunked(const SsdScanParams& params, int32_t longer_than, const Launch& launch);

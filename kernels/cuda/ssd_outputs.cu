@@ -1,7 +1,8 @@
 // The outputs of the chunked scan (ssd_chunked.cu): a block computes y of one chunk for some heads
-// of a group. A warp has 16 rows of the chunk: their C as operands and their C B^T as accumulators
-// stay in its registers for all heads. Warps with later rows have more to do (columns up to the
-// diagonal), so the two of a scheduler are paired.
+// of a group. A warp has 16 rows of the chunk, whose C B^T stays in its registers, as accumulators,
+// for all heads. Warps with later rows have more to do (columns up to the diagonal), so the two of
+// a scheduler are paired. What a head takes are chains of products, loads and exponentials, so two
+// blocks share a multiprocessor: 128 registers a thread and half of the shared memory each.
 #include <algorithm>
 #include <limits>
 
@@ -26,58 +27,88 @@ struct HeadStage {
 
 template <int kP, int kN>
 struct OutputsShared {
-  Bf16 c[kChunk][kN + 8];
-  Bf16 b[kChunk][kN + 8];
+  using Rows = Bf16[kChunk][kN + 8];
+  Rows c;
   HeadStage<kP, kN> heads[2];
   alignas(16) float factors[kWarps][kChunk];
-  Bf16 y[kWarps][16][kP + 8];
+
+  // B is needed once: it lies where the second head will.
+  __device__ Rows& b() { return *reinterpret_cast<Rows*>(&heads[1]); }
+  static_assert(sizeof(Rows) <= sizeof(HeadStage<kP, kN>));
 };
 
+// Brings head after head of a chunk.
 template <int kP, int kN>
-__device__ void LoadHead(const SsdScanParams& p, const Segment& segment, const ChunkRows& chunk,
-                         int32_t head, HeadStage<kP, kN>& stage) {
-  CopyRows<kP>(p.x, chunk.first, p.x_stride, int64_t{head} * kP, chunk.rows, stage.x);
-  const int64_t item = int64_t{blockIdx.x} * p.heads + head;
-  CopyArray(segment.before + item * (kP * kN / 8), kP * kN / 8, stage.before);
-  CopyArray(segment.dt + item * kChunk, kChunk / 4, stage.dt);
-  CopyArray(segment.sums + item * kChunk, kChunk / 4, stage.sums);
-}
+class Loader {
+ public:
+  __device__ Loader(const SsdScanParams& p, const Segment& segment, const ChunkRows& chunk,
+                    int32_t head)
+      : x_(p.x, chunk.first, p.x_stride, int64_t{head} * kP), rows_(chunk.rows) {
+    const int64_t item = int64_t{blockIdx.x} * p.heads + head;
+    before_ = segment.before + item * (kP * kN / 8);
+    dt_ = segment.dt + item * kChunk;
+    sums_ = segment.sums + item * kChunk;
+  }
+  __device__ void Load(HeadStage<kP, kN>& stage) {
+    x_.Copy(rows_, stage.x);
+    CopyBytes<kP * kN * sizeof(Bf16)>(before_, stage.before);
+    CopyBytes<kChunk * sizeof(float)>(dt_, stage.dt);
+    CopyBytes<kChunk * sizeof(float)>(sums_, stage.sums, kThreads / 2);
+    x_.Advance(kP);
+    before_ += kP * kN / 8;
+    dt_ += kChunk;
+    sums_ += kChunk;
+  }
+
+ private:
+  RowsCopy<kP> x_;
+  const uint4* before_;
+  const float *dt_, *sums_;
+  const int32_t rows_;
+};
 
 // A warp's 16 rows, from `row` on, of a chunk.
 template <int kP, int kN>
 struct RowBlock {
   static constexpr int kColumns = kChunk / 16 - 1;  // of 16, before the diagonal
   int block, row, g, t, lane;
-  uint32_t c[kN / 16][4];    // C of the rows
   float cb[kColumns][2][4];  // C B^T before the diagonal block, 16 columns at a time
   float diagonal[2][4];      // its diagonal block
   float y[kP / 8][4];
 
-  __device__ void MultiplyCB(const OutputsShared<kP, kN>& shared) {
-#pragma unroll
-    for (int k = 0; k < kN / 16; ++k) {
-      LoadMatrices(c[k], &shared.c[row + lane % 16][k * 16 + lane / 16 * 8]);
-    }
-#pragma unroll
-    for (int s = 0; s < kColumns; ++s) MultiplyColumns(shared, s, s < block, cb[s]);
-    MultiplyColumns(shared, block, true, diagonal);
+  // C of the rows, states [16 k, 16 k + 16), as operands a.
+  __device__ void LoadC(const OutputsShared<kP, kN>& shared, int k, uint32_t (&c)[4]) const {
+    LoadMatrices(c, &shared.c[row + lane % 16][k * 16 + lane / 16 * 8]);
   }
-  // out = C B^T of the rows and columns [16 s, 16 s + 16), or zero.
-  __device__ void MultiplyColumns(const OutputsShared<kP, kN>& shared, int s, bool wanted,
-                                  float (&out)[2][4]) {
+  __device__ void MultiplyCB(OutputsShared<kP, kN>& shared) {
 #pragma unroll
-    for (int i = 0; i < 4; ++i) out[0][i] = out[1][i] = 0;
-    if (!wanted) return;
+    for (int i = 0; i < 8; ++i) {
+      diagonal[i / 4][i % 4] = 0;
+#pragma unroll
+      for (int s = 0; s < kColumns; ++s) cb[s][i / 4][i % 4] = 0;
+    }
 #pragma unroll
     for (int k = 0; k < kN / 16; ++k) {
-      uint32_t b[4];
-      LoadMatrices(b, &shared.b[s * 16 + lane % 8 + lane / 16 * 8][k * 16 + lane / 8 % 2 * 8]);
-      MultiplyAdd(out[0], c[k], b[0], b[1]);
-      MultiplyAdd(out[1], c[k], b[2], b[3]);
+      uint32_t c[4];
+      LoadC(shared, k, c);
+#pragma unroll
+      for (int s = 0; s < kColumns; ++s) {
+        if (s < block) MultiplyColumns(shared, k, s, c, cb[s]);
+      }
+      MultiplyColumns(shared, k, block, c, diagonal);
     }
+  }
+  // out += C B^T of the rows and columns [16 s, 16 s + 16), over states [16 k, 16 k + 16).
+  __device__ void MultiplyColumns(OutputsShared<kP, kN>& shared, int k, int s,
+                                  const uint32_t (&c)[4], float (&out)[2][4]) {
+    uint32_t b[4];
+    LoadMatrices(b, &shared.b()[s * 16 + lane % 8 + lane / 16 * 8][k * 16 + lane / 8 % 2 * 8]);
+    MultiplyAdd(out[0], c, b[0], b[1]);
+    MultiplyAdd(out[1], c, b[2], b[3]);
   }
   // y = C S * factor.
-  __device__ void MultiplyState(const HeadStage<kP, kN>& stage, float factor) {
+  __device__ void MultiplyState(const OutputsShared<kP, kN>& shared, const HeadStage<kP, kN>& stage,
+                                float factor) {
 #pragma unroll
     for (int n = 0; n < kP / 8; ++n) {
 #pragma unroll
@@ -85,11 +116,13 @@ struct RowBlock {
     }
 #pragma unroll
     for (int k = 0; k < kN / 16; ++k) {
+      uint32_t c[4];
+      LoadC(shared, k, c);
 #pragma unroll
       for (int m = 0; m < kP / 16; ++m) {
         const uint4 b = stage.before[m][k][lane];
-        MultiplyAdd(y[2 * m], c[k], b.x, b.y);
-        MultiplyAdd(y[2 * m + 1], c[k], b.z, b.w);
+        MultiplyAdd(y[2 * m], c, b.x, b.y);
+        MultiplyAdd(y[2 * m + 1], c, b.z, b.w);
       }
     }
     Scale(factor, factor);
@@ -141,36 +174,48 @@ struct RowBlock {
                            PackPair(v[1][0], v[1][1]), PackPair(v[1][2], v[1][3])};
     MultiplyX(stage, a, row);
   }
-  // y + d x, through shared memory for stores of 16 bytes.
+  // y + d x. Four lanes exchange what they have of four tiles of 8 columns, so that each stores 16
+  // bytes of one.
   __device__ void Store(const SsdScanParams& p, const HeadStage<kP, kN>& stage, int32_t head,
-                        const ChunkRows& chunk, Bf16 (*out)[kP + 8]) const {
-    const float d = p.d[head];
-#pragma unroll
-    for (int n = 0; n < kP / 8; ++n) {
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int r = half * 8 + g, column = n * 8 + 2 * t;
-        const uint32_t x = *reinterpret_cast<const uint32_t*>(&stage.x[row + r][column]);
-        *reinterpret_cast<uint32_t*>(&out[r][column]) =
-            PackPair(fmaf(d, LowOf(x), y[n][2 * half]), fmaf(d, HighOf(x), y[n][2 * half + 1]));
-      }
-    }
-    __syncwarp();
-    constexpr int kPieces = kP / 8;
+                        float d, const ChunkRows& chunk) const {
     auto* to = static_cast<Bf16*>(p.y.data) + int64_t{head} * kP;
 #pragma unroll
-    for (int i = lane; i < 16 * kPieces; i += kWarp) {
-      const int r = i / kPieces, piece = i % kPieces;
-      if (row + r >= chunk.rows) continue;
-      *reinterpret_cast<uint4*>(to + (chunk.first + row + r) * p.y_stride + piece * 8) =
-          *reinterpret_cast<const uint4*>(&out[r][piece * 8]);
+    for (int half = 0; half < 2; ++half) {
+      const int r = row + half * 8 + g;
+#pragma unroll
+      for (int first = 0; first < kP / 8; first += 4) {
+        uint32_t of[4];
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const int n = first + i;
+          const uint32_t x = *reinterpret_cast<const uint32_t*>(&stage.x[r][n * 8 + 2 * t]);
+          of[i] =
+              PackPair(fmaf(d, LowOf(x), y[n][2 * half]), fmaf(d, HighOf(x), y[n][2 * half + 1]));
+        }
+        TransposeQuad(of);
+        if (r >= chunk.rows) continue;
+        *reinterpret_cast<uint4*>(to + (chunk.first + r) * p.y_stride + (first + t) * 8) =
+            make_uint4(of[0], of[1], of[2], of[3]);
+      }
     }
-    __syncwarp();
+  }
+  // Lane t of four gets what lane i has at t, at i.
+  __device__ void TransposeQuad(uint32_t (&v)[4]) const {
+#pragma unroll
+    for (int step = 1; step < 4; step *= 2) {
+      const bool upper = (t & step) != 0;
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        if ((i & step) != 0) continue;
+        const uint32_t got = __shfl_xor_sync(kAllLanes, upper ? v[i] : v[i + step], step);
+        (upper ? v[i] : v[i + step]) = got;
+      }
+    }
   }
 };
 
 template <int kP, int kN>
-__global__ void __launch_bounds__(kThreads, 1)
+__global__ void __launch_bounds__(kThreads, 2)
     Outputs(SsdScanParams p, Segment segment, int32_t heads_each) {
   auto& shared = *static_cast<OutputsShared<kP, kN>*>(DynamicShared());
   const ChunkRows chunk = RowsOf(p.rows, segment, segment.first + static_cast<int>(blockIdx.x));
@@ -181,10 +226,12 @@ __global__ void __launch_bounds__(kThreads, 1)
   const int32_t begin = group * in_group + first;
   const int32_t end = group * in_group + min(in_group, first + heads_each);
 
-  CopyRows<kN>(p.c, chunk.first, p.c_stride, int64_t{group} * kN, chunk.rows, shared.c);
-  CopyRows<kN>(p.b, chunk.first, p.b_stride, int64_t{group} * kN, chunk.rows, shared.b);
+  const int64_t column = int64_t{group} * kN;
+  RowsCopy<kN>(p.c, chunk.first, p.c_stride, column).Copy(chunk.rows, shared.c);
+  RowsCopy<kN>(p.b, chunk.first, p.b_stride, column).Copy(chunk.rows, shared.b());
   CommitCopies();
-  LoadHead(p, segment, chunk, begin, shared.heads[0]);
+  Loader<kP, kN> loader(p, segment, chunk, begin);
+  loader.Load(shared.heads[0]);
   CommitCopies();
   WaitForCopies<1>();
   __syncthreads();
@@ -198,9 +245,10 @@ __global__ void __launch_bounds__(kThreads, 1)
   const bool live = rows.row < chunk.rows;
   if (live) rows.MultiplyCB(shared);
   for (int32_t head = begin; head < end; ++head) {
+    const float skip = p.d[head];
     WaitForCopies<0>();
     __syncthreads();  // the head is there, and all are done with the one before
-    if (head + 1 < end) LoadHead(p, segment, chunk, head + 1, shared.heads[(head + 1 - begin) % 2]);
+    if (head + 1 < end) loader.Load(shared.heads[(head + 1 - begin) % 2]);
     CommitCopies();
     if (!live) continue;
     const HeadStage<kP, kN>& stage = shared.heads[(head - begin) % 2];
@@ -210,23 +258,23 @@ __global__ void __launch_bounds__(kThreads, 1)
       factors[s] = stage.dt[s] * __expf(base - stage.sums[s]);
     }
     __syncwarp();
-    rows.MultiplyState(stage, __expf(base));
+    rows.MultiplyState(shared, stage, __expf(base));
     rows.AddBefore(stage, factors);
     rows.Scale(__expf(stage.sums[rows.row + rows.g] - base),
                __expf(stage.sums[rows.row + rows.g + 8] - base));
     rows.AddDiagonal(stage);
-    rows.Store(p, stage, head, chunk, shared.y[warp]);
+    rows.Store(p, stage, head, skip, chunk);
   }
 }
 
 // Heads a block, so that the rounds of blocks that the multiprocessors need take the least time,
-// where a block's C B^T costs about one head.
+// where a block's C B^T costs about one head and two blocks share a multiprocessor.
 int32_t HeadsEach(int32_t chunks, int32_t in_group, int32_t groups, int multiprocessors) {
   int32_t best = 1;
   int64_t least = std::numeric_limits<int64_t>::max();
   for (int32_t each = 1; each <= std::min(in_group, 16); ++each) {
     const int64_t blocks = int64_t{chunks} * groups * CeilDiv(in_group, each);
-    const int64_t time = CeilDiv(blocks, multiprocessors) * (each + 1);
+    const int64_t time = CeilDiv(blocks, 2 * multiprocessors) * (each + 1);
     if (time < least) least = time, best = each;
   }
   return best;

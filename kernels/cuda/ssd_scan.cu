@@ -1,9 +1,6 @@
-// The Mamba-2 recurrence on the device: which way for which rows, and the two ways that apply every
-// token in order with S in registers.
-//
-// Step (one row a sequence): S is read and written once and nothing else counts. Floor: 2 * 4 bytes
-// for each element of S, and 6 operations. A warp takes whole rows of S, 16 bytes a lane, kRows of
-// them at once so that enough loads are in flight. Sequences that defer are ssd_deferred.cu's.
+// The Mamba-2 recurrence on the device: which way for which rows, and the way that applies every
+// token in order with S in registers. Sequences of one row are ssd_step.cu's, or ssd_deferred.cu's
+// where they defer; long ones of bfloat16 activations ssd_chunked.cu's.
 //
 // Walk (any shape, short runs of rows, float32): a block takes some rows of one head's S and walks
 // the tokens of the sequence in tiles; B, C and x of a tile are staged in shared memory. kLanes
@@ -146,95 +143,6 @@ __global__ void __launch_bounds__(kThreads)
   keep(p.state, slot * p.state_slot_stride, end);
 }
 
-// The sequences of one row. B and C of the head's group must be readable in fours.
-template <class Shape>
-__global__ void __launch_bounds__(kThreads) Step(SsdScanParams p) {
-  static_assert(Shape::kThreads == kThreads);
-  using S = typename Shape::State;
-  constexpr int kDim = Shape::kStates, kEach = Shape::kEach, kApart = Shape::kApart;
-  LetNextStart();
-  WaitForInputs();
-  const int32_t seq = static_cast<int32_t>(blockIdx.x), head = static_cast<int32_t>(blockIdx.y);
-  const int lane = threadIdx.x % Shape::kLanes;
-  const int32_t first = static_cast<int32_t>(blockIdx.z) * Shape::kRows +
-                        threadIdx.x / kWarp * Shape::kRowsOfWarp +
-                        threadIdx.x % kWarp / Shape::kLanes;
-  const int64_t row = p.rows.row_start[seq], slot = p.rows.slot[seq];
-  if (p.rows.row_start[seq + 1] != row + 1 || p.pending.Defers(seq)) return;
-  const int64_t at_head = int64_t{head} * p.head_dim * kDim + kEach * lane;
-  S* state = static_cast<S*>(p.state.data) + slot * p.state_slot_stride + at_head;
-  uint4 s[Shape::kRounds][Shape::kWide];
-  float x[Shape::kRounds];
-#pragma unroll
-  for (int i = 0; i < Shape::kRounds; ++i) {
-    const int32_t r = first + i * Shape::kRowsOfSet;
-    x[i] = 0;
-    if (r >= p.head_dim) continue;
-#pragma unroll
-    for (int w = 0; w < Shape::kWide; ++w) {
-      s[i][w] = *reinterpret_cast<const uint4*>(state + int64_t{r} * kDim + w * kApart);
-    }
-    x[i] = LoadOne(p.x, row * p.x_stride + int64_t{head} * p.head_dim + r);
-  }
-  const uint32_t key = RoundingKeyOf(p, seq, 1);
-  const float dt = StepSize(p, row, head), decay = expf(dt * p.a[head]), skip = p.d[head];
-  if (blockIdx.z == 0 && threadIdx.x == 0) {
-    p.t_sum[slot * p.t_slot_stride + head] += static_cast<double>(dt);
-  }
-  const int64_t shared_at = int64_t{head / (p.heads / p.groups)} * kDim + kEach * lane;
-  float b[Shape::kWide][kEach], c[Shape::kWide][kEach];
-#pragma unroll
-  for (int w = 0; w < Shape::kWide; ++w) {
-    LoadFours(p.b, row * p.b_stride + shared_at + w * kApart, b[w]);
-    LoadFours(p.c, row * p.c_stride + shared_at + w * kApart, c[w]);
-  }
-#pragma unroll
-  for (int i = 0; i < Shape::kRounds; ++i) {
-    const int32_t r = first + i * Shape::kRowsOfSet;
-    const bool live = r < p.head_dim;
-    const float in = dt * x[i];
-    float y = 0;
-#pragma unroll
-    for (int w = 0; w < Shape::kWide; ++w) {
-      float v[kEach] = {};
-      if (live) UnpackState(s[i][w], v);
-#pragma unroll
-      for (int j = 0; j < kEach; ++j) {
-        v[j] = fmaf(in, b[w][j], v[j] * decay);
-        y = fmaf(v[j], c[w][j], y);
-      }
-      const int64_t at = int64_t{r} * kDim + w * kApart;
-      s[i][w] = PackState(v, key, static_cast<uint32_t>(at_head + at), y);
-      if (live) *reinterpret_cast<uint4*>(state + at) = s[i][w];
-    }
-#pragma unroll
-    for (int step = Shape::kLanes / 2; step > 0; step /= 2) {
-      y += __shfl_xor_sync(kAllLanes, y, step);
-    }
-    if (live && lane == 0) {
-      StoreOne(p.y, row * p.y_stride + int64_t{head} * p.head_dim + r, fmaf(skip, x[i], y));
-    }
-  }
-  for (int32_t at = p.checkpoints.FirstFrom(row);
-       at < p.checkpoints.count && p.checkpoints.row[at] == row; ++at) {
-    const int64_t place = p.checkpoints.place[at];
-    S* kept =
-        static_cast<S*>(p.checkpoint_state.data) + place * p.checkpoint_state_stride + at_head;
-#pragma unroll
-    for (int i = 0; i < Shape::kRounds; ++i) {
-      const int32_t r = first + i * Shape::kRowsOfSet;
-      if (r >= p.head_dim) continue;
-#pragma unroll
-      for (int w = 0; w < Shape::kWide; ++w) {
-        *reinterpret_cast<uint4*>(kept + int64_t{r} * kDim + w * kApart) = s[i][w];
-      }
-    }
-    if (blockIdx.z == 0 && threadIdx.x == 0) {
-      p.checkpoint_t[place * p.checkpoint_t_stride + head] = p.t_sum[slot * p.t_slot_stride + head];
-    }
-  }
-}
-
 template <int kLanes, int kStates>
 absl::Status RunWalk(const SsdScanParams& p, int32_t min_rows, int32_t max_rows,
                      const Launch& launch) {
@@ -250,18 +158,6 @@ absl::Status Walk(const SsdScanParams& p, int32_t min_rows, int32_t max_rows,
   if (p.state_dim <= 64) return RunWalk<4, 16>(p, min_rows, max_rows, launch);
   if (p.state_dim <= 128) return RunWalk<4, 32>(p, min_rows, max_rows, launch);
   return RunWalk<8, 32>(p, min_rows, max_rows, launch);
-}
-
-// B and C in fours, and the ring as S.
-bool TakesWholeSteps(const SsdScanParams& p) {
-  return TakesSteps(p) && TakesFours(p.b, p.b_stride) && TakesFours(p.c, p.c_stride) &&
-         TakesVectors(p.checkpoint_state.data, p.checkpoint_state_stride);
-}
-
-absl::Status Step(const SsdScanParams& p, const Launch& launch) {
-  return WithStepShape(p, launch, [&]<class Shape>() {
-    return StartEarly(launch, kName, Step<Shape>, StepGrid(p, Shape::kRows), kThreads, 0, p);
-  });
 }
 
 bool HasPending(const SsdPending& pending) {
@@ -290,6 +186,13 @@ absl::Status Check(const SsdScanParams& p, const Launch& launch) {
 
 }  // namespace
 
+int32_t SsdPacksCheckpointsFrom(int64_t head_dim, int64_t state_dim, DType activations, DType state,
+                                const Launch& launch) {
+  const bool packs = head_dim == 64 && state_dim == 128 && activations == DType::kBFloat16 &&
+                     state == DType::kFloat32;
+  return packs && HasRoomForChunks(launch) ? kShort + 1 : 0;
+}
+
 absl::Status SsdScan(const SsdScanParams& p, const Launch& launch) {
   if (p.rows.num_rows() == 0) return absl::OkStatus();
   if (absl::Status bad = Check(p, launch); !bad.ok()) return bad;
@@ -300,9 +203,13 @@ absl::Status SsdScan(const SsdScanParams& p, const Launch& launch) {
     if (p.pending.deferring == p.rows.num_seqs) return absl::OkStatus();
   }
   const bool steps = TakesWholeSteps(p), chunks = TakesChunks(p, launch) && p.rows.longest > kShort;
+  const bool packs = chunks && p.state_dim == 128 && p.state.dtype == DType::kFloat32;
+  if (p.checkpoints.packed != nullptr && !packs) {
+    return Require(false, kName, "checkpoints that cannot be packed");
+  }
   const bool mixed = p.rows.num_seqs > 1;
   if (steps && (mixed || p.rows.longest == 1)) {
-    if (absl::Status bad = Step(p, launch); !bad.ok()) return bad;
+    if (absl::Status bad = SsdStep(p, launch); !bad.ok()) return bad;
   }
   if (chunks) {
     if (absl::Status bad = SsdChunked(p, kShort, launch); !bad.ok()) return bad;

@@ -63,25 +63,54 @@ __device__ inline void MultiplyAdd(float (&d)[4], const uint32_t (&a)[4], uint32
 __device__ inline float LowOf(uint32_t pair) { return __uint_as_float(pair << 16); }
 __device__ inline float HighOf(uint32_t pair) { return __uint_as_float(pair & 0xFFFF0000u); }
 
-// Rows of bfloat16 into shared memory, `pitch` elements apart: 8 elements more than a row, so that
-// matrices of 8 rows meet all banks once. Rows from `rows` on become zeros.
+// Copies of kChunk rows of kWidth bfloat16 into shared memory, rows 8 elements further apart there
+// than they are wide, so that matrices of 8 rows meet all banks once. What depends on the thread
+// alone is worked out once: of the instructions of a walk half were such arithmetic before.
 template <int kWidth>
-__device__ void CopyRows(const ConstActs& from, int64_t first, int64_t stride, int64_t column,
-                         int32_t rows, Bf16 (*to)[kWidth + 8]) {
-  constexpr int kPieces = kWidth / 8;
-  const Bf16* data = static_cast<const Bf16*>(from.data) + first * stride + column;
-#pragma unroll 4
-  for (int i = threadIdx.x; i < kChunk * kPieces; i += kChunkThreads) {
-    const int r = i / kPieces, piece = i % kPieces;
-    const bool valid = r < rows;
-    CopyAsync(&to[r][piece * 8], data + (valid ? r * stride : 0) + piece * 8, valid);
-  }
-}
+class RowsCopy {
+ public:
+  // From `first` on, `column` into the rows.
+  __device__ RowsCopy(const ConstActs& acts, int64_t first, int64_t stride, int64_t column)
+      : row_(static_cast<int>(threadIdx.x) / kPieces),
+        piece_(static_cast<int>(threadIdx.x) % kPieces * 8),
+        stride_(stride),
+        from_(static_cast<const Bf16*>(acts.data) + (first + row_) * stride + column + piece_) {}
 
-// Up to `count` multiples of 16 bytes.
-__device__ inline void CopyArray(const void* from, int count, void* to) {
-  for (int i = threadIdx.x; i < count; i += kChunkThreads) {
-    CopyAsync(static_cast<uint4*>(to) + i, static_cast<const uint4*>(from) + i, true);
+  // What is copied next lies `elements` further.
+  __device__ void Advance(int64_t elements) { from_ += elements; }
+  // Rows from `rows` on become zeros.
+  __device__ void Copy(int32_t rows, Bf16 (*to)[kWidth + 8]) const {
+    const Bf16* from = from_;
+    if (rows == kChunk) {
+#pragma unroll
+      for (int i = 0; i < kChunk; i += kApart, from += kApart * stride_) {
+        CopyAsync(&to[row_ + i][piece_], from);
+      }
+      return;
+    }
+#pragma unroll
+    for (int i = 0; i < kChunk; i += kApart, from += kApart * stride_) {
+      const bool valid = row_ + i < rows;
+      CopyAsync(&to[row_ + i][piece_], valid ? from : from_ - row_ * stride_, valid);
+    }
+  }
+
+ private:
+  static constexpr int kPieces = kWidth / 8, kApart = kChunkThreads / kPieces;
+  const int row_, piece_;
+  const int64_t stride_;
+  const Bf16* from_;
+};
+
+// kBytes, a multiple of 16, by the threads from `first` on.
+template <int kBytes>
+__device__ inline void CopyBytes(const void* from, void* to, int first = 0) {
+  constexpr int kPieces = kBytes / 16;
+#pragma unroll
+  for (int i = 0; i < kPieces; i += kChunkThreads) {
+    const int at = i + static_cast<int>(threadIdx.x) - first;
+    if (kPieces % kChunkThreads != 0 && (at < 0 || at >= kPieces)) continue;
+    CopyAsync(static_cast<uint4*>(to) + at, static_cast<const uint4*>(from) + at);
   }
 }
 

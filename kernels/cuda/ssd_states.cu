@@ -1,10 +1,16 @@
 // The states of the chunked scan (ssd_chunked.cu): a block walks the chunks of one head of a
-// sequence. A warp holds a part of S as accumulators of 16 x 8 and adds (weight * x)^T B to it,
-// both read transposed from shared memory. Operations: 2 P N a token and head.
+// sequence, or of some columns of its S where there are few heads. A warp holds a part of S as
+// accumulators of 16 x 8 and adds (weight * x)^T B to it, both read transposed from shared memory.
+// Operations: 2 P N a token and head.
+//
+// A walk is a chain, so what counts is how long a chunk takes and not how much there is to do: x is
+// multiplied by its weights one chunk ahead, where it lies, by all threads alike, so that between
+// two chunks there is one barrier and a warp's products wait for nothing but its operands.
 #include <algorithm>
 
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/mma.h"
+#include "kernels/cuda/ssd_pack.h"
 #include "kernels/cuda/ssd_segment.h"
 #include "kernels/cuda/start.h"
 #include "kernels/cuda/state_io.h"
@@ -13,53 +19,116 @@ namespace anabranch::kernels::cuda {
 namespace {
 
 constexpr int kThreads = kChunkThreads;
-constexpr int kStages = 3;
+constexpr int kStages = 4;  // one in use, one being weighted, two on their way
 
-template <int kP, int kN>
+// Of a block that has kWidth columns of a head's S.
+template <int kP, int kWidth>
 struct StatesStage {
   Bf16 x[kChunk][kP + 8];
-  Bf16 b[kChunk][kN + 8];
+  Bf16 b[kChunk][kWidth + 8];
   alignas(16) float weights[kChunk];
+  double t;     // sum of dt
+  float decay;  // of S over the chunk
 };
 
-template <int kP, int kN>
+template <int kP, int kWidth>
 struct StatesShared {
-  StatesStage<kP, kN> stages[kStages];
+  StatesStage<kP, kWidth> stages[kStages];
   alignas(16) float weights[kChunk];  // up to a checkpoint inside a chunk
+  PackShared<kP, kWidth> pack;
 };
 
 // What a block of States walks.
 struct Walker {
-  int32_t head, base, from, to;  // base: id of the sequence's first chunk; chunks [from, to)
-  int64_t begin, end;            // rows of the sequence
+  int32_t head, column;    // of S, the first one
+  int32_t base, from, to;  // base: id of the sequence's first chunk; chunks [from, to)
+  int64_t begin, end;      // rows of the sequence
+
+  __device__ int64_t FirstRow(int32_t chunk) const { return begin + int64_t{chunk} * kChunk; }
+  __device__ int64_t LastRow(int32_t chunk) const { return min(FirstRow(chunk) + kChunk, end) - 1; }
 };
 
-template <int kP, int kN>
-__device__ void LoadStage(const SsdScanParams& p, const Segment& segment, const Walker& walker,
-                          int32_t chunk, StatesStage<kP, kN>* stages) {
-  if (chunk < walker.to) {
-    StatesStage<kP, kN>& stage = stages[(chunk - walker.from) % kStages];
-    const int64_t first = walker.begin + int64_t{chunk} * kChunk;
-    const auto rows = static_cast<int32_t>(min(int64_t{kChunk}, walker.end - first));
-    const int64_t group = walker.head / (p.heads / p.groups);
-    CopyRows<kP>(p.x, first, p.x_stride, int64_t{walker.head} * kP, rows, stage.x);
-    CopyRows<kN>(p.b, first, p.b_stride, group * kN, rows, stage.b);
-    const int64_t item = int64_t{walker.base + chunk - segment.first} * p.heads + walker.head;
-    CopyArray(segment.weights + item * kChunk, kChunk / 4, stage.weights);
+// Brings chunk after chunk.
+template <int kP, int kN, int kWidth>
+class Loader {
+ public:
+  __device__ Loader(const SsdScanParams& p, const Segment& segment, const Walker& walker)
+      : x_(p.x, walker.FirstRow(walker.from), p.x_stride, int64_t{walker.head} * kP),
+        b_(p.b, walker.FirstRow(walker.from), p.b_stride,
+           int64_t{walker.head / (p.heads / p.groups)} * kN + walker.column),
+        item_(int64_t{walker.base + walker.from - segment.first} * p.heads + walker.head),
+        weights_(segment.weights + item_ * kChunk),
+        t_(segment.t + item_),
+        decay_(segment.decay + item_),
+        heads_(p.heads),
+        x_step_(kChunk * p.x_stride),
+        b_step_(kChunk * p.b_stride),
+        weights_step_(int64_t{kChunk} * p.heads),
+        left_(static_cast<int32_t>(walker.LastRow(walker.to - 1) + 1 -
+                                   walker.FirstRow(walker.from))) {}
+  // A group of copies, empty after the last chunk.
+  __device__ void Load(StatesStage<kP, kWidth>& stage) {
+    if (left_ > 0) {
+      const int32_t rows = min(kChunk, left_);
+      x_.Copy(rows, stage.x);
+      b_.Copy(rows, stage.b);
+      CopyBytes<kChunk * sizeof(float)>(weights_, stage.weights);
+      // Through shared memory, too: a load into a register would be waited for with the copies.
+      if (threadIdx.x == kThreads - 1) {
+        CopyAsync<sizeof(double)>(&stage.t, t_);
+        CopyAsync<sizeof(float)>(&stage.decay, decay_);
+      }
+      x_.Advance(x_step_);
+      b_.Advance(b_step_);
+      weights_ += weights_step_;
+      t_ += heads_;
+      decay_ += heads_;
+      left_ -= rows;
+    }
+    CommitCopies();
   }
-  CommitCopies();
+
+ private:
+  RowsCopy<kP> x_;
+  RowsCopy<kWidth> b_;
+  const int64_t item_;  // of the first chunk
+  const float* weights_;
+  const double* t_;
+  const float* decay_;
+  const int32_t heads_;
+  const int64_t x_step_, b_step_, weights_step_;
+  int32_t left_;
+};
+
+// x of a chunk times its weights.
+template <int kP, int kWidth>
+__device__ void Weight(StatesStage<kP, kWidth>& stage) {
+  constexpr int kPieces = kP / 8, kApart = kThreads / kPieces;
+  const int row = static_cast<int>(threadIdx.x) / kPieces;
+  const int at = static_cast<int>(threadIdx.x) % kPieces * 8;
+#pragma unroll
+  for (int i = 0; i < kChunk; i += kApart) {
+    const float w = stage.weights[row + i];
+    uint4& piece = *reinterpret_cast<uint4*>(&stage.x[row + i][at]);
+    const auto weighted = [w](uint32_t pair) {
+      return PackPair(LowOf(pair) * w, HighOf(pair) * w);
+    };
+    piece = make_uint4(weighted(piece.x), weighted(piece.y), weighted(piece.z), weighted(piece.w));
+  }
 }
 
-// The accumulators of a warp: kM x kT tiles of 16 rows (of head_dim) x 8 columns (of state_dim).
-template <int kP, int kN>
+// The accumulators of a warp: kM x kT tiles of 16 rows (of head_dim) x 8 columns (of state_dim),
+// from column `column` + first_n on.
+template <int kP, int kN, int kWidth>
 struct Tiles {
-  static constexpr int kM = kP / 32, kT = kN / 32;  // 2 x 4 warps
+  static constexpr int kM = kP / 32, kT = kWidth / 32;  // 2 x 4 warps
+  static_assert(kT % 2 == 0);
   float s[kM][kT][4];
-  int first_p, first_n, g, t;
+  int column, first_p, first_n, g, t;
 
-  __device__ Tiles() {
+  __device__ explicit Tiles(int first_column) : column(first_column) {
     const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
-    first_p = warp / 4 * (kP / 2), first_n = warp % 4 * (kN / 4);
+    first_p = warp / 4 * (kP / 2), first_n = warp % 4 * (kWidth / 4);
     g = lane / 4, t = lane % 4;
   }
   // Calls f(place of two neighbours in the head's state, their values).
@@ -71,8 +140,8 @@ struct Tiles {
       for (int n = 0; n < kT; ++n) {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-          const int row = first_p + m * 16 + half * 8 + g, column = first_n + n * 8 + 2 * t;
-          f(row * kN + column, s[m][n][2 * half], s[m][n][2 * half + 1]);
+          const int row = first_p + m * 16 + half * 8 + g, at = column + first_n + n * 8 + 2 * t;
+          f(row * kN + at, s[m][n][2 * half], s[m][n][2 * half + 1]);
         }
       }
     }
@@ -105,7 +174,7 @@ struct Tiles {
     for (int m = 0; m < kM; ++m) {
 #pragma unroll
       for (int n = 0; n < kT; n += 2) {
-        const int tile = (first_p / 16 + m) * (kN / 16) + (first_n + n * 8) / 16;
+        const int tile = (first_p / 16 + m) * (kN / 16) + (column + first_n + n * 8) / 16;
         to[tile * kWarp + threadIdx.x % kWarp] =
             make_uint4(PackPair(s[m][n][0], s[m][n][1]), PackPair(s[m][n + 1][0], s[m][n + 1][1]),
                        PackPair(s[m][n][2], s[m][n][3]), PackPair(s[m][n + 1][2], s[m][n + 1][3]));
@@ -122,142 +191,197 @@ struct Tiles {
       }
     }
   }
-  // s += (x * weight)^T B.
-  __device__ void Add(const StatesStage<kP, kN>& stage, const float* weights) {
-    const int lane = threadIdx.x % kWarp;
+  // s += (x * weight)^T B, of a chunk whose x was not weighted.
+  __device__ void Add(const StatesStage<kP, kWidth>& stage, const float* weights) {
 #pragma unroll 2
     for (int k = 0; k < kChunk; k += 16) {
       const float2 low = *reinterpret_cast<const float2*>(&weights[k + 2 * t]);
       const float2 high = *reinterpret_cast<const float2*>(&weights[k + 8 + 2 * t]);
       uint32_t a[kM][4];
+      LoadX(stage, k, a);
 #pragma unroll
       for (int m = 0; m < kM; ++m) {
-        LoadMatricesTransposed(
-            a[m], &stage.x[k + lane % 8 + lane / 16 * 8][first_p + m * 16 + lane / 8 % 2 * 8]);
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
           const float2 w = i < 2 ? low : high;
           a[m][i] = PackPair(LowOf(a[m][i]) * w.x, HighOf(a[m][i]) * w.y);
         }
       }
+      MultiplyB(stage, k, a);
+    }
+  }
+  // The same of one whose x was: the same bits.
+  __device__ void AddWeighted(const StatesStage<kP, kWidth>& stage) {
 #pragma unroll
-      for (int n = 0; n < kT; n += 2) {
-        uint32_t b[4];
-        LoadMatricesTransposed(b, &stage.b[k + lane % 16][first_n + n * 8 + lane / 16 * 8]);
+    for (int k = 0; k < kChunk; k += 16) {
+      uint32_t a[kM][4];
+      LoadX(stage, k, a);
+      MultiplyB(stage, k, a);
+    }
+  }
+
+ private:
+  // Rows [k, k + 16) of x, as operands a.
+  __device__ void LoadX(const StatesStage<kP, kWidth>& stage, int k, uint32_t (&a)[kM][4]) const {
+    const int lane = threadIdx.x % kWarp;
 #pragma unroll
-        for (int m = 0; m < kM; ++m) {
-          MultiplyAdd(s[m][n], a[m], b[0], b[1]);
-          MultiplyAdd(s[m][n + 1], a[m], b[2], b[3]);
-        }
+    for (int m = 0; m < kM; ++m) {
+      LoadMatricesTransposed(
+          a[m], &stage.x[k + lane % 8 + lane / 16 * 8][first_p + m * 16 + lane / 8 % 2 * 8]);
+    }
+  }
+  __device__ void MultiplyB(const StatesStage<kP, kWidth>& stage, int k,
+                            const uint32_t (&a)[kM][4]) {
+    const int lane = threadIdx.x % kWarp;
+#pragma unroll
+    for (int n = 0; n < kT; n += 2) {
+      uint32_t b[4];
+      LoadMatricesTransposed(b, &stage.b[k + lane % 16][first_n + n * 8 + lane / 16 * 8]);
+#pragma unroll
+      for (int m = 0; m < kM; ++m) {
+        MultiplyAdd(s[m][n], a[m], b[0], b[1]);
+        MultiplyAdd(s[m][n + 1], a[m], b[2], b[3]);
       }
     }
   }
 };
 
-// The state after row `local` of a chunk, from the one before it and the chunk's rows, to where the
-// checkpoint goes: what the walk itself carries on does not notice. `item` is the chunk's and
-// head's, `t_before` the sum of dt up to the chunk, in thread 0.
-template <int kP, int kN>
+// S to where checkpoint `check` goes; all threads of the block call it. `key`: what it is rounded
+// by.
+template <int kP, int kN, int kWidth>
+__device__ void StoreCheckpoint(const SsdScanParams& p, int32_t head, int32_t check, uint32_t key,
+                                Tiles<kP, kN, kWidth>& tiles, StatesShared<kP, kWidth>& shared) {
+  const int64_t at = int64_t{p.checkpoints.place[check]} * p.checkpoint_state_stride;
+  if constexpr (kN == 128 && kWidth == kN) {
+    if (p.checkpoints.packed != nullptr && p.checkpoints.packed[check] != 0) {
+      char* tensor = reinterpret_cast<char*>(static_cast<float*>(p.checkpoint_state.data) + at);
+      return PackHead(tiles, p.heads, head, tensor, shared.pack);
+    }
+  }
+  tiles.Store(p.checkpoint_state, at, int64_t{head} * kP * kN, key);
+}
+
+// The state after row `local` of a chunk, from the one before it and the chunk's rows, to where
+// checkpoint `check` goes: what the walk itself carries on does not notice. `item` is the chunk's
+// and head's, `t_before` the sum of dt up to the chunk, in thread 0.
+template <int kP, int kN, int kWidth>
 __device__ void KeepCheckpoint(const SsdScanParams& p, const Segment& segment, int32_t head,
-                               int64_t item, int local, double t_before, int64_t place,
-                               uint32_t key, const Tiles<kP, kN>& before,
-                               const StatesStage<kP, kN>& stage, float* weights) {
+                               int64_t item, int local, double t_before, int32_t check,
+                               uint32_t key, const Tiles<kP, kN, kWidth>& before,
+                               const StatesStage<kP, kWidth>& stage,
+                               StatesShared<kP, kWidth>& shared) {
   const float* dt = segment.dt + item * kChunk;
   const float* sums = segment.sums + item * kChunk;
   const int thread = static_cast<int>(threadIdx.x);
   __syncthreads();  // the weights of an earlier checkpoint have been used
   if (thread < kChunk) {
-    weights[thread] = thread <= local ? dt[thread] * expf(sums[local] - sums[thread]) : 0.0f;
+    shared.weights[thread] = thread <= local ? dt[thread] * expf(sums[local] - sums[thread]) : 0.0f;
   }
   if (thread < kWarp) {
     double sum = 0;
     for (int s = thread; s <= local; s += kWarp) sum += dt[s];
     sum = WarpSum(sum);
-    if (thread == 0) p.checkpoint_t[place * p.checkpoint_t_stride + head] = t_before + sum;
+    if (thread == 0 && before.column == 0) {
+      const int64_t place = p.checkpoints.place[check];
+      p.checkpoint_t[place * p.checkpoint_t_stride + head] = t_before + sum;
+    }
   }
   __syncthreads();
-  Tiles<kP, kN> tiles = before;
+  Tiles<kP, kN, kWidth> tiles = before;
   tiles.Decay(expf(sums[local]));
-  tiles.Add(stage, weights);
-  tiles.Store(p.checkpoint_state, place * p.checkpoint_state_stride, int64_t{head} * kP * kN, key);
+  tiles.Add(stage, shared.weights);
+  StoreCheckpoint(p, head, check, key, tiles, shared);
 }
 
-template <int kP, int kN>
+template <int kP, int kN, int kWidth>
 __global__ void __launch_bounds__(kThreads, 1) States(SsdScanParams p, Segment segment) {
-  auto& shared = *static_cast<StatesShared<kP, kN>*>(DynamicShared());
-  StatesStage<kP, kN>* stages = shared.stages;
+  auto& shared = *static_cast<StatesShared<kP, kWidth>*>(DynamicShared());
+  StatesStage<kP, kWidth>* stages = shared.stages;
   const int32_t seq = static_cast<int32_t>(blockIdx.y);
+  constexpr int kParts = kN / kWidth;
   Walker walker;
-  walker.head = static_cast<int32_t>(blockIdx.x);
+  walker.head = static_cast<int32_t>(blockIdx.x) / kParts;
+  walker.column = static_cast<int32_t>(blockIdx.x) % kParts * kWidth;
   walker.begin = p.rows.row_start[seq], walker.end = p.rows.row_start[seq + 1];
   walker.base = static_cast<int32_t>(walker.begin) / kChunk + seq;
   const auto rows = static_cast<int32_t>(walker.end - walker.begin);
   walker.from = max(0, segment.first - walker.base);
   walker.to = min((rows + kChunk - 1) / kChunk, segment.first + segment.count - walker.base);
   if (rows <= segment.longer_than || walker.from >= walker.to) return;
-
-  for (int i = 0; i < kStages - 1; ++i) LoadStage(p, segment, walker, walker.from + i, stages);
+  Loader<kP, kN, kWidth> loader(p, segment, walker);
+  for (int i = 0; i < kStages - 1; ++i) loader.Load(stages[i]);
   const int64_t slot = p.rows.slot[seq];
   const int64_t at_head = int64_t{walker.head} * kP * kN;
-  Tiles<kP, kN> tiles;
+  Tiles<kP, kN, kWidth> tiles(walker.column);
   tiles.Load(p.state, slot * p.state_slot_stride, at_head);
   double* t_sum = p.t_sum + slot * p.t_slot_stride + walker.head;
-  double sum = threadIdx.x == 0 ? *t_sum : 0.0;
-  int64_t item = int64_t{walker.base + walker.from - segment.first} * p.heads + walker.head;
+  const bool sums_t = threadIdx.x == 0 && walker.column == 0;
+  double sum = sums_t ? *t_sum : 0.0;
+  const int64_t first_item =
+      int64_t{walker.base + walker.from - segment.first} * p.heads + walker.head;
+  uint4* before = segment.before + first_item * (kP * kN / 8);
+  const int64_t before_step = int64_t{p.heads} * (kP * kN / 8);
   // The row of the next checkpoint is looked up when it becomes the next: a look at memory in every
   // chunk would be most of what a walk with checkpoints costs.
-  int32_t check = p.checkpoints.FirstFrom(walker.begin + int64_t{walker.from} * kChunk);
+  int32_t check = p.checkpoints.FirstFrom(walker.FirstRow(walker.from));
   const auto next_check = [&p, &check] {
     return check < p.checkpoints.count ? int64_t{p.checkpoints.row[check]} : INT64_MAX;
   };
   int64_t check_row = next_check();
-  float next_decay = segment.decay[item];
-  double next_t = segment.t[item];
+  // A checkpoint inside a chunk needs its x as it is.
+  const auto weight = [&](int32_t chunk, StatesStage<kP, kWidth>& stage) {
+    const bool weights = check_row >= walker.LastRow(chunk);
+    if (weights) Weight(stage);
+    return weights;
+  };
+  WaitForCopies<kStages - 2>();
+  __syncthreads();
+  bool weighted = weight(walker.from, stages[0]);
+  int at = 0;  // of the stages
   for (int32_t chunk = walker.from; chunk < walker.to; ++chunk) {
-    const float decay = next_decay;
+    tiles.StoreOperands(before);
+    before += before_step;
+    WaitForCopies<kStages - 3>();
+    // The chunk is there and weighted, the next one is there, and all are done with the one before.
+    __syncthreads();
+    loader.Load(stages[(at + kStages - 1) % kStages]);
+    const StatesStage<kP, kWidth>& stage = stages[at];
     const double t_before = sum;
-    sum += next_t;
-    if (chunk + 1 < walker.to) {
-      next_decay = segment.decay[item + p.heads];
-      next_t = segment.t[item + p.heads];
-    }
-    tiles.StoreOperands(segment.before + item * (kP * kN / 8));
-    item += p.heads;
-    WaitForCopies<kStages - 2>();
-    __syncthreads();  // the chunk is there, and all are done with the one before
-    LoadStage(p, segment, walker, chunk + kStages - 1, stages);
-    const StatesStage<kP, kN>& stage = stages[(chunk - walker.from) % kStages];
-    const int64_t first = walker.begin + int64_t{chunk} * kChunk;
-    const int64_t last = min(first + kChunk, walker.end) - 1;
+    sum += stage.t;
+    const int64_t first = walker.FirstRow(chunk), last = walker.LastRow(chunk);
     while (check_row < last) {
-      KeepCheckpoint(p, segment, walker.head, item - p.heads, static_cast<int>(check_row - first),
-                     t_before, p.checkpoints.place[check],
-                     RoundingKeyOf(p, seq, check_row + 1 - walker.begin), tiles, stage,
-                     shared.weights);
+      KeepCheckpoint(p, segment, walker.head, first_item + int64_t{chunk - walker.from} * p.heads,
+                     static_cast<int>(check_row - first), t_before, check,
+                     RoundingKeyOf(p, seq, check_row + 1 - walker.begin), tiles, stage, shared);
       ++check;
       check_row = next_check();
     }
-    tiles.Decay(decay);
-    tiles.Add(stage, stage.weights);
+    tiles.Decay(stage.decay);
+    if (weighted) {
+      tiles.AddWeighted(stage);
+    } else {
+      tiles.Add(stage, stage.weights);
+    }
     for (; check_row == last; ++check, check_row = next_check()) {
       const int64_t place = p.checkpoints.place[check];
-      tiles.Store(p.checkpoint_state, place * p.checkpoint_state_stride, at_head,
-                  RoundingKeyOf(p, seq, last + 1 - walker.begin));
-      if (threadIdx.x == 0) {
-        p.checkpoint_t[place * p.checkpoint_t_stride + walker.head] = sum;
-      }
+      StoreCheckpoint(p, walker.head, check, RoundingKeyOf(p, seq, last + 1 - walker.begin), tiles,
+                      shared);
+      if (sums_t) p.checkpoint_t[place * p.checkpoint_t_stride + walker.head] = sum;
     }
+    at = (at + 1) % kStages;
+    if (chunk + 1 < walker.to) weighted = weight(chunk + 1, stages[at]);
   }
-  const int64_t read = min(walker.begin + int64_t{walker.to} * kChunk, walker.end) - walker.begin;
+  const int64_t read = walker.LastRow(walker.to - 1) + 1 - walker.begin;
   tiles.Store(p.state, slot * p.state_slot_stride, at_head, RoundingKeyOf(p, seq, read));
-  if (threadIdx.x == 0) *t_sum = sum;
+  if (sums_t) *t_sum = sum;
 }
 
-template <int kP, int kN>
+template <int kP, int kN, int kWidth>
 absl::Status Run(const SsdScanParams& p, const Segment& segment, const Launch& launch) {
-  const dim3 grid(static_cast<unsigned>(p.heads), static_cast<unsigned>(p.rows.num_seqs));
-  return Start(launch, "SsdScan", States<kP, kN>, grid, kThreads, sizeof(StatesShared<kP, kN>), p,
-               segment);
+  const dim3 grid(static_cast<unsigned>(p.heads * (kN / kWidth)),
+                  static_cast<unsigned>(p.rows.num_seqs));
+  return Start(launch, "SsdScan", States<kP, kN, kWidth>, grid, kThreads,
+               sizeof(StatesShared<kP, kWidth>), p, segment);
 }
 
 }  // namespace
@@ -267,7 +391,12 @@ size_t StatesSharedBytes() {
 }
 
 absl::Status RunStates(const SsdScanParams& p, const Segment& segment, const Launch& launch) {
-  return p.state_dim == 64 ? Run<64, 64>(p, segment, launch) : Run<64, 128>(p, segment, launch);
+  if (p.state_dim == 64) return Run<64, 64, 64>(p, segment, launch);
+  // Halves of heads where there is a multiprocessor for each: the same bits sooner. What is packed
+  // has scales of whole rows.
+  const int64_t halves = int64_t{2} * p.heads * p.rows.num_seqs;
+  const bool halve = halves <= launch.cuda->multiprocessors() && p.checkpoints.packed == nullptr;
+  return halve ? Run<64, 128, 64>(p, segment, launch) : Run<64, 128, 128>(p, segment, launch);
 }
 
 }  // namespace anabranch::kernels::cuda

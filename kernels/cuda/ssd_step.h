@@ -54,6 +54,11 @@ absl::Status WithStepShape(const SsdScanParams& p, const Launch& launch, Run run
                                           : WithStepShape<Bf16>(p, launch, run);
 }
 
+// The same, and B and C in fours, and the ring as S.
+bool TakesWholeSteps(const SsdScanParams& params);
+// The sequences of one row that do not defer; leaves the others alone.
+absl::Status SsdStep(const SsdScanParams& params, const Launch& launch);
+
 // A block for each sequence, head and kRows rows of its S.
 inline dim3 StepGrid(const SsdScanParams& p, int rows_of_block) {
   return dim3(static_cast<unsigned>(p.rows.num_seqs), static_cast<unsigned>(p.heads),

@@ -3,13 +3,12 @@
 // threads hold all values, others are read twice more from the cache for the scales that the codes
 // need first.
 //
-// Bit equality with the CPU asks for its very operations: products and quotients in float32, each
-// rounded; codes to the nearest, ties to even; the smallest scale at or above by adding to the
-// bits. No product that a code depends on is added to anything, so nothing is contracted there. The
-// sums of a measure are added in any order, so their last bits may change from run to run.
+// The arithmetic of a value is codec_math.h's. The sums of a measure are added in any order, so
+// their last bits may change from run to run.
 #include <algorithm>
 #include <cfloat>
 
+#include "kernels/cuda/codec_math.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/state_codec.h"
 
@@ -20,27 +19,10 @@ constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / kWarp;
 constexpr int kTableSize = 64;
 constexpr int kEach = static_cast<int>(kCodeGroup) / kWarp;  // values of a lane in a group
-constexpr int32_t kMaxCode16 = 32767, kMaxCode8 = 127;
-constexpr int kScaleBits16 = 9, kScaleBits8 = 8;
-constexpr int kLowestPower = -64;
 
 struct Table {
   CodedTensor of[kTableSize];
 };
-
-// runtime/quantize.h's ScaleAbove.
-__device__ inline float ScaleAbove(float value, int bits) {
-  uint32_t raw = __float_as_uint(fmaxf(value, FLT_MIN));
-  const uint32_t dropped = (uint32_t{1} << (24 - bits)) - 1;
-  raw = (raw + dropped) & ~dropped;
-  return __uint_as_float(raw);
-}
-__device__ inline float ScaleFor16(float max) {
-  return ScaleAbove(__fdiv_rn(max, static_cast<float>(kMaxCode16)), kScaleBits16);
-}
-__device__ inline float ScaleFor8(float max) {
-  return ScaleAbove(__fdiv_rn(max, static_cast<float>(kMaxCode8)), kScaleBits8);
-}
 
 // As bits, so that a NaN counts as larger than everything.
 __device__ inline uint32_t WarpMaxBits(uint32_t v) {
@@ -70,16 +52,6 @@ __device__ inline void AddMeasure(CodeMeasure* measure, double off, double norm)
   for (int i = 0; i < kWarps; ++i) sum += sums[threadIdx.x][i];
   atomicAdd(threadIdx.x == 0 ? &measure->off : &measure->norm, sum);
 }
-
-// What decoding a few values is off by, and their squares: few enough for float32.
-struct FewSquares {
-  float off = 0, norm = 0;
-  __device__ void Add(float value, float decoded) {
-    const float by = value - decoded;
-    off += by * by;
-    norm += value * value;
-  }
-};
 
 __device__ inline bool IsAlignedTo(const void* data, int bytes) {
   return reinterpret_cast<uintptr_t>(data) % bytes == 0;
@@ -143,7 +115,7 @@ __global__ void __launch_bounds__(kThreads)
     }
     if (lane == 0) {
       scales[g] = scale;
-      Refuse(measures + blockIdx.z, most, 2);
+      Refuse(measures + blockIdx.z, most, kHeadroom16);
     }
   }
   AddMeasure(measures + blockIdx.z, off, norm);
@@ -189,22 +161,6 @@ __device__ inline Sections SectionsOf(const CodedTensor& t) {
   return {at, reinterpret_cast<char*>(at + matrices * t.cols), at + matrices * t.cols + all * 2};
 }
 
-// The power of two at or above what a column gets to where its rows' largest is 1.
-__device__ inline int ColumnExponent(float largest) {
-  int exponent = 0;
-  if (largest > 0 && frexpf(largest, &exponent) == 0.5f) --exponent;
-  return min(max(exponent, kLowestPower), 0);
-}
-
-// Exact for exponents from -64 to 64.
-__device__ inline float PowerOfTwo(int exponent) {
-  return __uint_as_float(static_cast<uint32_t>(exponent + 127) << 23);
-}
-
-__device__ inline int32_t CodeOf(float scaled) {
-  return __float2int_rn(fmaxf(fminf(scaled, kMaxCode8), -kMaxCode8));
-}
-
 // A block a matrix. Blocks: (matrices, 1, tensors).
 __global__ void __launch_bounds__(kThreads)
     EncodeCompactKernel(const __grid_constant__ Table table, CodeMeasure* measures) {
@@ -225,7 +181,7 @@ __global__ void __launch_bounds__(kThreads)
     uint32_t bits = 0;
     for (int c = lane; c < cols; c += kWarp) bits = max(bits, __float_as_uint(fabsf(row[c])));
     const float most = __uint_as_float(WarpMaxBits(bits));
-    if (lane == 0) Refuse(measures + blockIdx.z, most, 512);
+    if (lane == 0) Refuse(measures + blockIdx.z, most, kHeadroom8);
     if (!(most >= FLT_MIN)) continue;
     const float factor = __frcp_rn(most);
     for (int c = lane; c < cols; c += kWarp) {
@@ -295,7 +251,7 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
     for (int j = 0; j < 4; ++j) bits = max(bits, __float_as_uint(fabsf(v[i][j])));
     const float most = __uint_as_float(WarpMaxBits(bits));
-    if (lane == 0) Refuse(measures + blockIdx.z, most, 512);
+    if (lane == 0) Refuse(measures + blockIdx.z, most, kHeadroom8);
     if (!(most >= FLT_MIN)) continue;
     const float factor = __frcp_rn(most);
 #pragma unroll

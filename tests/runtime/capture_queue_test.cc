@@ -181,6 +181,66 @@ TEST_F(CaptureQueueTest, StatesComeInTheCodecThatWasAskedFor) {
   }
 }
 
+StateLayout PackedLayout(int32_t from) {
+  StateLayout layout = testing::RecurrentLayout();
+  for (StateEntry& entry : layout.entries) {
+    if (entry.kind == StateKind::kRecurrent) entry.packs_from = from;
+  }
+  return layout;
+}
+
+// Where kernels pack what is captured in 8 bits, it is the same as what the device or the host
+// would have made of it; steps of fewer rows, other codecs and streams go on without.
+TEST_F(CaptureQueueTest, WhatKernelsHavePackedIsWhatTheCodecGives) {
+  for (const int32_t from : {1, 120, 1000}) {
+    for (const StateCodec codec : {StateCodec::kExact, StateCodec::kCompact}) {
+      SCOPED_TRACE(absl::StrCat(from, StateCodecName(codec)));
+      engine_ = nullptr;
+      device_->set_codes(true);
+      Start(/*places=*/16, PackedLayout(from));
+      const std::vector<int32_t> tokens = RandomTokens(300, 1);
+      Reports reports;
+      ReadWork work;
+      work.sequence = NewSequence();
+      work.tokens = tokens;
+      work.checkpoint_codec = codec;
+      ReportInto(reports, work, 70);
+      ASSERT_TRUE(StartRead(*engine_, std::move(work))->Wait().ok());
+      EXPECT_EQ(model_->packed(), codec == StateCodec::kCompact && from < 1000 ? 4 : 0);
+      ASSERT_EQ(reports.images.size(), 4);
+      for (const auto& got : reports.images) {
+        ASSERT_TRUE(got.ok()) << got.status();
+        const SequencePtr alone = NewSequence();
+        ASSERT_TRUE(
+            Read(*engine_, alone, {tokens.begin(), tokens.begin() + got->header.token_count}).ok());
+        const StateLayout& layout = model_->state_layout();
+        ExpectSameState(layout, *got, *EncodeState(layout, *engine_->Capture(alone), codec));
+      }
+    }
+  }
+}
+
+// The state itself is gone by then: the capture fails and says why, and the read goes on.
+TEST_F(CaptureQueueTest, APackedStateThatTheCodecCannotHoldIsReportedAsThat) {
+  device_->set_codes(true);
+  Start(/*places=*/16, PackedLayout(1));
+  model_->set_refuses(true);
+  Reports reports;
+  ReadWork work;
+  work.sequence = NewSequence();
+  work.tokens = RandomTokens(300, 1);
+  work.checkpoint_codec = StateCodec::kCompact;
+  ReportInto(reports, work, 100);
+  ASSERT_TRUE(StartRead(*engine_, std::move(work))->Wait().ok());
+  ASSERT_EQ(reports.images.size(), 2);
+  for (const auto& image : reports.images) {
+    EXPECT_TRUE(absl::IsOutOfRange(image.status())) << image.status();
+    EXPECT_THAT(std::string(image.status().message()),
+                ::testing::AllOf(::testing::HasSubstr("layer 0 recurrent"),
+                                 ::testing::HasSubstr("compact")));
+  }
+}
+
 TEST_F(CaptureQueueTest, PlacesBoundARead_OthersGoOn) {
   Start(/*places=*/2);
   CloseGate();

@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "absl/synchronization/blocking_counter.h"
+#include "runtime/random_model.h"
 #include "runtime/state_codec.h"
 #include "tests/runtime/cuda_testing.h"
 #include "tests/runtime/engine_harness.h"
@@ -30,6 +31,8 @@ int Sessions() {
   const char* count = std::getenv("ANABRANCH_CUDA_SESSIONS");
   return count == nullptr ? 5 : std::max(1, std::atoi(count));
 }
+
+using CudaPacking = testing::CudaTest;
 
 class CudaEngine : public testing::CudaTest, public ::testing::WithParamInterface<GoldenCase> {
  protected:
@@ -313,6 +316,56 @@ TEST_P(CudaEngine, StatesAreCodedAsTheHostCodesThem) {
       ASSERT_TRUE(restored.ok()) << restored.status();
       EXPECT_EQ(engine_->Origin(*restored), decoded->header.origin);
       EXPECT_TRUE(SameImage(ImageOf(*restored), *decoded));
+    }
+  }
+}
+
+// Heads of 64 x 128: scans write what is captured in 8 bits in that form (kernels/packed_state.h),
+// wherever in a chunk it lies.
+TEST_F(CudaPacking, CapturesOfAReadAreWhatTheHostMakesOfExactOnes) {
+  constexpr char kConfig[] = R"({"model_type": "mamba2", "vocab_size": 512, "hidden_size": 128,
+      "num_hidden_layers": 3, "num_heads": 4, "head_dim": 64, "state_size": 128, "n_groups": 1,
+      "expand": 2, "conv_kernel": 4, "tie_word_embeddings": true})";
+  auto made = MakeRandomModel(kConfig, CudaOptions(kernels::DType::kBFloat16));
+  ASSERT_TRUE(made.ok()) << made.status();
+  const std::shared_ptr<Model> model = *std::move(made);
+  const StateLayout& layout = model->state_layout();
+  ASSERT_GT(layout.packs_from(), 0);
+  EngineOptions options;
+  options.max_prefill_rows = 2048;
+  const auto engine = Engine::Create(model, options);
+  ASSERT_TRUE(engine.ok()) << engine.status();
+  const auto read = [&](StateCodec codec, int64_t ahead, int64_t every) {
+    std::vector<StateImage> images;
+    ReadWork work;
+    work.sequence = *(*engine)->NewSequence();
+    EXPECT_TRUE(Read(**engine, work.sequence, testing::RandomTokens(ahead, 3, 512)).ok());
+    work.tokens = testing::RandomTokens(1500, 7, 512);
+    work.checkpoint_every = every;
+    work.checkpoint_codec = codec;
+    work.on_checkpoint = [&](int64_t position, absl::StatusOr<StateImage> image) {
+      ASSERT_TRUE(image.ok()) << position << ": " << image.status();
+      images.push_back(*std::move(image));
+    };
+    EXPECT_TRUE(testing::StartRead(**engine, std::move(work))->Wait().ok());
+    return images;
+  };
+  for (const int64_t ahead : {256, 19}) {
+    for (const int64_t every : {128, 100}) {
+      SCOPED_TRACE(::testing::Message() << "every " << every << " after " << ahead);
+      const std::vector<StateImage> exact = read(StateCodec::kExact, ahead, every);
+      const std::vector<StateImage> compact = read(StateCodec::kCompact, ahead, every);
+      ASSERT_EQ(compact.size(), exact.size());
+      ASSERT_GT(compact.size(), 10u);
+      for (size_t i = 0; i < compact.size(); ++i) {
+        const StateImage want = *EncodeState(layout, exact[i], StateCodec::kCompact);
+        const auto decoded = DecodeState(layout, compact[i]);
+        const auto as_host = DecodeState(layout, want);
+        ASSERT_TRUE(decoded.ok() && as_host.ok()) << decoded.status();
+        EXPECT_TRUE(decoded->payload == as_host->payload) << exact[i].header.token_count;
+        const float error = LargestError(want.header);
+        EXPECT_NEAR(LargestError(compact[i].header), error, 1e-3 * error);
+      }
     }
   }
 }

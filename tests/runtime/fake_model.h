@@ -18,8 +18,10 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "kernels/packed_state.h"
 #include "runtime/model.h"
 #include "runtime/sampler.h"
+#include "runtime/tensor_codec.h"
 #include "tests/runtime/test_layouts.h"
 
 namespace anabranch::testing {
@@ -69,7 +71,7 @@ class FakeModel : public Model {
           ++next_logits;
         }
         if (next_kept < batch.checkpoint_rows.size() && batch.checkpoint_rows[next_kept] == row) {
-          Keep(batch, state, parts[s].slot, batch.checkpoint_places[next_kept++]);
+          Keep(batch, state, parts[s].slot, next_kept++);
         }
       }
     }
@@ -109,6 +111,10 @@ class FakeModel : public Model {
                                   const kernels::RowSampling& rule) override {
     return DrawRow(logits, valid_vocab, rule);
   }
+  // States that were packed.
+  int packed() const { return packed_; }
+  // What is packed has a value that the codec cannot hold.
+  void set_refuses(bool refuses) { refuses_ = refuses; }
   // Rows of logits that were asked for.
   int64_t rows_read() const { return rows_read_; }
 
@@ -158,12 +164,39 @@ class FakeModel : public Model {
   }
 
   // The state of a slot as it is, into a place of the ring.
-  void Keep(const StepBatch& batch, const StateArrays& state, int32_t slot, int32_t place) const {
+  void Keep(const StepBatch& batch, const StateArrays& state, int32_t slot, size_t kept) const {
+    const bool packed = !batch.checkpoint_packed.empty() && batch.checkpoint_packed[kept] != 0;
     for (int e = 0; e < static_cast<int>(layout_.entries.size()); ++e) {
       const StateEntry& entry = layout_.entries[e];
       if (entry.paged()) continue;
-      std::memcpy(At<char>(*batch.checkpoint_ring, e, 0) + entry.bytes() * place,
-                  At<char>(state, e, 0) + entry.bytes() * slot, entry.bytes());
+      char* const to =
+          At<char>(*batch.checkpoint_ring, e, 0) + entry.bytes() * batch.checkpoint_places[kept];
+      const char* const from = At<char>(state, e, 0) + entry.bytes() * slot;
+      if (packed && entry.kind == StateKind::kRecurrent) {
+        Pack(entry, from, to);
+      } else {
+        std::memcpy(to, from, entry.bytes());
+      }
+    }
+  }
+  // As kernels/packed_state.h says.
+  void Pack(const StateEntry& entry, const char* from, char* to) const {
+    if (entry.layer == 0) ++packed_;
+    const int64_t heads = entry.shape[0], rows = entry.shape[1], cols = entry.shape[2];
+    const kernels::PackedPlaces places(heads, rows, cols);
+    std::string bytes;
+    CodecError error;
+    const absl::Span<const float> values(reinterpret_cast<const float*>(from),
+                                         entry.num_elements());
+    PackMatrices(values, {rows, cols}, bytes, error);
+    std::memcpy(to, bytes.data(), bytes.size());
+    for (int64_t head = 0; head < heads; ++head) {
+      kernels::PackedMeasure measure;
+      if (head == 0) {
+        measure.off = static_cast<float>(error.off), measure.norm = static_cast<float>(error.norm);
+      }
+      measure.refused = refuses_ && head == heads - 1 ? 1 : 0;
+      std::memcpy(to + places.measures + head * sizeof(measure), &measure, sizeof(measure));
     }
   }
 
@@ -251,6 +284,8 @@ class FakeModel : public Model {
   std::shared_ptr<Device> device_ = *Device::Open("cpu", 0);
   ModelDescription description_;
   bool draws_ = false;
+  std::atomic<bool> refuses_{false};
+  mutable std::atomic<int> packed_{0};
   std::vector<float> kept_;  // logits of the last ForwardAndDraw
   std::atomic<int64_t> rows_read_{0};
   mutable absl::Mutex mutex_;

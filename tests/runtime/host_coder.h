@@ -4,6 +4,7 @@
 #include <cstring>
 #include <string>
 
+#include "kernels/packed_state.h"
 #include "runtime/state_coder.h"
 
 namespace anabranch::testing {
@@ -16,7 +17,9 @@ class HostCoder : public StateCoder {
       const TensorCoding& t = tensors[i];
       std::string bytes;
       measures[i] = CodingMeasure();
-      measures[i].refused = !Encode(t, bytes, measures[i].error);
+      measures[i].refused = t.form == CodedForm::kPackedThere
+                                ? !TakePacked(t, bytes, measures[i].error)
+                                : !Encode(t, bytes, measures[i].error);
       if (measures[i].refused) continue;
       if (bytes.size() != t.bytes) return absl::InternalError("a form has another size");
       std::memcpy(block + t.offset, bytes.data(), bytes.size());
@@ -43,8 +46,24 @@ class HostCoder : public StateCoder {
         return EncodeGroups(Floats(t), bytes, error);
       case CodedForm::kPacked8:
         return PackMatrices(Floats(t), t.cut, bytes, error);
+      case CodedForm::kPackedThere:
+        break;
     }
     return false;
+  }
+  static bool TakePacked(const TensorCoding& t, std::string& bytes, CodecError& error) {
+    const char* const from = static_cast<const char*>(t.values);
+    bytes.assign(from, t.bytes);
+    const int64_t heads = t.count / (t.cut.rows * t.cut.cols);
+    const kernels::PackedPlaces places(heads, t.cut.rows, t.cut.cols);
+    bool held = true;
+    for (int64_t head = 0; head < heads; ++head) {
+      kernels::PackedMeasure measure;
+      std::memcpy(&measure, from + places.measures + head * sizeof(measure), sizeof(measure));
+      error.Add({measure.off, measure.norm});
+      held = held && measure.refused == 0;
+    }
+    return held;
   }
   static bool Halve(absl::Span<const float> values, std::string& bytes) {
     bool exact = true;
@@ -76,6 +95,8 @@ class HostCoder : public StateCoder {
       case CodedForm::kPacked8:
         (void)UnpackMatrices(bytes, t.cut, Floats(t));
         break;
+      case CodedForm::kPackedThere:
+        break;  // to the host alone
     }
   }
 };

@@ -130,6 +130,10 @@ TEST_F(CausalConv1dCudaTest, StepsOfOneToken) {
 TEST_F(CausalConv1dCudaTest, LongLaunches) {
   Conv conv(72, 4, DType::kBFloat16, {5000, 3, 17}, 5);
   ExpectSame(conv, {{{1, 0, 3}, {0, 0, 5000}, {2, 0, 17}}}, launch_);
+  for (DType dtype : kBothDTypes) {
+    const Conv more(24, 4, dtype, {16500, 3, 1, 37}, 6);
+    ExpectSame(more, {{{1, 0, 3}, {2, 0, 1}, {0, 0, 16500}, {3, 0, 37}}}, launch_);
+  }
 }
 
 TEST_F(CausalConv1dCudaTest, WithoutBiasOrActivationTheBitsAreTheSame) {

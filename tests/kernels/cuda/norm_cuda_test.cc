@@ -96,6 +96,28 @@ TEST_F(NormCudaTest, GatesInEveryOrderAndGroup) {
   }
 }
 
+TEST_F(NormCudaTest, ThousandsOfRows) {
+  for (DType in : kBothDTypes) {
+    for (int64_t width : {8, 256, 768, 2560, 5120, 10240, 10248, 20480}) {
+      for (int64_t pad : {0, 8}) {
+        Norm norm{.rows = 2100, .width = width};
+        norm.in = in, norm.out = DType::kBFloat16, norm.pad = pad, norm.weighted = pad == 0;
+        ExpectSame(norm, launch_);
+      }
+    }
+  }
+  for (int32_t groups : {1, 8}) {
+    for (GateOrder order : {GateOrder::kGateFirst, GateOrder::kNormFirst, GateOrder::kGateOnly}) {
+      for (bool in_place : {false, true}) {
+        Norm norm{.rows = 2051, .width = 1536, .groups = groups};
+        norm.in = norm.out = DType::kBFloat16, norm.gate = order, norm.in_place = in_place;
+        norm.pad = 8;
+        ExpectSame(norm, launch_);
+      }
+    }
+  }
+}
+
 // Rows that lie more than 2^31 elements apart.
 TEST_F(NormCudaTest, FarApartRows) {
   constexpr int64_t kRows = 3, kWidth = 256, kStride = (int64_t{1} << 31) + 8;

@@ -187,6 +187,22 @@ TEST_F(SelectiveScanCudaTest, StatesInBfloat16AreRoundedAsOnTheCpu) {
   }
 }
 
+// So many that a thread has several channels.
+TEST_F(SelectiveScanCudaTest, StepsOfManySequences) {
+  for (DType dtype : kBothDTypes) {
+    for (DType state_dtype : kBothDTypes) {
+      Scan s(200, 16, std::vector<int64_t>(1100, 2), dtype, 9);
+      s.state_dtype = state_dtype;
+      s.state0 = KeptAs(state_dtype, s.state0);
+      Plan steps(2);
+      for (int seq = 0; seq < 1100; ++seq) {
+        for (int64_t t = 0; t < 2; ++t) steps[static_cast<size_t>(t)].push_back({seq, t, t + 1});
+      }
+      ExpectSame(s, steps, launch_);
+    }
+  }
+}
+
 TEST_F(SelectiveScanCudaTest, StepsOfOneToken) {
   for (DType dtype : kBothDTypes) {
     for (int32_t state_dim : {16, 20}) {

@@ -1,6 +1,8 @@
 // The CUDA scan against the CPU's. The tolerance comes from a third run of the CPU kernel on the
 // absolute values of everything that is added up: it gives, for every output, the sum of the sizes
 // of its terms, and roundings are relative to that.
+#include "kernels/cuda/state_codec.h"
+#include "kernels/packed_state.h"
 #include "tests/kernels/cuda/ssd_inputs.h"
 
 namespace anabranch::kernels {
@@ -33,8 +35,9 @@ struct Scan : SsdInputs {
   std::vector<double> t0;
   float lo = 0, hi = std::numeric_limits<float>::infinity();
   int64_t t_stride;
-  std::vector<int32_t> keep;  // rows of a launch
-  int64_t pad = 0;            // of the activations' strides
+  std::vector<int32_t> keep;    // rows of a launch
+  std::vector<uint8_t> packed;  // Checkpoints::packed
+  int64_t pad = 0;              // of the activations' strides
 
   Scan(Shape s, std::vector<int64_t> n, DType type, uint32_t seed)
       : Scan(s, std::move(n), type, Random(seed)) {}
@@ -68,6 +71,7 @@ struct Scan : SsdInputs {
     if (!keep.empty()) {
       p.checkpoints = {static_cast<int32_t>(keep.size()), memory.Put(keep),
                        memory.Put(BackwardPlaces(keep.size()))};
+      if (!packed.empty()) p.checkpoints.packed = memory.Put(packed);
       p.checkpoint_state = memory.PutState(Floats(kept, -77.0f), state_dtype);
       p.checkpoint_t = memory.Put(std::vector<double>(kept_t, -77.0));
       p.checkpoint_state_stride = slot_stride, p.checkpoint_t_stride = t_stride;
@@ -256,6 +260,96 @@ TEST_F(SsdScanCudaTest, CheckpointsAreTheCpusAndChangeNothingElse) {
       EXPECT_TRUE(SameBits(with.t_sum, without.t_sum));
     }
   }
+}
+
+// What the compact codec's kernel makes of a tensor that was kept as it is.
+std::vector<char> Encoded(const Scan& s, const float* values, cudaStream_t stream,
+                          cuda::CodeMeasure& measure) {
+  const int64_t count = int64_t{s.shape.heads} * s.shape.head_dim * s.shape.state_dim;
+  const auto bytes =
+      static_cast<size_t>(cuda::CompactBytes(count, s.shape.head_dim, s.shape.state_dim));
+  Memory memory(Memory::Where::kDevice);
+  cuda::CodedTensor tensor;
+  tensor.values = memory.Put(Floats(values, values + count));
+  tensor.encoded = memory.Put(std::vector<char>(bytes));
+  tensor.count = count;
+  tensor.rows = s.shape.head_dim, tensor.cols = s.shape.state_dim;
+  auto* measures = memory.Put(std::vector<cuda::CodeMeasure>(1));
+  const absl::Status status = cuda::EncodeCompact({{&tensor, 1}, measures}, stream);
+  EXPECT_TRUE(status.ok()) << status;
+  EXPECT_EQ(cudaStreamSynchronize(stream), cudaSuccess);
+  measure = memory.Get(measures, 1)[0];
+  return memory.Get(static_cast<const char*>(tensor.encoded), bytes);
+}
+
+TEST_F(SsdScanCudaTest, PackedCheckpointsAreWhatTheCodecMakesOfPlainOnes) {
+  const Plan plan = {{{0, 0, 700}, {1, 0, 5}, {2, 0, 300}}};
+  for (const int32_t heads : {3, 80}) {
+    Scan s({heads, 64, 128, 1}, {700, 5, 300}, DType::kBFloat16, 53);
+    const auto at_slot = static_cast<size_t>(Packing::SlotOf(2) * s.slot_stride);
+    s.state0[at_slot + 2 * 64 * 128 + 77] = 1e38f;  // too large for the codec
+    s.keep = {127, 128, 200, 300, 511, 639, 702, 706, 832, 1004};
+    const Result plain = s.Run(plan, Memory::Where::kDevice, launch_);
+    s.packed = {1, 1, 0, 1, 1, 1, 0, 1, 1, 1};  // 702: of the sequence of five rows
+    const Result packed = s.Run(plan, Memory::Where::kDevice, launch_);
+    for (size_t i = 0; i < s.lengths.size(); ++i) {
+      EXPECT_TRUE(SameBits(packed.y.of[i], plain.y.of[i])) << i;
+    }
+    EXPECT_TRUE(SameBits(packed.state, plain.state));
+    EXPECT_TRUE(SameBits(packed.kept_t, plain.kept_t));
+    const PackedPlaces places(heads, 64, 128);
+    for (size_t i = 0; i < s.keep.size(); ++i) {
+      SCOPED_TRACE(::testing::Message() << "row " << s.keep[i] << ", " << heads << " heads");
+      const auto place = static_cast<int64_t>(BackwardPlaces(s.keep.size())[i]);
+      const float* want = plain.kept.data() + place * s.slot_stride;
+      const float* got = packed.kept.data() + place * s.slot_stride;
+      if (s.packed[i] == 0) {
+        EXPECT_EQ(std::memcmp(got, want, static_cast<size_t>(s.slot_stride) * 4), 0);
+        continue;
+      }
+      cuda::CodeMeasure measure;
+      const std::vector<char> bytes = Encoded(s, want, launch_.cuda->stream(), measure);
+      ASSERT_EQ(static_cast<int64_t>(bytes.size()), places.bytes);
+      const char* const tensor = reinterpret_cast<const char*>(got);
+      const auto* heads_of = reinterpret_cast<const PackedMeasure*>(tensor + places.measures);
+      double off = 0, norm = 0;
+      for (int32_t h = 0; h < heads; ++h) {
+        // The value decays from row 705 on.
+        EXPECT_EQ(heads_of[h].refused, h == 2 ? measure.refused : 0) << h;
+        off += heads_of[h].off, norm += heads_of[h].norm;
+      }
+      EXPECT_EQ(measure.refused, s.keep[i] == 706 ? 1 : 0);
+      if (measure.refused != 0) continue;
+      EXPECT_EQ(std::memcmp(tensor, bytes.data(), bytes.size()), 0);
+      if (!std::isfinite(measure.norm)) continue;
+      EXPECT_NEAR(off, measure.off, 1e-5 * measure.off);
+      EXPECT_NEAR(norm, measure.norm, 1e-5 * measure.norm);
+    }
+  }
+}
+
+TEST_F(SsdScanCudaTest, PackedCheckpointsAreRefusedWhereTheyCannotBe) {
+  Scan s({2, 64, 64, 1}, {200}, DType::kBFloat16, 5);
+  const Packing packing({{0, 0, 200}});
+  Memory memory(Memory::Where::kDevice);
+  EXPECT_EQ(cuda::SsdPacksCheckpointsFrom(64, 64, s.dtype, s.state_dtype, launch_), 0);
+  EXPECT_EQ(cuda::SsdPacksCheckpointsFrom(64, 128, DType::kFloat32, s.state_dtype, launch_), 0);
+  EXPECT_EQ(cuda::SsdPacksCheckpointsFrom(64, 128, s.dtype, DType::kBFloat16, launch_), 0);
+  EXPECT_GT(cuda::SsdPacksCheckpointsFrom(64, 128, s.dtype, s.state_dtype, launch_), 1);
+  SsdScanParams p = s.ParamsOf(packing, Memory::Where::kDevice, memory);
+  p.x_stride = p.y_stride = s.x.width, p.b_stride = p.c_stride = s.b.width;
+  p.dt_stride = s.dt.width;
+  p.x = memory.PutActs(s.x.of[0], s.dtype), p.y = memory.PutActs(s.x.of[0], s.dtype);
+  p.b = memory.PutActs(s.b.of[0], s.dtype), p.c = memory.PutActs(s.c.of[0], s.dtype);
+  p.dt = memory.PutActs(s.dt.of[0], s.dtype);
+  p.dt_hi = 1;
+  p.state = memory.PutState(s.state0, s.state_dtype);
+  p.t_sum = memory.Put(s.t0), p.t_slot_stride = s.t_stride;
+  p.checkpoints = {1, memory.Put(std::vector<int32_t>{127}), memory.Put(std::vector<int32_t>{0}),
+                   memory.Put(std::vector<uint8_t>{1})};
+  p.checkpoint_state = memory.PutState(s.state0, s.state_dtype);
+  p.checkpoint_t = memory.Put(s.t0);
+  EXPECT_TRUE(absl::IsInvalidArgument(cuda::SsdScan(p, launch_))) << "64 states";
 }
 
 TEST_F(SsdScanCudaTest, StatesInBfloat16AreRoundedAsOnTheCpu) {

@@ -1,0 +1,15 @@
+// Norms of many rows at once (norm_rows.cu), for norm.cu.
+#pragma once
+
+#include "kernels/launch.h"
+#include "kernels/norm.h"
+
+namespace anabranch::kernels::cuda {
+
+// Enough rows, a norm that comes after the gate, if there is one, and dtypes and sizes that are the
+// fast way's.
+bool TakesManyRows(const GatedRmsNormParams& params);
+// Of a launch that was checked. A null z means no gate.
+absl::Status NormManyRows(const GatedRmsNormParams& params, const Launch& launch, const char* name);
+
+}  // namespace anabranch::kernels::cuda
