@@ -1,11 +1,13 @@
 #include "service/model_spec.h"
 
 #include <filesystem>
+#include <system_error>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "statestore/base/status_macros.h"
@@ -48,6 +50,16 @@ absl::Status SetOption(absl::string_view option, ModelSpec* spec) {
   return absl::OkStatus();
 }
 
+// How many of the parts between commas are the folder: as many as name one that is there.
+size_t PartsOfFolder(const std::vector<absl::string_view>& parts) {
+  std::error_code error;
+  for (size_t count = parts.size(); count > 1; --count) {
+    const std::string path = absl::StrJoin(parts.begin(), parts.begin() + count, ",");
+    if (std::filesystem::is_directory(path, error)) return count;
+  }
+  return 1;
+}
+
 }  // namespace
 
 std::string NameOf(const ModelSpec& spec) {
@@ -58,9 +70,10 @@ std::string NameOf(const ModelSpec& spec) {
 
 absl::StatusOr<ModelSpec> ParseModelSpec(absl::string_view text) {
   const std::vector<absl::string_view> parts = absl::StrSplit(text, ',');
+  const size_t named = PartsOfFolder(parts);
   ModelSpec spec;
-  spec.directory = std::string(parts.front());
-  for (size_t i = 1; i < parts.size(); ++i) {
+  spec.directory = absl::StrJoin(parts.begin(), parts.begin() + named, ",");
+  for (size_t i = named; i < parts.size(); ++i) {
     ANABRANCH_RETURN_IF_ERROR(SetOption(parts[i], &spec));
   }
   return spec;

@@ -22,7 +22,8 @@ struct ModelSpec {
 std::string NameOf(const ModelSpec& spec);
 
 // "DIR[,KEY=VALUE]...", keys name, device, dtype, state-dtype, slots and kv-pages; several devices
-// have a + between them. INVALID_ARGUMENT names the key. Only the keys are checked here: what they
+// have a + between them. Commas belong to DIR as far as there is such a folder. INVALID_ARGUMENT
+// names the key. Only the keys are checked here: what they
 // say is checked with the flags.
 absl::StatusOr<ModelSpec> ParseModelSpec(absl::string_view text);
 

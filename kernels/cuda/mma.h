@@ -49,15 +49,6 @@ __device__ inline void CopyAsync(void* to, const void* from, bool inside) {
                : "r"(at), "l"(from), "r"(bytes)
                : "memory");
 }
-// 4 or 8 bytes.
-template <int kBytes>
-__device__ inline void CopyAsync(void* to, const void* from) {
-  const auto at = static_cast<uint32_t>(__cvta_generic_to_shared(to));
-  asm volatile("cp.async.ca.shared.global [%0], [%1], %2;"
-               :
-               : "r"(at), "l"(from), "n"(kBytes)
-               : "memory");
-}
 __device__ inline void CopyAsync(void* to, const void* from) {
   const auto at = static_cast<uint32_t>(__cvta_generic_to_shared(to));
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" : : "r"(at), "l"(from) : "memory");

@@ -27,8 +27,6 @@ struct StatesStage {
   Bf16 x[kChunk][kP + 8];
   Bf16 b[kChunk][kWidth + 8];
   alignas(16) float weights[kChunk];
-  double t;     // sum of dt
-  float decay;  // of S over the chunk
 };
 
 template <int kP, int kWidth>
@@ -56,11 +54,9 @@ class Loader {
       : x_(p.x, walker.FirstRow(walker.from), p.x_stride, int64_t{walker.head} * kP),
         b_(p.b, walker.FirstRow(walker.from), p.b_stride,
            int64_t{walker.head / (p.heads / p.groups)} * kN + walker.column),
-        item_(int64_t{walker.base + walker.from - segment.first} * p.heads + walker.head),
-        weights_(segment.weights + item_ * kChunk),
-        t_(segment.t + item_),
-        decay_(segment.decay + item_),
-        heads_(p.heads),
+        weights_(segment.weights +
+                 (int64_t{walker.base + walker.from - segment.first} * p.heads + walker.head) *
+                     kChunk),
         x_step_(kChunk * p.x_stride),
         b_step_(kChunk * p.b_stride),
         weights_step_(int64_t{kChunk} * p.heads),
@@ -73,16 +69,9 @@ class Loader {
       x_.Copy(rows, stage.x);
       b_.Copy(rows, stage.b);
       CopyBytes<kChunk * sizeof(float)>(weights_, stage.weights);
-      // Through shared memory, too: a load into a register would be waited for with the copies.
-      if (threadIdx.x == kThreads - 1) {
-        CopyAsync<sizeof(double)>(&stage.t, t_);
-        CopyAsync<sizeof(float)>(&stage.decay, decay_);
-      }
       x_.Advance(x_step_);
       b_.Advance(b_step_);
       weights_ += weights_step_;
-      t_ += heads_;
-      decay_ += heads_;
       left_ -= rows;
     }
     CommitCopies();
@@ -91,11 +80,7 @@ class Loader {
  private:
   RowsCopy<kP> x_;
   RowsCopy<kWidth> b_;
-  const int64_t item_;  // of the first chunk
   const float* weights_;
-  const double* t_;
-  const float* decay_;
-  const int32_t heads_;
   const int64_t x_step_, b_step_, weights_step_;
   int32_t left_;
 };
@@ -319,6 +304,8 @@ __global__ void __launch_bounds__(kThreads, 1) States(SsdScanParams p, Segment s
   double sum = sums_t ? *t_sum : 0.0;
   const int64_t first_item =
       int64_t{walker.base + walker.from - segment.first} * p.heads + walker.head;
+  const float* decays = segment.decay + first_item;
+  const double* steps = segment.t + first_item;
   uint4* before = segment.before + first_item * (kP * kN / 8);
   const int64_t before_step = int64_t{p.heads} * (kP * kN / 8);
   // The row of the next checkpoint is looked up when it becomes the next: a look at memory in every
@@ -337,8 +324,17 @@ __global__ void __launch_bounds__(kThreads, 1) States(SsdScanParams p, Segment s
   WaitForCopies<kStages - 2>();
   __syncthreads();
   bool weighted = weight(walker.from, stages[0]);
+  float next_decay = *decays;
+  double next_t = *steps;
   int at = 0;  // of the stages
   for (int32_t chunk = walker.from; chunk < walker.to; ++chunk) {
+    const float decay = next_decay;
+    const double t_before = sum;
+    sum += next_t;
+    if (chunk + 1 < walker.to) {
+      next_decay = *(decays += p.heads);
+      next_t = *(steps += p.heads);
+    }
     tiles.StoreOperands(before);
     before += before_step;
     WaitForCopies<kStages - 3>();
@@ -346,8 +342,6 @@ __global__ void __launch_bounds__(kThreads, 1) States(SsdScanParams p, Segment s
     __syncthreads();
     loader.Load(stages[(at + kStages - 1) % kStages]);
     const StatesStage<kP, kWidth>& stage = stages[at];
-    const double t_before = sum;
-    sum += stage.t;
     const int64_t first = walker.FirstRow(chunk), last = walker.LastRow(chunk);
     while (check_row < last) {
       KeepCheckpoint(p, segment, walker.head, first_item + int64_t{chunk - walker.from} * p.heads,
@@ -356,7 +350,7 @@ __global__ void __launch_bounds__(kThreads, 1) States(SsdScanParams p, Segment s
       ++check;
       check_row = next_check();
     }
-    tiles.Decay(stage.decay);
+    tiles.Decay(decay);
     if (weighted) {
       tiles.AddWeighted(stage);
     } else {

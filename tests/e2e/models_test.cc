@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <map>
 
 #include "service/model_spec.h"
@@ -267,6 +268,22 @@ TEST_F(ModelsTest, SearchAsksTheModelThatItNames) {
     EXPECT_EQ(found.hits(0).session_id(), "boats");
     EXPECT_TRUE(found.hits(0).reranked());
   }
+}
+
+TEST(ModelFlagTest, AFolderMayHaveCommasInItsName) {
+  TempDir dir;
+  const std::string folder = dir.path() + "/mamba, a copy,v2";
+  ASSERT_TRUE(std::filesystem::create_directories(folder));
+  const auto alone = ParseModelSpec(folder);
+  ASSERT_TRUE(alone.ok()) << alone.status();
+  EXPECT_EQ(alone->directory, folder);
+  EXPECT_EQ(NameOf(*alone), "mamba, a copy,v2");
+  const auto spec = ParseModelSpec(folder + ",name=copy,slots=3");
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  EXPECT_EQ(spec->directory, folder);
+  EXPECT_EQ(spec->name, "copy");
+  EXPECT_EQ(spec->slots, 3);
+  EXPECT_FALSE(ParseModelSpec(dir.path() + "/not there,v2").ok());
 }
 
 TEST(ModelFlagTest, SaysWhatIsWrongWithTheList) {

@@ -262,6 +262,19 @@ TEST_F(SsdScanCudaTest, CheckpointsAreTheCpusAndChangeNothingElse) {
   }
 }
 
+// Chunks of a long read are done in segments, for which scratch has room: the bits are those of
+// launches that end between chunks.
+TEST_F(SsdScanCudaTest, AReadOfManySegmentsIsWhatItsPartsGive) {
+  if (SmallShapes()) GTEST_SKIP() << "a large shape";
+  const Scan s({80, 64, 128, 1}, {18'000}, DType::kBFloat16, 61);
+  const Result whole = s.Run({{{0, 0, 18'000}}}, Memory::Where::kDevice, launch_);
+  const Result parts =
+      s.Run({{{0, 0, 9'216}}, {{0, 9'216, 18'000}}}, Memory::Where::kDevice, launch_);
+  EXPECT_TRUE(SameBits(whole.y.of[0], parts.y.of[0]));
+  EXPECT_TRUE(SameBits(whole.state, parts.state));
+  EXPECT_TRUE(SameBits(whole.t_sum, parts.t_sum));
+}
+
 // What the compact codec's kernel makes of a tensor that was kept as it is.
 std::vector<char> Encoded(const Scan& s, const float* values, cudaStream_t stream,
                           cuda::CodeMeasure& measure) {
