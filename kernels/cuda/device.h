@@ -121,6 +121,29 @@ __device__ inline float WarpMax(float v) {
   return v;
 }
 
+// Of kCount values of each of kLanes neighbouring lanes, to lane i the sum of the (i % kCount)-th:
+// kCount - 1 shuffles and one for each doubling of the lanes. Where kCount is kLanes, sums are
+// formed as by a butterfly over one value, so they have its bits.
+template <int kCount, int kLanes>
+__device__ inline float SumOverLanes(float (&values)[kCount], int lane) {
+  static_assert(kCount <= kLanes);
+#pragma unroll
+  for (int width = kCount / 2; width > 0; width /= 2) {
+    const bool upper = (lane & width) != 0;
+#pragma unroll
+    for (int i = 0; i < width; ++i) {
+      const float send = upper ? values[i] : values[i + width];
+      const float keep = upper ? values[i + width] : values[i];
+      values[i] = keep + __shfl_xor_sync(kAllLanes, send, width);
+    }
+  }
+#pragma unroll
+  for (int step = kCount; step < kLanes; step *= 2) {
+    values[0] += __shfl_xor_sync(kAllLanes, values[0], step);
+  }
+  return values[0];
+}
+
 // The sequence that owns `row`: the last i with row_start[i] <= row.
 __device__ inline int32_t SequenceOf(const int32_t* row_start, int32_t num_seqs, int64_t row) {
   int32_t low = 0, high = num_seqs;

@@ -127,10 +127,7 @@ absl::Status Run(const GatedRmsNormParams& g, const Launch& launch, const char* 
   if (TakesManyRows(g)) return NormManyRows(g, launch, name);
   const RmsNormParams& p = g.norm;
   const int64_t n = p.width / p.groups, units = p.rows * p.groups;
-  const bool vectors = n % kVector == 0 && n <= int64_t{kMaxThreads} * kKept * kVector &&
-                       TakesVectors(p.x.data, p.x_stride) && TakesVectors(p.y.data, p.y_stride) &&
-                       (p.weight == nullptr || IsAligned(p.weight)) &&
-                       (g.z.data == nullptr || TakesVectors(g.z.data, g.z_stride));
+  const bool vectors = TakesVectors(g) && n <= int64_t{kMaxThreads} * kKept * kVector;
   int64_t threads = vectors ? n / kVector : n;
   if (threads <= kWarp) {
     const dim3 block(kWarp, kNarrowRows);

@@ -84,17 +84,21 @@ __global__ void __launch_bounds__(kMostThreads, 2) NormRows(GatedRmsNormParams p
 
 }  // namespace
 
+bool TakesVectors(const GatedRmsNormParams& g) {
+  const RmsNormParams& p = g.norm;
+  return p.width / p.groups % kVector == 0 && TakesVectors(p.x.data, p.x_stride) &&
+         TakesVectors(p.y.data, p.y_stride) && (p.weight == nullptr || IsAligned(p.weight)) &&
+         (g.z.data == nullptr || TakesVectors(g.z.data, g.z_stride));
+}
+
 bool TakesManyRows(const GatedRmsNormParams& g) {
   const RmsNormParams& p = g.norm;
-  const int64_t n = p.width / p.groups;
   const bool gated = g.z.data != nullptr;
   const bool dtypes = p.y.dtype == DType::kBFloat16 &&
                       (!gated || (g.z.dtype == DType::kBFloat16 && p.x.dtype == DType::kBFloat16 &&
                                   g.order == GateOrder::kGateFirst));
-  return dtypes && p.rows * p.groups >= kMany && n % kVector == 0 &&
-         n <= int64_t{kMostThreads} * kVectors * kVector && TakesVectors(p.x.data, p.x_stride) &&
-         TakesVectors(p.y.data, p.y_stride) && (p.weight == nullptr || IsAligned(p.weight)) &&
-         (!gated || TakesVectors(g.z.data, g.z_stride));
+  return dtypes && p.rows * p.groups >= kMany && TakesVectors(g) &&
+         p.width / p.groups <= int64_t{kMostThreads} * kVectors * kVector;
 }
 
 absl::Status NormManyRows(const GatedRmsNormParams& g, const Launch& launch, const char* name) {

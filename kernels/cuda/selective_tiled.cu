@@ -7,8 +7,8 @@
 //
 // Bound: one exponential a state and token, at 16 a clock and multiprocessor, and a quarter of that
 // for softplus and gate: 20 clocks a token of a block's 16 channels. 5,120 channels of one sequence
-// are 320 blocks for 132 multiprocessors, of which some have three: 60 clocks a token at the least;
-// about 130 are measured (docs/GPU.md). Bytes do not matter: 41 KB a token at 5,120 channels.
+// are 320 blocks for 132 multiprocessors, of which some have three: 60 clocks a token at the least,
+// 30 ns; 65 are measured (docs/GPU.md). Bytes do not matter: 41 KB a token at 5,120 channels.
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/scan_math.h"
 #include "kernels/cuda/selective_tiled.h"
@@ -154,22 +154,6 @@ struct Cells {
   }
 };
 
-// Of kLanes values of each of kLanes threads, to thread i the sum of the i-th. Sums are formed as
-// by a butterfly over one value, so they have its bits.
-__device__ inline float SumToLanes(float (&values)[kLanes], int lane) {
-#pragma unroll
-  for (int width = kLanes / 2; width > 0; width /= 2) {
-    const bool upper = (lane & width) != 0;
-#pragma unroll
-    for (int i = 0; i < width; ++i) {
-      const float send = upper ? values[i] : values[i + width];
-      const float keep = upper ? values[i + width] : values[i];
-      values[i] = keep + __shfl_xor_sync(kAllLanes, send, width);
-    }
-  }
-  return values[0];
-}
-
 // Tokens [from, to) of the tile.
 __device__ void Walk(Cells& cells, int from, int to, int k, int lane, Tile& tile) {
   int t = from;
@@ -187,7 +171,7 @@ __device__ void Walk(Cells& cells, int from, int to, int k, int lane, Tile& tile
       float y[kLanes];
 #pragma unroll
       for (int i = 0; i < kLanes; ++i) y[i] = cells.Step(now[i]);
-      tile.y[t + lane][k] = SumToLanes(y, lane);
+      tile.y[t + lane][k] = SumOverLanes<kLanes, kLanes>(y, lane);
     }
   }
   for (; t < to; ++t) {

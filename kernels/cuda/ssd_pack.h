@@ -51,37 +51,39 @@ __device__ void PackHead(const Tiles& tiles, int32_t heads, int32_t head, char* 
   const auto value = [&](int m, int half, int n, int j) { return tiles.s[m][n][2 * half + j]; };
   const auto row_of = [&](int m, int half) { return tiles.first_p + m * 16 + half * 8 + tiles.g; };
   const auto column_of = [&](int n) { return tiles.first_n + n * 8 + 2 * tiles.t; };
+  const auto each_row = [](auto body) {  // of a thread
+#pragma unroll
+    for (int m = 0; m < kM; ++m) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) body(m, half);
+    }
+  };
+  const auto each_column = [](auto body) {
+#pragma unroll
+    for (int n = 0; n < kT; ++n) {
+#pragma unroll
+      for (int j = 0; j < 2; ++j) body(n, j);
+    }
+  };
   // Calls put(m, half, largest magnitude of the row times factor(n, j)); a barrier in it.
   const auto for_rows = [&](auto factor, auto put) {
-#pragma unroll
-    for (int m = 0; m < kM; ++m) {
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        uint32_t bits = 0;
-#pragma unroll
-        for (int n = 0; n < kT; ++n) {
-#pragma unroll
-          for (int j = 0; j < 2; ++j) {
-            bits = max(bits, __float_as_uint(fabsf(value(m, half, n, j)) * factor(n, j)));
-          }
-        }
-        bits = MostOf(bits, kRowLanes);
-        if (tiles.t == 0) shared.row_most[across][row_of(m, half)] = bits;
-      }
-    }
+    each_row([&](int m, int half) {
+      uint32_t bits = 0;
+      each_column([&](int n, int j) {
+        bits = max(bits, __float_as_uint(fabsf(value(m, half, n, j)) * factor(n, j)));
+      });
+      bits = MostOf(bits, kRowLanes);
+      if (tiles.t == 0) shared.row_most[across][row_of(m, half)] = bits;
+    });
     __syncthreads();
+    each_row([&](int m, int half) {
+      uint32_t bits = 0;
 #pragma unroll
-    for (int m = 0; m < kM; ++m) {
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        uint32_t bits = 0;
-#pragma unroll
-        for (int a = 0; a < PackShared<kP, kN>::kAcross; ++a) {
-          bits = max(bits, shared.row_most[a][row_of(m, half)]);
-        }
-        put(m, half, __uint_as_float(bits));
+      for (int a = 0; a < PackShared<kP, kN>::kAcross; ++a) {
+        bits = max(bits, shared.row_most[a][row_of(m, half)]);
       }
-    }
+      put(m, half, __uint_as_float(bits));
+    });
   };
 
   float row_factor[kM][2];
@@ -92,23 +94,15 @@ __device__ void PackHead(const Tiles& tiles, int32_t heads, int32_t head, char* 
              // Rows below the normal numbers say nothing about columns.
              row_factor[m][half] = most >= FLT_MIN ? __frcp_rn(most) : 0.0f;
            });
-#pragma unroll
-  for (int n = 0; n < kT; ++n) {
-#pragma unroll
-    for (int j = 0; j < 2; ++j) {
-      uint32_t bits = 0;
-#pragma unroll
-      for (int m = 0; m < kM; ++m) {
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          // Of numbers that are not negative the bits compare as the numbers do.
-          bits = max(bits, __float_as_uint(fabsf(value(m, half, n, j)) * row_factor[m][half]));
-        }
-      }
-      bits = MostOf(bits, kColumnLanes);
-      if (tiles.g == 0) shared.column_most[down][column_of(n) + j] = bits;
-    }
-  }
+  each_column([&](int n, int j) {
+    uint32_t bits = 0;
+    each_row([&](int m, int half) {
+      // Of numbers that are not negative the bits compare as the numbers do.
+      bits = max(bits, __float_as_uint(fabsf(value(m, half, n, j)) * row_factor[m][half]));
+    });
+    bits = MostOf(bits, kColumnLanes);
+    if (tiles.g == 0) shared.column_most[down][column_of(n) + j] = bits;
+  });
   refused = __syncthreads_or(refused) != 0;
   if (thread < kN) {
     const uint32_t bits = max(shared.column_most[0][thread], shared.column_most[1][thread]);

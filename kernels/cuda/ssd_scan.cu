@@ -203,8 +203,9 @@ absl::Status SsdScan(const SsdScanParams& p, const Launch& launch) {
     if (p.pending.deferring == p.rows.num_seqs) return absl::OkStatus();
   }
   const bool steps = TakesWholeSteps(p), chunks = TakesChunks(p, launch) && p.rows.longest > kShort;
-  const bool packs = chunks && p.state_dim == 128 && p.state.dtype == DType::kFloat32;
-  if (p.checkpoints.packed != nullptr && !packs) {
+  if (p.checkpoints.packed != nullptr &&
+      !(chunks &&
+        SsdPacksCheckpointsFrom(p.head_dim, p.state_dim, p.x.dtype, p.state.dtype, launch) > 0)) {
     return Require(false, kName, "checkpoints that cannot be packed");
   }
   const bool mixed = p.rows.num_seqs > 1;

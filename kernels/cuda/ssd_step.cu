@@ -18,27 +18,6 @@ namespace {
 
 constexpr int kThreads = 128;
 
-// Of kCount values of each of kLanes neighbouring lanes, to lane i the sum of the (i % kCount)-th.
-template <int kCount, int kLanes>
-__device__ inline float SumOverLanes(float (&values)[kCount], int lane) {
-  static_assert(kCount <= kLanes);
-#pragma unroll
-  for (int width = kCount / 2; width > 0; width /= 2) {
-    const bool upper = (lane & width) != 0;
-#pragma unroll
-    for (int i = 0; i < width; ++i) {
-      const float send = upper ? values[i] : values[i + width];
-      const float keep = upper ? values[i + width] : values[i];
-      values[i] = keep + __shfl_xor_sync(kAllLanes, send, width);
-    }
-  }
-#pragma unroll
-  for (int step = kCount; step < kLanes; step *= 2) {
-    values[0] += __shfl_xor_sync(kAllLanes, values[0], step);
-  }
-  return values[0];
-}
-
 // The sequences of one row. B and C of the head's group must be readable in fours.
 template <class Shape, bool kHalf>
 __global__ void __launch_bounds__(kThreads, 5) Step(SsdScanParams p) {

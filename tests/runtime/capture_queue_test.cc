@@ -70,8 +70,10 @@ class CaptureQueueTest : public ::testing::Test {
     };
   }
   OutcomePtr ReadOnGrid(const SequencePtr& sequence, std::vector<int32_t> tokens, int64_t every,
-                        Reports& reports, std::shared_ptr<CancelToken> cancel = nullptr) {
+                        Reports& reports, std::shared_ptr<CancelToken> cancel = nullptr,
+                        StateCodec codec = StateCodec::kExact) {
     ReadWork work;
+    work.checkpoint_codec = codec;
     work.sequence = sequence;
     work.tokens = std::move(tokens);
     work.options.cancel = std::move(cancel);
@@ -151,12 +153,7 @@ TEST_F(CaptureQueueTest, StatesComeInTheCodecThatWasAskedFor) {
         const StateLayout& layout = model_->state_layout();
         const std::vector<int32_t> tokens = RandomTokens(300, 1);
         Reports reports;
-        ReadWork work;
-        work.sequence = NewSequence();
-        work.tokens = tokens;
-        work.checkpoint_codec = codec;
-        ReportInto(reports, work, 70);
-        ASSERT_TRUE(StartRead(*engine_, std::move(work))->Wait().ok());
+        ASSERT_TRUE(ReadOnGrid(NewSequence(), tokens, 70, reports, nullptr, codec)->Wait().ok());
         EXPECT_THAT(reports.positions, ElementsAre(70, 140, 210, 280));
         for (const auto& got : reports.images) {
           ASSERT_TRUE(got.ok()) << got.status();
@@ -200,12 +197,7 @@ TEST_F(CaptureQueueTest, WhatKernelsHavePackedIsWhatTheCodecGives) {
       Start(/*places=*/16, PackedLayout(from));
       const std::vector<int32_t> tokens = RandomTokens(300, 1);
       Reports reports;
-      ReadWork work;
-      work.sequence = NewSequence();
-      work.tokens = tokens;
-      work.checkpoint_codec = codec;
-      ReportInto(reports, work, 70);
-      ASSERT_TRUE(StartRead(*engine_, std::move(work))->Wait().ok());
+      ASSERT_TRUE(ReadOnGrid(NewSequence(), tokens, 70, reports, nullptr, codec)->Wait().ok());
       EXPECT_EQ(model_->packed(), codec == StateCodec::kCompact && from < 1000 ? 4 : 0);
       ASSERT_EQ(reports.images.size(), 4);
       for (const auto& got : reports.images) {
@@ -226,12 +218,10 @@ TEST_F(CaptureQueueTest, APackedStateThatTheCodecCannotHoldIsReportedAsThat) {
   Start(/*places=*/16, PackedLayout(1));
   model_->set_refuses(true);
   Reports reports;
-  ReadWork work;
-  work.sequence = NewSequence();
-  work.tokens = RandomTokens(300, 1);
-  work.checkpoint_codec = StateCodec::kCompact;
-  ReportInto(reports, work, 100);
-  ASSERT_TRUE(StartRead(*engine_, std::move(work))->Wait().ok());
+  ASSERT_TRUE(
+      ReadOnGrid(NewSequence(), RandomTokens(300, 1), 100, reports, nullptr, StateCodec::kCompact)
+          ->Wait()
+          .ok());
   ASSERT_EQ(reports.images.size(), 2);
   for (const auto& image : reports.images) {
     EXPECT_TRUE(absl::IsOutOfRange(image.status())) << image.status();

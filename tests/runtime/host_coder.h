@@ -17,9 +17,7 @@ class HostCoder : public StateCoder {
       const TensorCoding& t = tensors[i];
       std::string bytes;
       measures[i] = CodingMeasure();
-      measures[i].refused = t.form == CodedForm::kPackedThere
-                                ? !TakePacked(t, bytes, measures[i].error)
-                                : !Encode(t, bytes, measures[i].error);
+      measures[i].refused = !Encode(t, bytes, measures[i].error);
       if (measures[i].refused) continue;
       if (bytes.size() != t.bytes) return absl::InternalError("a form has another size");
       std::memcpy(block + t.offset, bytes.data(), bytes.size());
@@ -47,7 +45,7 @@ class HostCoder : public StateCoder {
       case CodedForm::kPacked8:
         return PackMatrices(Floats(t), t.cut, bytes, error);
       case CodedForm::kPackedThere:
-        break;
+        return TakePacked(t, bytes, error);
     }
     return false;
   }
