@@ -6,6 +6,7 @@ const KernelSet& CpuKernels() {
   static constexpr KernelSet kSet = {
       .embed = Embed,
       .gemm = Gemm,
+      .linear_step = LinearStep,
       .rms_norm = RmsNorm,
       .gated_rms_norm = GatedRmsNorm,
       .causal_conv1d = CausalConv1d,

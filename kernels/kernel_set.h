@@ -9,6 +9,7 @@
 #include "kernels/causal_conv1d.h"
 #include "kernels/elementwise.h"
 #include "kernels/gemm.h"
+#include "kernels/linear_step.h"
 #include "kernels/moe.h"
 #include "kernels/norm.h"
 #include "kernels/sample.h"
@@ -28,6 +29,7 @@ using Kernel = absl::Status (*)(const Params&, const Launch&);
 struct KernelSet {
   Kernel<EmbedParams> embed;
   Kernel<GemmParams> gemm;
+  Kernel<LinearStepParams> linear_step;
   Kernel<RmsNormParams> rms_norm;
   Kernel<GatedRmsNormParams> gated_rms_norm;
   Kernel<CausalConv1dParams> causal_conv1d;

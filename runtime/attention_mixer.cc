@@ -20,10 +20,11 @@ class AttentionMixer : public Mixer {
 
   absl::Status Load(const std::string& prefix, WeightReader& weights);
   void DeclareState(int32_t layer, StateLayout& layout) override;
-  absl::Status Run(const StepContext& step, ConstActs x, Acts y, bool add) const override;
+  absl::Status Run(const StepContext& step, const MixerInput& in, Acts y, bool add) const override;
+  bool NormsInput() const override { return adapters_.empty(); }  // they read the same rows
 
  private:
-  absl::Status Project(const StepContext& step, ConstActs x, Acts qkv) const;
+  absl::Status Project(const StepContext& step, const MixerInput& in, Acts qkv) const;
   absl::Status Rotate(const StepContext& step, Acts qkv) const;
   absl::Status Attend(const StepContext& step, ConstActs qkv, Acts y) const;
   int64_t q_width() const { return spec_.heads * spec_.head_dim; }
@@ -66,11 +67,15 @@ void AttentionMixer::DeclareState(int32_t layer, StateLayout& layout) {
   layout.entries[entry_].rope_theta = spec_.rope_theta;
 }
 
-absl::Status AttentionMixer::Project(const StepContext& step, ConstActs x, Acts qkv) const {
-  const int64_t width = qkv_proj_.in_features();
-  ANABRANCH_RETURN_IF_ERROR(qkv_proj_.Run(step.rows.num_rows(), x, width, qkv, qkv_width(), step));
+absl::Status AttentionMixer::Project(const StepContext& step, const MixerInput& in,
+                                     Acts qkv) const {
+  const int64_t width = qkv_proj_.in_features(), rows = step.rows.num_rows();
+  if (in.norm_weight != nullptr) {
+    return qkv_proj_.RunStep(in.Norm(rows, width), nullptr, qkv, qkv_width(), step);
+  }
+  ANABRANCH_RETURN_IF_ERROR(qkv_proj_.Run(rows, in.x, width, qkv, qkv_width(), step));
   for (const Adapter& adapter : adapters_) {
-    ANABRANCH_RETURN_IF_ERROR(adapter.Run(step, x, width, qkv, qkv_width()));
+    ANABRANCH_RETURN_IF_ERROR(adapter.Run(step, in.x, width, qkv, qkv_width()));
     qkv = qkv + (&adapter == &adapters_.front() ? q_width() : kv_width());
   }
   return absl::OkStatus();
@@ -122,12 +127,13 @@ absl::Status AttentionMixer::Attend(const StepContext& step, ConstActs qkv, Acts
   return step.kernels->attention(params, step.launch);
 }
 
-absl::Status AttentionMixer::Run(const StepContext& step, ConstActs x, Acts y, bool add) const {
+absl::Status AttentionMixer::Run(const StepContext& step, const MixerInput& in, Acts y,
+                                 bool add) const {
   const int64_t rows = step.rows.num_rows();
   const int64_t hidden = out_proj_.out_features();
   ANABRANCH_ASSIGN_OR_RETURN(Acts qkv, step.workspace->Take(rows * qkv_width()));
   ANABRANCH_ASSIGN_OR_RETURN(Acts attended, step.workspace->Take(rows * q_width()));
-  ANABRANCH_RETURN_IF_ERROR(Project(step, x, qkv));
+  ANABRANCH_RETURN_IF_ERROR(Project(step, in, qkv));
   ANABRANCH_RETURN_IF_ERROR(Rotate(step, qkv));
   ANABRANCH_RETURN_IF_ERROR(Attend(step, qkv, attended));
   return out_proj_.Run(rows, attended, q_width(), y, hidden, step, add);

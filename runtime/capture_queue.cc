@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <utility>
 
+#include "runtime/host_threads.h"
+#include "runtime/memory_budget.h"
+#include "runtime/slot_segments.h"
 #include "statestore/base/status_macros.h"
 
 namespace anabranch {
@@ -12,8 +15,12 @@ namespace {
 constexpr uint64_t kMemoryPart = 10;
 constexpr int32_t kMostPlaces = 64, kMostPlacesInHostMemory = 8;
 
-// Blocks that are kept: what is on its way here, and some for those who hold images for a while.
-constexpr int kBuffers = 6;
+// The part of the host's memory that blocks for images may take, and how many it are at least: what
+// is on its way here, and some for those who hold images for a while.
+constexpr uint64_t kHostMemoryPart = 16, kBuffers = 6;
+
+// Copied in one go: enough for the link, few enough that checksums keep up with it.
+constexpr uint64_t kCopiedAtOnce = uint64_t{24} << 20;
 
 int32_t PlacesThatFit(SlotPool& pool) {
   Device& device = pool.device();
@@ -23,6 +30,34 @@ int32_t PlacesThatFit(SlotPool& pool) {
   if (!memory.ok()) return most;
   return static_cast<int32_t>(
       std::clamp<uint64_t>(memory->available / kMemoryPart / each, 2, most));
+}
+
+std::vector<int32_t> LayersOf(const StateLayout& layout) {
+  std::vector<int32_t> layers;
+  for (const StateEntry& entry : layout.entries) {
+    if (!entry.paged()) layers.push_back(entry.layer);
+  }
+  return layers;
+}
+
+// In host memory, by codec.
+std::array<uint64_t, 3> ImageBytes(SlotPool& ring) {
+  std::array<uint64_t, 3> bytes;
+  for (size_t codec = 0; codec < bytes.size(); ++codec) {
+    const SlotSegments segments =
+        ring.device().coder() == nullptr
+            ? SlotSegments(ring.layout(), /*vocab=*/0)
+            : SlotSegments(ring.layout(), /*vocab=*/0, static_cast<StateCodec>(codec));
+    bytes[codec] = segments.block_bytes();
+  }
+  return bytes;
+}
+
+uint64_t BytesForImages(const Device& device, uint64_t most_of_one) {
+  const uint64_t least = kBuffers * most_of_one;
+  const auto memory = AvailableMemory();
+  if (device.in_host_memory() || !memory.ok()) return least;
+  return std::max(least, memory->available / kHostMemoryPart);
 }
 
 }  // namespace
@@ -38,15 +73,6 @@ CapturePlace& CapturePlace::operator=(CapturePlace&& other) noexcept {
 void CapturePlace::Free() {
   if (ring_ != nullptr) ring_->Release(ref_);
   ring_.reset();
-}
-
-void AddCheckpoints(std::vector<PendingCapture>& captures, int64_t position, StepRows& rows) {
-  for (PendingCapture& capture : captures) {
-    capture.packed =
-        rows.AddCheckpoint(capture.pages.position - position, capture.place.ref().slot,
-                           capture.codec == StateCodec::kCompact,
-                           capture.inner_sum.empty() ? nullptr : capture.inner_sum.data());
-  }
 }
 
 absl::StatusOr<std::unique_ptr<CaptureQueue>> CaptureQueue::Create(std::shared_ptr<SlotPool> pool,
@@ -80,8 +106,11 @@ CaptureQueue::CaptureQueue(std::shared_ptr<SlotPool> pool, std::shared_ptr<SlotP
       fingerprint_(model.fingerprint()),
       numerics_profile_(model.numerics_profile()),
       places_(places),
-      buffers_(model.device(), CaptureBytes(model.state_layout(), model.description().vocab),
-               kBuffers),
+      layers_(LayersOf(pool_->layout())),
+      image_bytes_(ImageBytes(*ring_)),
+      buffer_bytes_(BytesForImages(pool_->device(),
+                                   CaptureBytes(model.state_layout(), model.description().vocab))),
+      buffers_(model.device(), buffer_bytes_),
       copier_([this] { CopyPlaces(); }),
       maker_([this] { MakeImages(); }) {
   ring_arrays_.base.pop_back();
@@ -97,6 +126,14 @@ CaptureQueue::~CaptureQueue() {
   maker_.join();
 }
 
+int32_t CaptureQueue::PlacesOfAStep(StateCodec codec) const {
+  const int32_t half = std::max(1, places_ / 2);
+  if (pool_->device().in_host_memory()) return half;
+  // The captures of two steps are in host memory at a time.
+  const uint64_t fit = buffer_bytes_ / 2 / image_bytes_[static_cast<size_t>(codec)];
+  return static_cast<int32_t>(std::clamp<uint64_t>(fit, 1, half));
+}
+
 absl::StatusOr<std::vector<PendingCapture>> CaptureQueue::Plan(const Sequence& sequence,
                                                                const std::vector<int64_t>& tokens,
                                                                StateCodec codec) {
@@ -104,8 +141,9 @@ absl::StatusOr<std::vector<PendingCapture>> CaptureQueue::Plan(const Sequence& s
   for (const int64_t count : tokens) {
     ANABRANCH_ASSIGN_OR_RETURN(SlotRef ref, ring_->AcquireUnset());
     PendingCapture capture;
-    capture.place = CapturePlace(ring_, std::move(ref));
-    capture.codec = codec;
+    capture.way = std::make_shared<PlaceOnItsWay>();
+    capture.way->place = CapturePlace(ring_, std::move(ref));
+    capture.way->codec = codec;
     capture.pages.position = sequence.ref.position + count;
     capture.inner_sum.resize(sequence.inner_sum.size());
     capture.origin = sequence.origin;
@@ -114,18 +152,49 @@ absl::StatusOr<std::vector<PendingCapture>> CaptureQueue::Plan(const Sequence& s
   return captures;
 }
 
-float* CaptureQueue::LogitsOf(const CapturePlace& place) {
-  const int last = static_cast<int>(ring_->layout().entries.size()) - 1;
-  return reinterpret_cast<float*>(ring_->SlotBytes(place.ref(), last).data());
+void CaptureQueue::AddTo(StepRows& rows, int64_t position, std::vector<PendingCapture>& captures) {
+  for (PendingCapture& capture : captures) {
+    PlaceOnItsWay& way = *capture.way;
+    way.packed = rows.AddCheckpoint(capture.pages.position - position, way.place.ref().slot,
+                                    way.codec == StateCodec::kCompact,
+                                    capture.inner_sum.empty() ? nullptr : capture.inner_sum.data());
+    begins_.push_back(capture.way);
+  }
 }
 
-absl::Status CaptureQueue::CopyInto(const SlotRef& slot, const CapturePlace& place) {
+StepProgress* CaptureQueue::Begin() {
+  if (begins_.empty()) return nullptr;
+  RunningStep step{std::exchange(begins_, {}), std::make_shared<StepProgress>()};
+  StepProgress* const progress = step.progress.get();
+  absl::MutexLock lock(&mutex_);
+  step_ = std::move(step);
+  return progress;
+}
+
+void CaptureQueue::EndStep() {
+  absl::MutexLock lock(&mutex_);
+  if (step_.progress != nullptr) step_.progress->End();
+  step_ = RunningStep();
+}
+
+std::vector<float*> CaptureQueue::LogitsOf(const std::vector<PendingCapture>& captures) {
+  const int last = static_cast<int>(ring_->layout().entries.size()) - 1;
+  std::vector<float*> logits;
+  for (const PendingCapture& capture : captures) {
+    const absl::Span<uint8_t> bytes = ring_->SlotBytes(capture.way->place.ref(), last);
+    logits.push_back(reinterpret_cast<float*>(bytes.data()));
+  }
+  return logits;
+}
+
+absl::Status CaptureQueue::CopyInto(const SlotRef& slot, const PendingCapture& capture) {
   std::vector<CopyPart> parts;
   const std::vector<StateEntry>& entries = pool_->layout().entries;
   for (int e = 0; e < static_cast<int>(entries.size()); ++e) {
     if (entries[e].paged()) continue;
     const absl::Span<uint8_t> from = pool_->SlotBytes(slot, e);
-    parts.push_back({from.data(), ring_->SlotBytes(place.ref(), e).data(), from.size()});
+    parts.push_back(
+        {from.data(), ring_->SlotBytes(capture.way->place.ref(), e).data(), from.size()});
   }
   return parts.empty() ? absl::OkStatus() : pool_->device().Copy(CopyDirection::kWithin, parts);
 }
@@ -156,61 +225,171 @@ void CaptureQueue::Drain() const {
 
 void CaptureQueue::CopyPlaces() {
   const auto ready = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return added_.empty() ? stopping_ : copied_.size() < kImagesAhead;
+    return step_.progress != nullptr || !added_.empty() || stopping_;
   };
   for (;;) {
-    PendingCapture capture;
+    RunningStep step;
+    std::vector<PendingCapture> captures;
     {
       absl::MutexLock lock(&mutex_);
       mutex_.Await(absl::Condition(&ready));
-      if (added_.empty()) break;
-      capture = std::move(added_.front());
-      added_.pop_front();
+      // What is added while a step runs was captured before it.
+      if (!added_.empty()) {
+        captures = TakeAdded();
+      } else if (step_.progress != nullptr) {
+        step = step_;
+      } else {
+        break;
+      }
     }
-    auto slot = capture.placed.ok() ? CopySlotToHost(*ring_, capture.place.ref(), /*vocab=*/0,
-                                                     capture.codec, capture.packed, &buffers_)
-                                    : absl::StatusOr<CopiedSlot>(capture.placed);
-    capture.place.Free();
-    absl::MutexLock lock(&mutex_);
-    ++changes_;
-    copied_.push_back({std::move(capture), std::move(slot)});
+    captures.empty() ? Follow(step) : Finish(std::move(captures));
   }
   absl::MutexLock lock(&mutex_);
   copying_ended_ = true;
 }
 
+// Those of a step that was followed, which are nearly there; of others the first alone, since each
+// takes its block now.
+std::vector<PendingCapture> CaptureQueue::TakeAdded() {
+  std::vector<PendingCapture> captures;
+  do {
+    captures.push_back(std::move(added_.front()));
+    added_.pop_front();
+  } while (!added_.empty() && captures.back().way->copy != nullptr &&
+           added_.front().way->copy != nullptr);
+  return captures;
+}
+
+// Copies what the layers of the step leave, until it is over. It may fail, or some of its captures
+// may be given up: then this was in vain.
+void CaptureQueue::Follow(const RunningStep& step) {
+  for (const auto& way : step.ways) BeginWay(*way);
+  for (size_t at = 0; at < layers_.size();) {  // the logits come when it is over
+    const auto passed = step.progress->Await(layers_[at]);
+    if (!passed.ok() || *passed == StepProgress::kAllLayers) break;
+    at = std::upper_bound(layers_.begin() + at, layers_.end(), *passed) - layers_.begin();
+    Copy(step.ways, at);
+    Hand({step.ways, at, {}});
+  }
+  const auto over = [this, &step]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return step_.progress != step.progress;
+  };
+  absl::MutexLock lock(&mutex_);
+  mutex_.Await(absl::Condition(&over));
+}
+
+void CaptureQueue::BeginWay(PlaceOnItsWay& way) {
+  auto copy = BeginCopy(*ring_, /*vocab=*/0, way.codec, way.packed, &buffers_);
+  way.status = copy.status();
+  if (copy.ok()) way.copy = std::make_unique<SlotCopy>(*std::move(copy));
+}
+
+void CaptureQueue::Copy(const Ways& ways, size_t last) {
+  std::vector<SlotToCopy> slots;
+  for (const auto& way : ways) slots.push_back({&way->place.ref(), way->copy.get(), way->status});
+  CopyEntries(*ring_, absl::MakeSpan(slots), last);
+  for (size_t i = 0; i < ways.size(); ++i) ways[i]->status = slots[i].status;
+}
+
+// What is left of the way of captures whose steps are over.
+void CaptureQueue::Finish(std::vector<PendingCapture> captures) {
+  Ways ways;
+  for (PendingCapture& capture : captures) {
+    PlaceOnItsWay& way = *capture.way;
+    if (capture.placed.ok() && way.copy == nullptr) BeginWay(way);
+    if (!capture.placed.ok()) way.status = capture.placed;
+    if (way.status.ok()) ways.push_back(capture.way);
+  }
+  const size_t entries = layers_.size() + 1;
+  uint64_t bytes = 0;
+  for (size_t at = ways.empty() ? entries : ways[0]->copy->copied; at < entries;) {
+    for (const auto& way : ways) bytes += way->copy->segments.table()[at].bytes;
+    ++at;
+    if (bytes < kCopiedAtOnce && at < entries) continue;
+    Copy(ways, at);
+    if (at < entries) Hand({ways, at, {}});
+    bytes = 0;
+  }
+  for (PendingCapture& capture : captures) {
+    const bool lossy = capture.way->codec != StateCodec::kExact && !capture.way->packed;
+    if (lossy && absl::IsOutOfRange(capture.way->status)) CopyExactly(capture);
+    capture.way->place.Free();
+  }
+  Hand({{}, entries, std::move(captures)});
+}
+
+// The codec cannot hold a value: the host encodes the state, which knows what to do. Units of the
+// first attempt may still be with the maker.
+void CaptureQueue::CopyExactly(PendingCapture& capture) {
+  auto way = std::make_shared<PlaceOnItsWay>();
+  way->place = std::move(capture.way->place);
+  way->codec = capture.way->codec;
+  auto copy = BeginCopy(*ring_, /*vocab=*/0, StateCodec::kExact, /*packed=*/false, &buffers_);
+  way->status = copy.status();
+  if (copy.ok()) {
+    way->copy = std::make_unique<SlotCopy>(*std::move(copy));
+    Copy({way}, layers_.size() + 1);
+  }
+  capture.way = std::move(way);
+}
+
+void CaptureQueue::Hand(Unit unit) {
+  absl::MutexLock lock(&mutex_);
+  if (!unit.whole.empty()) ++changes_;
+  const auto room = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return units_.size() < kUnitsAhead;
+  };
+  mutex_.Await(absl::Condition(&room));
+  units_.push_back(std::move(unit));
+}
+
 void CaptureQueue::MakeImages() {
   const auto ready = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return copying_ended_ || !copied_.empty();
+    return copying_ended_ || !units_.empty();
   };
   for (;;) {
-    std::deque<Copied> next;
+    Unit unit;
     {
       absl::MutexLock lock(&mutex_);
       mutex_.Await(absl::Condition(&ready));
-      if (copied_.empty()) return;
-      next.push_back(std::move(copied_.front()));
-      copied_.pop_front();
+      if (units_.empty()) return;
+      unit = std::move(units_.front());
+      units_.pop_front();
     }
-    Copied& copied = next.front();
-    copied.capture.done(ImageOf(copied));
-    next.clear();  // what `done` holds goes before anyone is told
-    absl::MutexLock lock(&mutex_);
-    ++changes_;
-    --unreported_;
+    for (const PendingCapture& capture : unit.whole) unit.ways.push_back(capture.way);
+    SealAll(unit.ways, unit.arrived);
+    unit.ways.clear();
+    for (PendingCapture& capture : unit.whole) Report(std::move(capture));
   }
 }
 
-absl::StatusOr<StateImage> CaptureQueue::ImageOf(Copied& copied) const {
-  ANABRANCH_RETURN_IF_ERROR(copied.slot.status());
-  PendingCapture& capture = copied.capture;
+// Also of a way whose copy has failed meanwhile, which is the copier's to know: then what is sealed
+// is of no use, and nobody uses it.
+void CaptureQueue::SealAll(const Ways& ways, size_t arrived) {
+  ForEachOnHost(ways.size() * image_bytes_[0], ways.size(), [&](size_t i) {
+    if (ways[i]->copy != nullptr) ways[i]->sealed.Update(Seal(*ways[i]->copy, arrived));
+  });
+}
+
+void CaptureQueue::Report(PendingCapture capture) {
+  capture.done(ImageOf(capture));
+  capture = PendingCapture();  // what `done` holds goes before anyone is told
+  absl::MutexLock lock(&mutex_);
+  ++changes_;
+  --unreported_;
+}
+
+absl::StatusOr<StateImage> CaptureQueue::ImageOf(PendingCapture& capture) const {
+  PlaceOnItsWay& way = *capture.way;
+  ANABRANCH_RETURN_IF_ERROR(way.status);
+  ANABRANCH_RETURN_IF_ERROR(way.sealed);
   ImageParts parts;
   parts.pool = pool_.get();
   parts.ref = &capture.pages;
   parts.fingerprint = fingerprint_;
   parts.numerics_profile = numerics_profile_;
-  parts.codec = capture.codec;
-  ANABRANCH_ASSIGN_OR_RETURN(StateImage image, MakeImage(*std::move(copied.slot), parts));
+  parts.codec = way.codec;
+  ANABRANCH_ASSIGN_OR_RETURN(StateImage image, MakeImage(std::move(*way.copy), parts));
   image.header.inner_sum = std::move(capture.inner_sum);
   image.header.origin = capture.origin;
   return image;

@@ -1,5 +1,6 @@
 #include "runtime/cuda_copies.h"
 
+#include <algorithm>
 #include <vector>
 
 #include "kernels/cuda/context.h"
@@ -12,7 +13,7 @@ namespace {
 using kernels::CudaStatus;
 using kernels::cuda::BlockCopy;
 
-// Whether the host's side is ordinary memory, and there is enough of it to be worth threads.
+// Whether a part's host side is ordinary memory, and there is enough in all to be worth threads.
 bool WorthStaging(absl::Span<const CopyPart> parts) {
   constexpr size_t kLeast = size_t{1} << 20;
   size_t bytes = 0;
@@ -24,7 +25,9 @@ bool WorthStaging(absl::Span<const CopyPart> parts) {
     return cudaPointerGetAttributes(&attributes, pointer) == cudaSuccess &&
            attributes.type != cudaMemoryTypeUnregistered;
   };
-  return !known(parts.front().from) || !known(parts.front().to);
+  return std::any_of(parts.begin(), parts.end(), [&known](const CopyPart& part) {
+    return !known(part.from) || !known(part.to);
+  });
 }
 
 // In one call: a slot has hundreds of parts, most of them small.

@@ -27,6 +27,29 @@ struct Recorded {
   uint64_t scratch_generation = 0;
 };
 
+class CudaMark final : public DeviceMark {
+ public:
+  explicit CudaMark(const CudaContext* context) : context_(context) {}
+  ~CudaMark() override {
+    if (event_ != nullptr) cudaEventDestroy(event_);
+  }
+  absl::Status Record() {
+    // Who waits sleeps: a thread that spins would take a processor from those that queue work.
+    constexpr unsigned kFlags = cudaEventDisableTiming | cudaEventBlockingSync;
+    ANABRANCH_RETURN_IF_ERROR(CudaStatus(cudaEventCreateWithFlags(&event_, kFlags), "mark"));
+    return CudaStatus(cudaEventRecord(event_, context_->stream()), "mark");
+  }
+  absl::Status Wait() override {
+    ANABRANCH_RETURN_IF_ERROR(context_->Use());
+    return CudaStatus(cudaEventSynchronize(event_), "step");
+  }
+  bool reached() override { return cudaEventQuery(event_) == cudaSuccess; }
+
+ private:
+  const CudaContext* const context_;  // outlives this
+  cudaEvent_t event_ = nullptr;
+};
+
 class CudaDevice final : public Device {
  public:
   // Copies have streams of their own, so that a thread that captures or restores a state does not
@@ -83,6 +106,12 @@ class CudaDevice final : public Device {
     return lanes_.within->Fill(blocks, byte);
   }
 
+  absl::StatusOr<std::shared_ptr<DeviceMark>> Mark() override {
+    ANABRANCH_RETURN_IF_ERROR(context_->Use());
+    auto mark = std::make_shared<CudaMark>(context_.get());
+    ANABRANCH_RETURN_IF_ERROR(mark->Record());
+    return mark;
+  }
   absl::Status Replay(int64_t key, absl::FunctionRef<absl::Status()> work) override;
   void ForgetReplays() override;
   absl::Status Wait() override {

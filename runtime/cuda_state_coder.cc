@@ -57,27 +57,29 @@ absl::Span<const PackedMeasure> MeasuresOf(const TensorCoding& tensor) {
   return {reinterpret_cast<const PackedMeasure*>(at), static_cast<size_t>(heads)};
 }
 
-// Where the tensors of a piece lie in the staged block, and what has to be copied of it. Where all
-// are staged and aligned, they lie as on the host, and one copy takes them.
+// Where the tensors of a piece lie in the staged block, and what has to be copied of it. Those that
+// are staged, aligned and neighbours on the host lie as there, and one copy takes them.
 struct Layout {
   Layout(absl::Span<const TensorCoding> tensors, bool to_host) {
-    bool joins = false;
+    const char* joins = nullptr;  // what lies there on the host goes on where the last one ended
     for (const TensorCoding& tensor : tensors) {
-      joins = joins && bytes % kAlignment == 0;
-      if (!joins) bytes = (bytes + kAlignment - 1) / kAlignment * kAlignment;
+      const bool joined = tensor.host == joins && bytes % kAlignment == 0;
+      if (!joined) bytes = (bytes + kAlignment - 1) / kAlignment * kAlignment;
       at.push_back(bytes);
       if (!IsStaged(tensor, to_host)) {
-        joins = false;
+        joins = nullptr;
         continue;
       }
-      if (!joins) spans.push_back({bytes, tensor.offset, 0});
+      if (!joined) spans.push_back({bytes, tensor.host, 0});
       bytes += tensor.bytes;
       spans.back().bytes += tensor.bytes;
-      joins = true;
+      joins = tensor.host + tensor.bytes;
     }
   }
   struct Span {
-    uint64_t staged, host, bytes;
+    uint64_t staged;
+    char* host;
+    uint64_t bytes;
   };
   std::vector<uint64_t> at;  // by tensor
   std::vector<Span> spans;
@@ -110,10 +112,13 @@ struct Lists {
   std::vector<BlockCopy> plain;
 };
 
-bool IsPinned(const void* host) {
-  cudaPointerAttributes attributes;
-  return cudaPointerGetAttributes(&attributes, host) == cudaSuccess &&
-         attributes.type != cudaMemoryTypeUnregistered;
+// Of all tensors: one in ordinary memory has all of them staged.
+bool ArePinned(absl::Span<const TensorCoding> tensors) {
+  return std::all_of(tensors.begin(), tensors.end(), [](const TensorCoding& tensor) {
+    cudaPointerAttributes attributes;
+    return cudaPointerGetAttributes(&attributes, tensor.host) == cudaSuccess &&
+           attributes.type != cudaMemoryTypeUnregistered;
+  });
 }
 
 absl::Status MakeRoom(Device& device, size_t bytes, bool on_host, Buffer& buffer) {
@@ -150,24 +155,24 @@ absl::Status CopyStaged(CudaCopies& lane, CopyDirection direction,
 
 // The way over the link of a piece.
 std::vector<CopyPart> PartsOf(absl::Span<const TensorCoding> tensors, const Layout& layout,
-                              char* staged, char* block, bool to_host) {
+                              char* staged, bool to_host) {
   std::vector<CopyPart> parts;
   const auto add = [&](void* on_device, char* on_host, size_t bytes) {
     to_host ? parts.push_back({on_device, on_host, bytes})
             : parts.push_back({on_host, on_device, bytes});
   };
   for (const Layout::Span& span : layout.spans) {
-    add(staged + span.staged, block + span.host, span.bytes);
+    add(staged + span.staged, span.host, span.bytes);
   }
   for (const TensorCoding& tensor : tensors) {
-    if (!IsStaged(tensor, to_host)) add(tensor.values, block + tensor.offset, tensor.bytes);
+    if (!IsStaged(tensor, to_host)) add(tensor.values, tensor.host, tensor.bytes);
   }
   return parts;
 }
 
 }  // namespace
 
-absl::Status CudaStateCoder::ToHost(absl::Span<const TensorCoding> tensors, char* block,
+absl::Status CudaStateCoder::ToHost(absl::Span<const TensorCoding> tensors,
                                     absl::Span<CodingMeasure> measures) {
   ANABRANCH_RETURN_IF_ERROR(context_->Use());
   absl::MutexLock lock(&out_mutex_);
@@ -175,7 +180,7 @@ absl::Status CudaStateCoder::ToHost(absl::Span<const TensorCoding> tensors, char
   ANABRANCH_RETURN_IF_ERROR(MakeRoom(*device_, bytes, false, out_.measures));
   ANABRANCH_RETURN_IF_ERROR(MakeRoom(*device_, bytes, true, out_.host_measures));
   std::vector<size_t> measured;
-  absl::Status status = Encode(tensors, block, measured);
+  absl::Status status = Encode(tensors, measured);
   status.Update(FetchMeasures(tensors));
   // Also after an error: what was queued goes on.
   const absl::Status done = CudaStatus(cudaStreamSynchronize(to_host_->stream()), "state");
@@ -224,10 +229,10 @@ absl::Status CudaStateCoder::FetchMeasures(absl::Span<const TensorCoding> tensor
                     "state");
 }
 
-absl::Status CudaStateCoder::Encode(absl::Span<const TensorCoding> tensors, char* block,
+absl::Status CudaStateCoder::Encode(absl::Span<const TensorCoding> tensors,
                                     std::vector<size_t>& measured) {
   const cudaStream_t stream = to_host_->stream();
-  const bool pinned = IsPinned(block);
+  const bool pinned = ArePinned(tensors);
   const size_t bytes = tensors.size() * sizeof(CodeMeasure);
   auto* at = static_cast<CodeMeasure*>(out_.measures.data());
   ANABRANCH_RETURN_IF_ERROR(CudaStatus(cudaMemsetAsync(at, 0, bytes, stream), "state"));
@@ -244,7 +249,7 @@ absl::Status CudaStateCoder::Encode(absl::Span<const TensorCoding> tensors, char
       for (const size_t i : list.index) measured.push_back(first + i);
     }
     ANABRANCH_RETURN_IF_ERROR(CopyStaged(*to_host_, CopyDirection::kToHost,
-                                         PartsOf(piece, layout, staged, block, true), pinned));
+                                         PartsOf(piece, layout, staged, true), pinned));
     first = end;
   }
   return CudaStatus(cudaMemcpyAsync(out_.host_measures.data(), out_.measures.data(), bytes,
@@ -252,26 +257,24 @@ absl::Status CudaStateCoder::Encode(absl::Span<const TensorCoding> tensors, char
                     "state");
 }
 
-absl::Status CudaStateCoder::ToDevice(absl::Span<const TensorCoding> tensors, const char* block) {
+absl::Status CudaStateCoder::ToDevice(absl::Span<const TensorCoding> tensors) {
   ANABRANCH_RETURN_IF_ERROR(context_->Use());
   absl::MutexLock lock(&in_mutex_);
-  const absl::Status status = Decode(tensors, block);
+  const absl::Status status = Decode(tensors);
   const absl::Status done = CudaStatus(cudaStreamSynchronize(to_device_->stream()), "state");
   return status.ok() ? done : status;
 }
 
-absl::Status CudaStateCoder::Decode(absl::Span<const TensorCoding> tensors, const char* block) {
-  const bool pinned = IsPinned(block);
+absl::Status CudaStateCoder::Decode(absl::Span<const TensorCoding> tensors) {
+  const bool pinned = ArePinned(tensors);
   for (size_t first = 0; first < tensors.size();) {
     const size_t end = EndOfPiece(tensors, first, false);
     const auto piece = tensors.subspan(first, end - first);
     const Layout layout(piece, false);
     ANABRANCH_RETURN_IF_ERROR(MakeRoom(*device_, layout.bytes, false, in_.bytes));
     auto* const staged = static_cast<char*>(in_.bytes.data());
-    // The host's side is only read.
-    auto* const from = const_cast<char*>(block);
     ANABRANCH_RETURN_IF_ERROR(CopyStaged(*to_device_, CopyDirection::kToDevice,
-                                         PartsOf(piece, layout, staged, from, false), pinned));
+                                         PartsOf(piece, layout, staged, false), pinned));
     ANABRANCH_RETURN_IF_ERROR(
         QueueDecoding(Lists(piece, layout, staged, false), to_device_->stream()));
     first = end;

@@ -25,9 +25,9 @@ class CudaStateCoder final : public StateCoder {
                  CudaCopies* to_device)
       : device_(device), context_(context), to_host_(to_host), to_device_(to_device) {}
 
-  absl::Status ToHost(absl::Span<const TensorCoding> tensors, char* block,
+  absl::Status ToHost(absl::Span<const TensorCoding> tensors,
                       absl::Span<CodingMeasure> measures) override;
-  absl::Status ToDevice(absl::Span<const TensorCoding> tensors, const char* block) override;
+  absl::Status ToDevice(absl::Span<const TensorCoding> tensors) override;
 
  private:
   // Of one way: a block of stored bytes and the measures of the tensors in it, on the device; and
@@ -36,11 +36,11 @@ class CudaStateCoder final : public StateCoder {
     Buffer bytes, measures, host_measures, heads, host_heads;
   };
   // Queues it. Measures will lie in out_.host_measures: of the tensors `measured`, in that order.
-  absl::Status Encode(absl::Span<const TensorCoding> tensors, char* block,
-                      std::vector<size_t>& measured) ABSL_EXCLUSIVE_LOCKS_REQUIRED(out_mutex_);
+  absl::Status Encode(absl::Span<const TensorCoding> tensors, std::vector<size_t>& measured)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(out_mutex_);
   absl::Status FetchMeasures(absl::Span<const TensorCoding> tensors)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(out_mutex_);
-  absl::Status Decode(absl::Span<const TensorCoding> tensors, const char* block)
+  absl::Status Decode(absl::Span<const TensorCoding> tensors)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(in_mutex_);
 
   Device* const device_;

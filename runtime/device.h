@@ -2,7 +2,8 @@
 // loading of weights are written against this and are the same on every device.
 //
 // Thread rule: allocation, copies and fills may be called from any thread and are done when they
-// return. launch(), Queue(), Replay() and Wait() belong to the one thread that runs the model.
+// return. launch(), Queue(), Replay(), Mark() and Wait() belong to the one thread that runs the
+// model.
 #pragma once
 
 #include <cstddef>
@@ -31,6 +32,15 @@ struct CopyPart {
 };
 
 enum class CopyDirection : uint8_t { kToDevice, kToHost, kWithin };
+
+// A place among queued work. Any thread may ask.
+class DeviceMark {
+ public:
+  virtual ~DeviceMark() = default;
+  // Until all that was queued before it is done.
+  virtual absl::Status Wait() = 0;
+  virtual bool reached() = 0;
+};
 
 class Device {
  public:
@@ -67,6 +77,9 @@ class Device {
   // A copy in its place among the queued kernels, done when Wait() returns. The host's side is of
   // AllocateHost and left alone until then.
   virtual absl::Status Queue(CopyDirection direction, const CopyPart& part) = 0;
+
+  // Behind what was queued by now. Null where that is done at once.
+  virtual absl::StatusOr<std::shared_ptr<DeviceMark>> Mark() { return nullptr; }
 
   // Runs `work`, which only queues kernels. From its second run with the same key on, a device that
   // can records it once and replays the record, so all addresses must be the same for the same key.

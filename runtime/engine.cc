@@ -289,6 +289,7 @@ void EngineImpl::Step(uint64_t captures_seen) {
     const absl::Status delivered = status.ok() ? Deliver(parts[i], i) : status;
     if (!delivered.ok()) EndBroken(*parts[i].work, delivered);
   }
+  captures_->EndStep();
 }
 
 // A step that failed may have been the device's last.
@@ -308,7 +309,7 @@ std::vector<EngineImpl::Part> EngineImpl::PackRows() {
   for (auto& work : active_) {
     if (work->ending) continue;
     candidates.push_back({work->id, work->decodes(), work->scores(),
-                          work->RowsWanted(captures_->places_of_a_step())});
+                          work->RowsWanted(captures_->PlacesOfAStep(work->checkpoint_codec()))});
     candidate_works.push_back(work.get());
   }
   rows_.Clear();
@@ -327,7 +328,7 @@ std::vector<EngineImpl::Part> EngineImpl::PackRows() {
       End(work, added);
       continue;
     }
-    if (!work.decodes()) AddCheckpoints(*captures, work.sequence().ref.position, rows_);
+    if (!work.decodes()) captures_->AddTo(rows_, work.sequence().ref.position, *captures);
     parts.push_back({&work, *std::move(captures)});
   }
   KeepLogitsOfOthers(parts);
@@ -374,6 +375,7 @@ absl::Status EngineImpl::Settle(Sequence& sequence) {
 
 absl::Status EngineImpl::Forward(const std::vector<Part>& parts) {
   const absl::Time start = absl::Now();
+  rows_.set_progress(captures_->Begin());
   absl::Status status = outputs_.Run(rows_, pool_->arrays());
   const absl::Duration busy = absl::Now() - start;
   for (const Part& part : parts) part.work->stats.compute_time += busy;
@@ -428,17 +430,13 @@ absl::Status EngineImpl::AddCaptures(Part& part, const StepRows::Range& rows) {
   const Sequence& sequence = work.sequence();
   const auto count = static_cast<int64_t>(part.captures.size());
   if (count == 0 || (work.decodes() && work.complete())) return absl::OkStatus();
-  std::vector<float*> logits;
-  for (const PendingCapture& capture : part.captures) {
-    logits.push_back(captures_->LogitsOf(capture.place));
-  }
-  const absl::Status kept = outputs_.CopyLogits(rows.first, logits);
+  const absl::Status kept = outputs_.CopyLogits(rows.first, captures_->LogitsOf(part.captures));
   for (int64_t i = 0; i < count; ++i) {
     PendingCapture& capture = part.captures[i];
     capture.placed = kept;
     if (work.decodes()) {
       capture.inner_sum = sequence.inner_sum;
-      capture.placed.Update(captures_->CopyInto(sequence.ref, capture.place));
+      capture.placed.Update(captures_->CopyInto(sequence.ref, capture));
     }
     capture.pages.pages = sequence.ref.pages;
     work.ExpectCapture();

@@ -30,16 +30,20 @@ class GatedMlpMixer : public Mixer {
   }
 
   void DeclareState(int32_t layer, StateLayout& layout) override {}
+  bool NormsInput() const override { return !adapter_.has_value(); }  // it reads the same rows
 
-  absl::Status Run(const StepContext& step, ConstActs x, Acts y, bool add) const override {
+  absl::Status Run(const StepContext& step, const MixerInput& in, Acts y, bool add) const override {
     const int64_t rows = step.rows.num_rows();
     const int64_t hidden = out_.out_features();
     const int64_t width = spec_.width;
     ANABRANCH_ASSIGN_OR_RETURN(Acts gate_up, step.workspace->Take(rows * 2 * width));
     ANABRANCH_ASSIGN_OR_RETURN(Acts product, step.workspace->Take(rows * width));
-    ANABRANCH_RETURN_IF_ERROR(in_.Run(rows, x, hidden, gate_up, 2 * width, step));
+    ANABRANCH_RETURN_IF_ERROR(
+        in.norm_weight != nullptr
+            ? in_.RunStep(in.Norm(rows, hidden), nullptr, gate_up, 2 * width, step)
+            : in_.Run(rows, in.x, hidden, gate_up, 2 * width, step));
     if (adapter_) {
-      ANABRANCH_RETURN_IF_ERROR(adapter_->Run(step, x, hidden, gate_up, 2 * width));
+      ANABRANCH_RETURN_IF_ERROR(adapter_->Run(step, in.x, hidden, gate_up, 2 * width));
     }
     kernels::GatedMulParams params;
     params.activation = spec_.activation;

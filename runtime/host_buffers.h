@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 
 #include "absl/status/statusor.h"
@@ -15,19 +16,22 @@ namespace anabranch {
 
 class HostBuffers {
  public:
-  // Of `bytes` each. At most `most` blocks are the device's host memory and kept for later: while
-  // all of them are in use, further ones are ordinary memory.
-  HostBuffers(std::shared_ptr<Device> device, size_t bytes, int most);
+  // At most `most_bytes` are the device's host memory and kept for later: while all of it is in
+  // use, further blocks are ordinary memory.
+  HostBuffers(std::shared_ptr<Device> device, uint64_t most_bytes);
 
-  // Uninitialised; comes back when its last holder is gone. RESOURCE_EXHAUSTED without memory.
-  absl::StatusOr<Buffer> Take();
+  // Of `bytes`, uninitialised; comes back when its last holder is gone. RESOURCE_EXHAUSTED without
+  // memory.
+  absl::StatusOr<Buffer> Take(size_t bytes);
 
  private:
   class Kept;
 
   const std::shared_ptr<Device> device_;
-  const size_t bytes_;
   const std::shared_ptr<Kept> kept_;  // also held by the blocks
 };
+
+// From `buffers`, or ordinary memory where they are null.
+absl::StatusOr<Buffer> TakeBlock(HostBuffers* buffers, size_t bytes);
 
 }  // namespace anabranch

@@ -11,8 +11,8 @@ class LinearMixer : public Mixer {
 
   void DeclareState(int32_t layer, StateLayout& layout) override {}
 
-  absl::Status Run(const StepContext& step, ConstActs x, Acts y, bool add) const override {
-    return linear_.Run(step.rows.num_rows(), x, linear_.in_features(), y, linear_.out_features(),
+  absl::Status Run(const StepContext& step, const MixerInput& in, Acts y, bool add) const override {
+    return linear_.Run(step.rows.num_rows(), in.x, linear_.in_features(), y, linear_.out_features(),
                        step, add);
   }
 

@@ -19,10 +19,13 @@ class Mamba1Mixer : public Mixer {
 
   absl::Status Load(const std::string& prefix, WeightReader& weights);
   void DeclareState(int32_t layer, StateLayout& layout) override;
-  absl::Status Run(const StepContext& step, ConstActs x, Acts y, bool add) const override;
+  absl::Status Run(const StepContext& step, const MixerInput& in, Acts y, bool add) const override;
+  bool NormsInput() const override { return true; }
 
  private:
-  absl::Status Convolve(const StepContext& step, ConstActs projected, Acts u) const;
+  absl::Status Project(const StepContext& step, const MixerInput& in, Acts projected, Acts u) const;
+  kernels::CausalConv1dParams ConvolutionOf(const StepContext& step, ConstActs projected,
+                                            Acts u) const;
   absl::Status NormaliseSections(const StepContext& step, Acts sections) const;
   absl::Status Scan(const StepContext& step, int64_t head, ConstActs u, ConstActs projected,
                     ConstActs sections, ConstActs dt, Acts y) const;
@@ -88,7 +91,8 @@ void Mamba1Mixer::DeclareState(int32_t layer, StateLayout& layout) {
   layout.entries.back().num_rates = spec_.inner * spec_.state_dim;
 }
 
-absl::Status Mamba1Mixer::Convolve(const StepContext& step, ConstActs projected, Acts u) const {
+kernels::CausalConv1dParams Mamba1Mixer::ConvolutionOf(const StepContext& step, ConstActs projected,
+                                                       Acts u) const {
   kernels::CausalConv1dParams params;
   params.rows = step.rows;
   params.channels = spec_.inner;
@@ -104,7 +108,25 @@ absl::Status Mamba1Mixer::Convolve(const StepContext& step, ConstActs projected,
   params.checkpoint_window_stride = step.KeptStride(entry_);
   params.out = u;
   params.out_stride = spec_.inner;
-  return step.kernels->causal_conv1d(params, step.launch);
+  return params;
+}
+
+// The projection and, of its first half, the convolution.
+absl::Status Mamba1Mixer::Project(const StepContext& step, const MixerInput& in, Acts projected,
+                                  Acts u) const {
+  const int64_t rows = step.rows.num_rows(), hidden = in_proj_.in_features();
+  const int64_t width = 2 * spec_.inner;
+  const kernels::CausalConv1dParams conv = ConvolutionOf(step, projected, u);
+  const bool rounds = RoundsForWindow(dtype_, projected.dtype);
+  if (in.norm_weight != nullptr && !rounds) {
+    return in_proj_.RunStep(in.Norm(rows, hidden), &conv, projected, width, step);
+  }
+  ANABRANCH_RETURN_IF_ERROR(
+      in.norm_weight != nullptr
+          ? in_proj_.RunStep(in.Norm(rows, hidden), nullptr, projected, width, step)
+          : in_proj_.Run(rows, in.x, hidden, projected, width, step));
+  ANABRANCH_RETURN_IF_ERROR(RoundForWindow(step, dtype_, spec_.inner, projected, width));
+  return step.kernels->causal_conv1d(conv, step.launch);
 }
 
 absl::Status Mamba1Mixer::NormaliseSections(const StepContext& step, Acts values) const {
@@ -162,7 +184,8 @@ absl::Status Mamba1Mixer::Scan(const StepContext& step, int64_t head, ConstActs 
   return step.kernels->selective_scan(params, step.launch);
 }
 
-absl::Status Mamba1Mixer::Run(const StepContext& step, ConstActs x, Acts y, bool add) const {
+absl::Status Mamba1Mixer::Run(const StepContext& step, const MixerInput& in, Acts y,
+                              bool add) const {
   const int64_t rows = step.rows.num_rows();
   const int64_t inner = spec_.inner, channels = head_channels();
   ANABRANCH_ASSIGN_OR_RETURN(Acts projected, step.workspace->Take(rows * 2 * inner));
@@ -171,9 +194,7 @@ absl::Status Mamba1Mixer::Run(const StepContext& step, ConstActs x, Acts y, bool
   ANABRANCH_ASSIGN_OR_RETURN(Acts dt, step.workspace->Take(rows * channels));
   ANABRANCH_ASSIGN_OR_RETURN(Acts scanned, step.workspace->Take(rows * inner));
   const int64_t hidden = out_proj_.out_features();
-  ANABRANCH_RETURN_IF_ERROR(in_proj_.Run(rows, x, hidden, projected, 2 * inner, step));
-  ANABRANCH_RETURN_IF_ERROR(RoundForWindow(step, dtype_, inner, projected, 2 * inner));
-  ANABRANCH_RETURN_IF_ERROR(Convolve(step, projected, u));
+  ANABRANCH_RETURN_IF_ERROR(Project(step, in, projected, u));
   for (int64_t head = 0; head < spec_.heads; ++head) {
     ANABRANCH_RETURN_IF_ERROR(
         x_proj_[head].Run(rows, u + head * channels, inner, values, sections(), step));

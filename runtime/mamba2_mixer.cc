@@ -15,13 +15,17 @@ class Mamba2Mixer : public Mixer {
 
   absl::Status Load(const std::string& prefix, WeightReader& weights);
   void DeclareState(int32_t layer, StateLayout& layout) override;
-  absl::Status Run(const StepContext& step, ConstActs x, Acts y, bool add) const override;
+  absl::Status Run(const StepContext& step, const MixerInput& in, Acts y, bool add) const override;
   absl::Status Fold(const StepContext& step) const override;
+  bool NormsInput() const override { return true; }
 
  private:
-  absl::Status Convolve(const StepContext& step, ConstActs projected, Acts xbc) const;
+  absl::Status Project(const StepContext& step, const MixerInput& in, Acts projected,
+                       Acts xbc) const;
+  kernels::CausalConv1dParams ConvolutionOf(const StepContext& step, ConstActs projected,
+                                            Acts xbc) const;
   absl::Status Scan(const StepContext& step, ConstActs xbc, ConstActs projected, Acts y) const;
-  absl::Status Gate(const StepContext& step, ConstActs projected, Acts y) const;
+  kernels::GatedRmsNormParams GateOf(const StepContext& step, ConstActs projected, Acts y) const;
   // Sizes, rates, and where the state lies.
   kernels::SsdScanParams ScanOf(const StepContext& step) const;
   kernels::SsdPending PendingOf(const StepContext& step) const;
@@ -47,8 +51,8 @@ absl::Status Mamba2Mixer::Load(const std::string& prefix, WeightReader& weights)
   activations_ = weights.activations();
   room_ = weights.pending_room();
   if (auto* const packs_from = weights.device().kernels().ssd_packs_from; packs_from != nullptr) {
-    packs_from_ = packs_from(spec_.head_dim, spec_.state_dim, activations_, state_dtype_,
-                             weights.device().launch());
+    packs_from_ = packs_from(spec_.heads, spec_.head_dim, spec_.state_dim, activations_,
+                             state_dtype_, weights.device().launch());
   }
   ANABRANCH_ASSIGN_OR_RETURN(in_proj_, weights.ReadLinear({prefix + "in_proj"}, spec_.in_bias));
   const int64_t shared = spec_.groups * spec_.state_dim;
@@ -136,7 +140,8 @@ absl::Status Mamba2Mixer::Fold(const StepContext& step) const {
   return step.kernels->ssd_fold(ScanOf(step), step.launch);
 }
 
-absl::Status Mamba2Mixer::Convolve(const StepContext& step, ConstActs projected, Acts xbc) const {
+kernels::CausalConv1dParams Mamba2Mixer::ConvolutionOf(const StepContext& step, ConstActs projected,
+                                                       Acts xbc) const {
   kernels::CausalConv1dParams params;
   params.rows = step.rows;
   params.channels = conv_channels();
@@ -152,7 +157,25 @@ absl::Status Mamba2Mixer::Convolve(const StepContext& step, ConstActs projected,
   params.checkpoint_window_stride = step.KeptStride(entry_);
   params.out = xbc;
   params.out_stride = conv_channels();
-  return step.kernels->causal_conv1d(params, step.launch);
+  return params;
+}
+
+// The projection and, of x, B and C, the convolution.
+absl::Status Mamba2Mixer::Project(const StepContext& step, const MixerInput& in, Acts projected,
+                                  Acts xbc) const {
+  const int64_t rows = step.rows.num_rows(), hidden = in_proj_.in_features();
+  const kernels::CausalConv1dParams conv = ConvolutionOf(step, projected, xbc);
+  const bool rounds = RoundsForWindow(dtype_, projected.dtype);
+  if (in.norm_weight != nullptr && !rounds) {
+    return in_proj_.RunStep(in.Norm(rows, hidden), &conv, projected, projected_width(), step);
+  }
+  ANABRANCH_RETURN_IF_ERROR(
+      in.norm_weight != nullptr
+          ? in_proj_.RunStep(in.Norm(rows, hidden), nullptr, projected, projected_width(), step)
+          : in_proj_.Run(rows, in.x, hidden, projected, projected_width(), step));
+  ANABRANCH_RETURN_IF_ERROR(
+      RoundForWindow(step, dtype_, conv_channels(), projected + spec_.inner, projected_width()));
+  return step.kernels->causal_conv1d(conv, step.launch);
 }
 
 absl::Status Mamba2Mixer::Scan(const StepContext& step, ConstActs xbc, ConstActs projected,
@@ -180,7 +203,8 @@ absl::Status Mamba2Mixer::Scan(const StepContext& step, ConstActs xbc, ConstActs
   return step.kernels->ssd_scan(params, step.launch);
 }
 
-absl::Status Mamba2Mixer::Gate(const StepContext& step, ConstActs projected, Acts y) const {
+kernels::GatedRmsNormParams Mamba2Mixer::GateOf(const StepContext& step, ConstActs projected,
+                                                Acts y) const {
   kernels::GatedRmsNormParams params;
   params.norm.rows = step.rows.num_rows();
   params.norm.width = spec_.inner;
@@ -192,22 +216,19 @@ absl::Status Mamba2Mixer::Gate(const StepContext& step, ConstActs projected, Act
   params.z = projected;
   params.z_stride = projected_width();
   params.order = spec_.gate;
-  return step.kernels->gated_rms_norm(params, step.launch);
+  return params;
 }
 
-absl::Status Mamba2Mixer::Run(const StepContext& step, ConstActs x, Acts y, bool add) const {
+absl::Status Mamba2Mixer::Run(const StepContext& step, const MixerInput& in, Acts y,
+                              bool add) const {
   const int64_t rows = step.rows.num_rows();
   const int64_t hidden = out_proj_.out_features();
   ANABRANCH_ASSIGN_OR_RETURN(Acts projected, step.workspace->Take(rows * projected_width()));
   ANABRANCH_ASSIGN_OR_RETURN(Acts xbc, step.workspace->Take(rows * conv_channels()));
   ANABRANCH_ASSIGN_OR_RETURN(Acts scanned, step.workspace->Take(rows * spec_.inner));
-  ANABRANCH_RETURN_IF_ERROR(in_proj_.Run(rows, x, hidden, projected, projected_width(), step));
-  ANABRANCH_RETURN_IF_ERROR(
-      RoundForWindow(step, dtype_, conv_channels(), projected + spec_.inner, projected_width()));
-  ANABRANCH_RETURN_IF_ERROR(Convolve(step, projected, xbc));
+  ANABRANCH_RETURN_IF_ERROR(Project(step, in, projected, xbc));
   ANABRANCH_RETURN_IF_ERROR(Scan(step, xbc, projected, scanned));
-  ANABRANCH_RETURN_IF_ERROR(Gate(step, projected, scanned));
-  return out_proj_.Run(rows, scanned, spec_.inner, y, hidden, step, add);
+  return out_proj_.RunStep(GateOf(step, projected, scanned), nullptr, y, hidden, step, add);
 }
 
 }  // namespace

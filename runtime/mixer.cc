@@ -35,9 +35,24 @@ StateEntry RecurrentEntry(int32_t layer, kernels::DType dtype, std::vector<int64
   return {layer, StateKind::kRecurrent, kept, std::move(shape), kept};
 }
 
+kernels::GatedRmsNormParams MixerInput::Norm(int64_t rows, int64_t width) const {
+  kernels::GatedRmsNormParams params;
+  params.norm.rows = rows;
+  params.norm.width = params.norm.x_stride = params.norm.y_stride = width;
+  params.norm.x = x;
+  params.norm.y = normed;
+  params.norm.weight = norm_weight;
+  params.norm.eps = norm_eps;
+  return params;
+}
+
+bool RoundsForWindow(kernels::DType dtype, kernels::DType activations) {
+  return dtype == kernels::DType::kBFloat16 && activations != dtype;
+}
+
 absl::Status RoundForWindow(const StepContext& step, kernels::DType dtype, int64_t channels, Acts x,
                             int64_t x_stride) {
-  if (dtype != kernels::DType::kBFloat16 || x.dtype == dtype) return absl::OkStatus();
+  if (!RoundsForWindow(dtype, x.dtype)) return absl::OkStatus();
   kernels::ScaleParams params;
   params.rows = step.rows.num_rows();
   params.width = channels;

@@ -9,6 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "kernels/launch.h"
+#include "kernels/norm.h"
 #include "runtime/model_description.h"
 #include "runtime/state_layout.h"
 #include "runtime/step_context.h"
@@ -20,15 +21,31 @@ namespace anabranch {
 using kernels::Acts;
 using kernels::ConstActs;
 
+// What a mixer reads: rows of the step.
+struct MixerInput {
+  ConstActs x;  // [rows, width], dense
+  // Not null, which only mixers that norm their input are given: x is to be normed with it first.
+  const float* norm_weight = nullptr;
+  float norm_eps = 0;
+  Acts normed;  // room for that
+
+  // The norm of all rows, of a mixer that was given one.
+  kernels::GatedRmsNormParams Norm(int64_t rows, int64_t width) const;
+};
+
 class Mixer {
  public:
   virtual ~Mixer() = default;
   // Appends this mixer's entries and remembers where they are.
   virtual void DeclareState(int32_t layer, StateLayout& layout) = 0;
-  // y [rows, hidden] = mixer(x); updates the sequences' state. x is [rows, hidden] unless the
-  // description gives another width. With `add`, which only devices whose products can accumulate
-  // ask for and only where CanAdd(), y is float32 and mixer(x) is added to it.
-  virtual absl::Status Run(const StepContext& step, ConstActs x, Acts y, bool add) const = 0;
+  // y [rows, hidden] = mixer(x); updates the sequences' state. Rows of x are of width `hidden`
+  // unless the description gives another one. With `add`, which only devices whose products can
+  // accumulate ask for and only where CanAdd(), y is float32 and mixer(x) is added to it.
+  virtual absl::Status Run(const StepContext& step, const MixerInput& in, Acts y,
+                           bool add) const = 0;
+  // Whether it takes input that is to be normed first: then a step of few rows norms it in the
+  // kernel of the first product.
+  virtual bool NormsInput() const { return false; }
   // Brings what is pending of the step's sequences into their state; reads no rows.
   virtual absl::Status Fold(const StepContext& /*step*/) const { return absl::OkStatus(); }
   // Whether the last thing that Run does is a linear layer.
@@ -68,6 +85,7 @@ StateEntry RecurrentEntry(int32_t layer, kernels::DType dtype, std::vector<int64
 // Windows: float32 in slots, stored in the compute dtype. RoundForWindow makes that lossless: it
 // rounds what a convolution reads, x [rows of the step, channels], in place, unless x is bfloat16.
 StateEntry WindowEntry(int32_t layer, int32_t conv_width, int64_t channels, kernels::DType dtype);
+bool RoundsForWindow(kernels::DType dtype, kernels::DType activations);
 absl::Status RoundForWindow(const StepContext& step, kernels::DType dtype, int64_t channels, Acts x,
                             int64_t x_stride);
 // A = -exp(A_log), in float32: for the host, which merges states, and where the kernels run.

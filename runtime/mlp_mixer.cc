@@ -17,12 +17,15 @@ class MlpMixer : public Mixer {
   }
 
   void DeclareState(int32_t layer, StateLayout& layout) override {}
+  bool NormsInput() const override { return true; }
 
-  absl::Status Run(const StepContext& step, ConstActs x, Acts y, bool add) const override {
+  absl::Status Run(const StepContext& step, const MixerInput& in, Acts y, bool add) const override {
     const int64_t rows = step.rows.num_rows(), width = spec_.width;
     const int64_t hidden = down_.out_features();
     ANABRANCH_ASSIGN_OR_RETURN(Acts inside, step.workspace->Take(rows * width));
-    ANABRANCH_RETURN_IF_ERROR(up_.Run(rows, x, hidden, inside, width, step));
+    ANABRANCH_RETURN_IF_ERROR(in.norm_weight != nullptr
+                                  ? up_.RunStep(in.Norm(rows, hidden), nullptr, inside, width, step)
+                                  : up_.Run(rows, in.x, hidden, inside, width, step));
     kernels::GatedMulParams params;
     params.activation = spec_.activation;
     params.rows = rows;

@@ -21,8 +21,8 @@ namespace {
 // Counted up whenever a change of code can change the bits of a state on that kind of device.
 // CUDA: 2 since steps with attention are recorded for the context that they look at, and Mamba-1
 // and the gates sum and divide in another way; 3 since norms of many rows and steps of Mamba-1 sum
-// in another order.
-constexpr int kCpuNumerics = 1, kCudaNumerics = 3;
+// in another order; 4 since the norms of a step of few rows are part of its products.
+constexpr int kCpuNumerics = 1, kCudaNumerics = 4;
 
 absl::Status NoDraws() {
   return absl::UnimplementedError("the model does not draw tokens: its logits are on the host");
@@ -102,6 +102,7 @@ absl::Status LoadedModel::LoadWeights(const TensorFile& file, const LoadOptions&
   for (size_t layer = 0; layer < description_.layers.size(); ++layer) {
     for (const ResidualStep& described : description_.layers[layer].steps) {
       ModelWeights::Step step;
+      step.layer = static_cast<int32_t>(layer);
       ANABRANCH_ASSIGN_OR_RETURN(step.norm, reader.ReadFloats(described.norm));
       for (const Branch& branch : described.branches) {
         ANABRANCH_ASSIGN_OR_RETURN(std::unique_ptr<Mixer> mixer, make(branch.prefix, branch.mixer));

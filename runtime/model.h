@@ -43,6 +43,8 @@ struct LoadOptions {
   int state_write_every = 1;  // at most kMostStateWriteEvery
 };
 
+class StepProgress;
+
 // Rows of several sequences, packed; see kernels/launch.h. All spans outlive the call.
 struct StepBatch {
   absl::Span<const int32_t> tokens;      // [rows]
@@ -64,6 +66,8 @@ struct StepBatch {
   // [checkpoints], or empty: none. Not 0: recurrent tensors go there packed, which
   // StateLayout::packs_from allows.
   absl::Span<const uint8_t> checkpoint_packed;
+  // Told when the work of a layer is queued, checkpoints included; null: nobody asks.
+  StepProgress* progress = nullptr;
   // [checkpoints], each [hidden] or null: set to what its sequence's inner sum is then.
   absl::Span<float* const> checkpoint_sums;
   // [seqs], or empty: none defers. Tokens that are beside the state (StateLayout::pending) before

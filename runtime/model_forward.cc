@@ -6,6 +6,7 @@
 #include "kernels/elementwise.h"
 #include "kernels/norm.h"
 #include "runtime/replay_key.h"
+#include "runtime/step_progress.h"
 #include "statestore/base/status_macros.h"
 
 namespace anabranch {
@@ -103,7 +104,7 @@ absl::Status ForwardPass::RunBranches(const StepContext& step,
     if (!first) {
       ANABRANCH_ASSIGN_OR_RETURN(out, step.workspace->TakeFloats(rows * hidden));
     }
-    ANABRANCH_RETURN_IF_ERROR(branch.mixer->Run(step, in, out, /*add=*/false));
+    ANABRANCH_RETURN_IF_ERROR(branch.mixer->Run(step, {in}, out, /*add=*/false));
     if (!first) {
       ANABRANCH_RETURN_IF_ERROR(Add(step, hidden, out, branch.out_scale, y));
     } else if (branch.out_scale != 1) {
@@ -129,7 +130,7 @@ absl::Status ForwardPass::RunSideChain(const StepContext& step,
     if (stage.norm.size() > 0) {
       ANABRANCH_RETURN_IF_ERROR(Norm(step, rows, width, in, stage.norm, in));
     }
-    ANABRANCH_RETURN_IF_ERROR(stage.mixer->Run(step, in, out, /*add=*/false));
+    ANABRANCH_RETURN_IF_ERROR(stage.mixer->Run(step, {in}, out, /*add=*/false));
     in = out;
     width = hidden;
   }
@@ -145,6 +146,15 @@ bool ForwardPass::AddsDirectly(const ModelWeights::Step& step) const {
   const ModelWeights::Branch& branch = step.branches.front();
   return !device_->in_host_memory() && step.branches.size() == 1 && branch.in_scale == 1 &&
          branch.out_scale == 1 && model_.residual_scale == 1 && branch.mixer->CanAdd();
+}
+
+// Of the last step of a layer: that the layer is queued.
+absl::Status ForwardPass::TellPassed(const StepContext& step,
+                                     const ModelWeights::Step& weights) const {
+  if (step.progress == nullptr) return absl::OkStatus();
+  const ModelWeights::Step* const next = &weights + 1;
+  const bool last = &weights == &weights_.steps.back() || next->layer != weights.layer;
+  return last ? step.progress->Passed(*device_, weights.layer) : absl::OkStatus();
 }
 
 absl::Status ForwardPass::RunSteps(const StepContext& step, const Sums& sums, float* x) const {
@@ -163,15 +173,21 @@ absl::Status ForwardPass::RunSteps(const StepContext& step, const Sums& sums, fl
       ANABRANCH_RETURN_IF_ERROR(RunSideChain(step, weights.side_chain, x, embedded, joined));
       in = joined;
     }
-    ANABRANCH_RETURN_IF_ERROR(Norm(step, rows, hidden, in, weights.norm, normed));
-    if (AddsDirectly(weights)) {
+    const Mixer& mixer = *weights.branches.front().mixer;
+    const bool adds = AddsDirectly(weights), norms = adds && mixer.NormsInput();
+    if (!norms) ANABRANCH_RETURN_IF_ERROR(Norm(step, rows, hidden, in, weights.norm, normed));
+    if (adds) {
       const size_t mark = step.workspace->mark();
-      ANABRANCH_RETURN_IF_ERROR(weights.branches.front().mixer->Run(step, normed, x, /*add=*/true));
+      const MixerInput input = norms
+                                   ? MixerInput{in, weights.norm.floats(), model_.norm_eps, normed}
+                                   : MixerInput{normed};
+      ANABRANCH_RETURN_IF_ERROR(mixer.Run(step, input, x, /*add=*/true));
       step.workspace->Rewind(mark);
     } else {
       ANABRANCH_RETURN_IF_ERROR(RunBranches(step, weights.branches, normed, mixed));
       ANABRANCH_RETURN_IF_ERROR(Add(step, hidden, mixed, model_.residual_scale, x));
     }
+    ANABRANCH_RETURN_IF_ERROR(TellPassed(step, weights));
     if (sums.all == nullptr || &weights != InnerStep(weights_)) continue;
     ANABRANCH_RETURN_IF_ERROR(step.kernels->sum_directions(
         {step.rows, hidden, x, sums.all, step.checkpoints, sums.kept}, step.launch));
@@ -273,6 +289,7 @@ absl::Status ForwardPass::RunStep(const StepBatch& batch, const StateArrays& sta
   inputs_.Describe(step);
   step.state = &state;
   step.checkpoint_ring = batch.checkpoint_ring;
+  step.progress = batch.progress;
   step.kernels = &device_->kernels();
   step.launch = device_->launch();
   step.workspace = &workspace_;

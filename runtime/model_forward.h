@@ -28,6 +28,7 @@ struct ModelWeights {
     Buffer norm;
     std::vector<Branch> branches;
     std::vector<Stage> side_chain;
+    int32_t layer = 0;
   };
   Table embedding;          // [vocab, hidden]
   std::vector<Step> steps;  // of all layers, in order
@@ -76,6 +77,7 @@ class ForwardPass {
   struct Sums {
     float *all = nullptr, *kept = nullptr;  // null: not wanted
   };
+  absl::Status TellPassed(const StepContext& step, const ModelWeights::Step& weights) const;
   absl::Status RunSteps(const StepContext& step, const Sums& sums, float* x) const;
   absl::Status Head(const StepContext& step, int64_t count, const float* x, float* logits) const;
   // All of a step that runs on the device, to logits_.

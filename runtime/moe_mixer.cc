@@ -24,7 +24,7 @@ class MoeMixer : public Mixer {
   absl::Status Load(const std::string& prefix, WeightReader& weights);
   void DeclareState(int32_t layer, StateLayout& layout) override {}
   bool CanAdd() const override { return spec_.latent != 0; }
-  absl::Status Run(const StepContext& step, ConstActs x, Acts y, bool add) const override;
+  absl::Status Run(const StepContext& step, const MixerInput& in, Acts y, bool add) const override;
 
  private:
   absl::Status LoadExperts(const std::string& prefix, WeightReader& weights);
@@ -125,7 +125,9 @@ absl::Status MoeMixer::RunExperts(const StepContext& step, ConstActs x, const in
   return step.kernels->experts(params, step.launch);
 }
 
-absl::Status MoeMixer::Run(const StepContext& step, ConstActs x, Acts y, bool add) const {
+absl::Status MoeMixer::Run(const StepContext& step, const MixerInput& input, Acts y,
+                           bool add) const {
+  const ConstActs x = input.x;
   const int64_t rows = step.rows.num_rows(), hidden = router_.in_features();
   ANABRANCH_ASSIGN_OR_RETURN(int32_t * expert, step.workspace->TakeInts(rows * spec_.chosen));
   ANABRANCH_ASSIGN_OR_RETURN(float* weight, step.workspace->TakeFloats(rows * spec_.chosen));

@@ -70,7 +70,7 @@ void SlotSegments::TakeEntries() {
 }
 
 std::vector<TensorCoding> SlotSegments::Codings(SlotPool& pool, const SlotRef& slot, bool packed,
-                                                size_t first, size_t last) const {
+                                                size_t first, size_t last, char* payload) const {
   std::vector<TensorCoding> codings;
   for (size_t i = first; i < last; ++i) {
     const StateSegment& segment = table_[i];
@@ -78,7 +78,7 @@ std::vector<TensorCoding> SlotSegments::Codings(SlotPool& pool, const SlotRef& s
     TensorCoding coding;
     coding.values = tensor.data();
     coding.count = CountOf(segment);
-    coding.offset = segment.offset;
+    coding.host = payload + segment.offset;
     coding.bytes = segment.bytes;
     if (segment.encoding == StateEncoding::kGroups16) {
       coding.form = CodedForm::kGroups16;

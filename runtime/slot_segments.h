@@ -42,9 +42,9 @@ class SlotSegments {
   }
 
   // The entries [first, last) of a slot for its device's coder. `packed`: what would become
-  // kPacked8 is already (kernels/packed_state.h).
+  // kPacked8 is already (kernels/packed_state.h). The payload lies at `payload`.
   std::vector<TensorCoding> Codings(SlotPool& pool, const SlotRef& slot, bool packed, size_t first,
-                                    size_t last) const;
+                                    size_t last, char* payload) const;
 
   // Converts what narrows of the segments [first, last) of a block to its place in the payload.
   // INTERNAL names the first whose values are not exact then.

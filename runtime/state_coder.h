@@ -26,8 +26,8 @@ struct TensorCoding {
   void* values = nullptr;  // on the device
   int64_t count = 0;       // elements; kPlain: bytes
   MatrixCut cut;           // kPacked8, kPackedThere
-  // In the block that has all tensors one after the other.
-  uint64_t offset = 0, bytes = 0;
+  char* host = nullptr;    // the stored bytes in host memory; on the way to the device only read
+  uint64_t bytes = 0;
 };
 
 struct CodingMeasure {
@@ -41,12 +41,13 @@ class StateCoder {
  public:
   virtual ~StateCoder() = default;
 
-  // Tensor after tensor without a hole, the first one's bytes at block + its offset. Done when it
-  // returns; not ordered with queued kernels, as Device::CopyBeside. `measures`: one for each.
-  virtual absl::Status ToHost(absl::Span<const TensorCoding> tensors, char* block,
+  // Of one state or of several; best in the order in which the bytes lie in host memory, and all in
+  // memory of Device::AllocateHost. Done when it returns; not ordered with queued kernels, as
+  // Device::CopyBeside. `measures`: one for each.
+  virtual absl::Status ToHost(absl::Span<const TensorCoding> tensors,
                               absl::Span<CodingMeasure> measures) = 0;
   // The other way. What is damaged gives values of no use, and nothing else.
-  virtual absl::Status ToDevice(absl::Span<const TensorCoding> tensors, const char* block) = 0;
+  virtual absl::Status ToDevice(absl::Span<const TensorCoding> tensors) = 0;
 };
 
 }  // namespace anabranch

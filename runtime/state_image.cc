@@ -144,8 +144,9 @@ absl::Status CodeToSlot(StateCoder& coder, SlotPool& pool, const StateImage& ima
   const SlotSegments segments = header.codec == StateCodec::kExact
                                     ? SlotSegments(pool.layout(), header.vocab, StateCodec::kExact)
                                     : SlotSegments(pool.layout(), header);
-  return coder.ToDevice(segments.Codings(pool, ref, /*packed=*/false, 0, segments.num_entries()),
-                        image.payload.data());
+  auto* const payload = const_cast<char*>(image.payload.data());  // only read
+  return coder.ToDevice(
+      segments.Codings(pool, ref, /*packed=*/false, 0, segments.num_entries(), payload));
 }
 
 // What is stored narrower is widened in memory of its own, which the device gets by itself: the
@@ -155,9 +156,7 @@ absl::Status CopyToSlot(SlotPool& pool, const StateImage& image, const SlotRef& 
   const SlotSegments segments(pool.layout(), image.header.vocab);
   const char* const payload = image.payload.data();
   const uint64_t wide_bytes = segments.block_bytes() - segments.payload_bytes();
-  ANABRANCH_ASSIGN_OR_RETURN(const Buffer widened,
-                             buffers == nullptr ? Buffer::Allocate(wide_bytes) : buffers->Take());
-  if (widened.size() < wide_bytes) return absl::InternalError("the buffers are too small");
+  ANABRANCH_ASSIGN_OR_RETURN(const Buffer widened, TakeBlock(buffers, wide_bytes));
   char* const wide = static_cast<char*>(widened.data());
   std::vector<CopyPart> parts, wide_parts;
   for (size_t i = 0; i < segments.num_entries(); ++i) {
@@ -262,19 +261,17 @@ absl::StatusOr<RestoredState> RestoreState(SlotPool& pool, const StateImage& ima
   ANABRANCH_ASSIGN_OR_RETURN(restored.ref, pool.AcquireUnset());
   absl::Status status = pool.PrepareWrite(restored.ref, image.header.token_count);
   if (status.ok()) {
-    // Checked while it is copied: nobody goes on from the slot before all checks have passed.
-    absl::Status loaded;
-    const auto load = [&] { loaded = LoadState(pool, image, blocks, restored.ref, buffers); };
-    std::thread loading;
+    // Checked while it is copied: nobody goes on from the slot before all checks have passed. The
+    // copy keeps this thread: the first calls of a new one to a device take a while.
+    const auto check = [&] {
+      status = CheckSegments(image);
+      if (status.ok() && exact) status = CheckBlockHashes(image);
+    };
+    std::thread checking;
     const bool beside = image.payload.size() >= kWorthThreads;
-    if (beside) {
-      loading = std::thread(load);
-    } else {
-      load();
-    }
-    status = CheckSegments(image);
-    if (status.ok() && exact) status = CheckBlockHashes(image);
-    if (beside) loading.join();
+    if (beside) checking = std::thread(check);
+    const absl::Status loaded = LoadState(pool, image, blocks, restored.ref, buffers);
+    beside ? checking.join() : check();
     status.Update(loaded);
   }
   if (status.ok()) {

@@ -77,8 +77,8 @@ struct StateImage {
 std::string SerializeStateHeader(const StateHeader& header);
 absl::StatusOr<StateHeader> ParseStateHeader(absl::string_view bytes);
 
-// Copies the state of an idle sequence into a block of `buffers` (null: ordinary memory), which are
-// of CaptureBytes() (state_capture.h). `last_logits` may be empty. The image is in `codec`, as
+// Copies the state of an idle sequence into a block of `buffers` (null: ordinary memory).
+// `last_logits` may be empty. The image is in `codec`, as
 // EncodeState (state_codec.h) makes it; on a device that codes states kCompact lacks compression.
 // INTERNAL if a window is not exact in its stored dtype (a model broke its layout's promise).
 absl::StatusOr<StateImage> CaptureState(SlotPool& pool, const SlotRef& ref,

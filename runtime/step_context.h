@@ -11,6 +11,8 @@
 
 namespace anabranch {
 
+class StepProgress;
+
 // The arrays lie where the kernels run.
 struct StepContext {
   kernels::PackedRows rows;
@@ -25,6 +27,7 @@ struct StepContext {
   const int32_t *pending_before = nullptr, *pending_after = nullptr;
   kernels::Checkpoints checkpoints;
   const StateArrays* checkpoint_ring = nullptr;
+  StepProgress* progress = nullptr;  // null: nobody asks
   const kernels::KernelSet* kernels = nullptr;
   kernels::Launch launch;
   Workspace* workspace = nullptr;  // what Run takes from it is freed by the caller

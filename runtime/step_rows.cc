@@ -11,6 +11,7 @@ void StepRows::Clear() {
   checkpoint_sums_.clear();
   checkpoint_packed_.clear();
   packs_ = false;
+  progress_ = nullptr;
   positions_.clear();
   rules_.clear();
   inner_sums_.clear();
@@ -68,6 +69,7 @@ StepBatch StepRows::batch() const {
   batch.checkpoint_places = checkpoint_places_;
   batch.checkpoint_sums = checkpoint_sums_;
   batch.checkpoint_ring = checkpoint_ring_;
+  batch.progress = progress_;
   if (packs_) batch.checkpoint_packed = checkpoint_packed_;
   batch.tokens = tokens_;
   batch.row_start = row_start_;

@@ -35,6 +35,9 @@ class StepRows {
   // tensors will go there packed (StepBatch::checkpoint_packed), which only `compact` allows.
   bool AddCheckpoint(int64_t tokens, int32_t place, bool compact, float* inner_sum);
 
+  // Told how far the step has come; null: nobody asks.
+  void set_progress(StepProgress* progress) { progress_ = progress; }
+
   bool empty() const { return slots_.empty(); }
   int64_t num_rows() const { return static_cast<int64_t>(tokens_.size()); }
   size_t num_logit_rows() const { return logit_rows_.size(); }
@@ -58,6 +61,7 @@ class StepRows {
   std::vector<float*> checkpoint_sums_;
   std::vector<uint8_t> checkpoint_packed_;
   bool packs_ = false;  // one of them
+  StepProgress* progress_ = nullptr;
   std::vector<int32_t> tokens_, row_start_, slots_, pages_, page_start_, logit_rows_, logit_start_;
   std::vector<int64_t> positions_;
   std::vector<int32_t> pending_before_, pending_after_;

@@ -33,8 +33,8 @@ bool StoredAsComputed(const StoredRows& part, kernels::DType dtype) {
 
 }  // namespace
 
-absl::Status Linear::Run(int64_t rows, kernels::ConstActs x, int64_t x_stride, kernels::Acts y,
-                         int64_t y_stride, const StepContext& step, bool add) const {
+kernels::GemmParams Linear::ProductOf(int64_t rows, kernels::ConstActs x, int64_t x_stride,
+                                      kernels::Acts y, int64_t y_stride, bool add) const {
   kernels::GemmParams params;
   params.m = rows;
   params.x = x;
@@ -44,9 +44,11 @@ absl::Status Linear::Run(int64_t rows, kernels::ConstActs x, int64_t x_stride, k
   params.y = y;
   params.y_stride = y_stride;
   params.accumulate = add;
-  ANABRANCH_RETURN_IF_ERROR(step.kernels->gemm(params, step.launch));
-  if (scale_.size() == 0) return absl::OkStatus();
-  if (add) return absl::InternalError("scaled sections cannot be added");
+  return params;
+}
+
+absl::Status Linear::Scale(int64_t rows, kernels::Acts y, int64_t y_stride,
+                           const StepContext& step) const {
   kernels::ScaleParams scale;
   scale.rows = rows;
   scale.width = out_features();
@@ -54,6 +56,31 @@ absl::Status Linear::Run(int64_t rows, kernels::ConstActs x, int64_t x_stride, k
   scale.x_stride = scale.y_stride = y_stride;
   scale.columns = scale_.floats();
   return step.kernels->scale(scale, step.launch);
+}
+
+absl::Status Linear::Run(int64_t rows, kernels::ConstActs x, int64_t x_stride, kernels::Acts y,
+                         int64_t y_stride, const StepContext& step, bool add) const {
+  const kernels::GemmParams params = ProductOf(rows, x, x_stride, y, y_stride, add);
+  ANABRANCH_RETURN_IF_ERROR(step.kernels->gemm(params, step.launch));
+  if (scale_.size() == 0) return absl::OkStatus();
+  if (add) return absl::InternalError("scaled sections cannot be added");
+  return Scale(rows, y, y_stride, step);
+}
+
+absl::Status Linear::RunStep(const kernels::GatedRmsNormParams& norm,
+                             const kernels::CausalConv1dParams* conv, kernels::Acts y,
+                             int64_t y_stride, const StepContext& step, bool add) const {
+  const bool scaled = scale_.size() > 0;
+  if (scaled && add) return absl::InternalError("scaled sections cannot be added");
+  const int64_t rows = norm.norm.rows;
+  kernels::LinearStepParams params;
+  params.norm = norm;
+  params.gemm = ProductOf(rows, norm.norm.y, norm.norm.y_stride, y, y_stride, add);
+  if (conv != nullptr && !scaled) params.conv = *conv;
+  ANABRANCH_RETURN_IF_ERROR(step.kernels->linear_step(params, step.launch));
+  if (!scaled) return absl::OkStatus();
+  ANABRANCH_RETURN_IF_ERROR(Scale(rows, y, y_stride, step));
+  return conv == nullptr ? absl::OkStatus() : step.kernels->causal_conv1d(*conv, step.launch);
 }
 
 absl::Status Linear::ScaleSections(absl::Span<const std::pair<int64_t, float>> sections,

@@ -52,12 +52,22 @@ class Linear {
   // `add`: as GemmParams::accumulate; not with scaled sections.
   absl::Status Run(int64_t rows, kernels::ConstActs x, int64_t x_stride, kernels::Acts y,
                    int64_t y_stride, const StepContext& step, bool add = false) const;
+  // y = W norm(x) + b, and then the convolution of some of its outputs, unless that is null, with
+  // kernels/linear_step.h; norm.y is room for what is normed.
+  absl::Status RunStep(const kernels::GatedRmsNormParams& norm,
+                       const kernels::CausalConv1dParams* conv, kernels::Acts y, int64_t y_stride,
+                       const StepContext& step, bool add = false) const;
   const kernels::PackedMatrix& matrix() const { return weight_; }
   int64_t in_features() const { return weight_.k; }
   int64_t out_features() const { return weight_.n; }
 
  private:
   friend class WeightReader;
+  kernels::GemmParams ProductOf(int64_t rows, kernels::ConstActs x, int64_t x_stride,
+                                kernels::Acts y, int64_t y_stride, bool add) const;
+  absl::Status Scale(int64_t rows, kernels::Acts y, int64_t y_stride,
+                     const StepContext& step) const;
+
   Buffer packed_, bias_, scale_;  // scale_ is empty if all factors are 1
   kernels::PackedMatrix weight_;
 };

@@ -8,19 +8,6 @@
 namespace anabranch {
 namespace {
 
-// Rows of a step of a read that is captured every so many tokens, with `left` rows to go. Captures
-// leave a device when the step that made them is over, so long steps need many places; short ones
-// cost speed. The captures of the last step are waited for when the read ends: the last steps
-// become shorter where that leaves enough of them to earlier ones (docs/GPU.md).
-int64_t RowsBetweenCaptures(int64_t every, int64_t left) {
-  constexpr int64_t kMostCaptures = 32, kMost = 65536, kLeast = 4096, kAligned = 256;
-  constexpr int64_t kWorthAStep = 8;  // captures
-  const int64_t rows = std::max(every, std::min(kMostCaptures * every, kMost));
-  const int64_t half = (left / 2 + kAligned - 1) / kAligned * kAligned;
-  if (left > rows || half < kLeast || half < kWorthAStep * every) return rows;
-  return half;
-}
-
 absl::Status ValidateRead(const Sequence& sequence, absl::Span<const int32_t> tokens,
                           const WorkLimits& limits) {
   const int64_t end = sequence.ref.position + static_cast<int64_t>(tokens.size());
@@ -60,8 +47,7 @@ class TokensWork : public Work {
     const int64_t rows = static_cast<int64_t>(tokens_.size() - next_);
     if (!on_grid()) return rows;
     const int64_t position = sequence().ref.position, every = checkpoint_every();
-    return std::min({rows, (position / every + most_checkpoints) * every - position,
-                     RowsBetweenCaptures(every, rows)});
+    return std::min(rows, (position / every + most_checkpoints) * every - position);
   }
   std::vector<int64_t> CheckpointsIn(int64_t rows) const override {
     const int64_t position = sequence().ref.position;

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <limits>
 
 #include "runtime/host_threads.h"
 
@@ -10,11 +9,6 @@ namespace anabranch {
 namespace {
 
 constexpr uint64_t kCopyPiece = 4u << 20;
-
-int BlocksIn(uint64_t bytes, uint64_t block_bytes) {
-  if (block_bytes == 0) return 0;
-  return static_cast<int>(std::min<uint64_t>(bytes / block_bytes, std::numeric_limits<int>::max()));
-}
 
 void CopyBytes(const char* from, uint64_t bytes, char* to) {
   const size_t pieces = (bytes + kCopyPiece - 1) / kCopyPiece;
@@ -39,7 +33,7 @@ HostStates::HostStates(std::shared_ptr<Device> device, uint64_t block_bytes, uin
     : in_host_memory_(device->in_host_memory()),
       most_bytes_(most_bytes),
       block_bytes_(block_bytes),
-      buffers_(std::move(device), block_bytes, BlocksIn(most_bytes, block_bytes)) {}
+      buffers_(std::move(device), most_bytes) {}
 
 std::shared_ptr<const LoadedState> HostStates::Find(const StateRecord& record) {
   if (!enabled()) return nullptr;
@@ -103,8 +97,8 @@ void HostStates::Erase(Entries::iterator entry) {
 }
 
 StateBytes HostStates::Copied(const StateBytes& payload) {
-  absl::StatusOr<Buffer> block =
-      payload.size() <= block_bytes_ ? buffers_.Take() : Buffer::Allocate(payload.size());
+  absl::StatusOr<Buffer> block = payload.size() <= block_bytes_ ? buffers_.Take(block_bytes_)
+                                                                : Buffer::Allocate(payload.size());
   if (!block.ok()) return StateBytes(std::string(payload.view()));
   CopyBytes(payload.data(), payload.size(), static_cast<char*>(block->data()));
   return StateBytes(*std::move(block), payload.size());

@@ -43,8 +43,19 @@ absl::StatusOr<std::unique_ptr<CudaContext>> CudaContext::Create(int ordinal) {
               "reading the device");
   }
   context->starts_early_ = major >= 9;
+  int lowest = 0, highest = 0;
+  if (s.ok()) s = check(cudaDeviceGetStreamPriorityRange(&lowest, &highest), "stream");
   if (s.ok()) {
-    s = check(cudaStreamCreateWithFlags(&context->stream_, cudaStreamNonBlocking), "stream");
+    const int above = std::max(lowest - 1, highest);
+    s = check(cudaStreamCreateWithPriority(&context->stream_, cudaStreamNonBlocking, above),
+              "stream");
+  }
+  if (s.ok()) {
+    s = check(cudaStreamCreateWithPriority(&context->beside_, cudaStreamNonBlocking, lowest),
+              "stream");
+  }
+  if (s.ok()) {
+    s = check(cudaEventCreateWithFlags(&context->order_, cudaEventDisableTiming), "event");
   }
   if (s.ok()) s = check(cudaMalloc(&context->gemm_workspace_, kGemmWorkspace), "workspace");
   if (!s.ok()) return s;
@@ -63,7 +74,17 @@ CudaContext::~CudaContext() {
   cudaFree(scratch_);
   cudaFree(gemm_workspace_);
   if (cublas_ != nullptr) cublas_lt_->Destroy(cublas_);
-  if (stream_ != nullptr) cudaStreamDestroy(stream_);
+  if (order_ != nullptr) cudaEventDestroy(order_);
+  for (cudaStream_t stream : {stream_, beside_}) {
+    if (stream != nullptr) cudaStreamDestroy(stream);
+  }
+}
+
+absl::Status CudaContext::Order(cudaStream_t earlier, cudaStream_t later) {
+  // A wait is for what the event stands for now, so one event serves again and again.
+  absl::Status s = CudaStatus(cudaEventRecord(order_, earlier), "order");
+  if (!s.ok()) return s;
+  return CudaStatus(cudaStreamWaitEvent(later, order_, 0), "order");
 }
 
 absl::Status CudaContext::Use() const { return CudaStatus(cudaSetDevice(ordinal_), "device"); }

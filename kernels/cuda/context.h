@@ -1,6 +1,7 @@
 // What CUDA kernels need besides their parameters: a stream, a cuBLASLt handle and scratch memory.
 // One context per engine; one thread at a time uses it. All work of a context is in the order of
-// its stream, which is why one block of scratch serves every launch.
+// its stream, which is why one block of scratch serves every launch. A launch of several kernels
+// may run some of them beside the others on a second stream, and joins it again before it ends.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -32,6 +33,10 @@ class CudaContext {
   CudaContext& operator=(const CudaContext&) = delete;
 
   cudaStream_t stream() const { return stream_; }
+  // The second one: what is ready on both starts on the first.
+  cudaStream_t beside() const { return beside_; }
+  // What is queued on `later` from now on waits for what is on `earlier` by now.
+  absl::Status Order(cudaStream_t earlier, cudaStream_t later);
   const CublasLt& cublas_lt() const { return *cublas_lt_; }
   cublasLtHandle_t cublas() const { return cublas_; }
   GemmPlans& gemm_plans() { return *gemm_plans_; }
@@ -59,7 +64,8 @@ class CudaContext {
 
   int ordinal_ = 0, multiprocessors_ = 0;
   bool starts_early_ = false;
-  cudaStream_t stream_ = nullptr;
+  cudaStream_t stream_ = nullptr, beside_ = nullptr;
+  cudaEvent_t order_ = nullptr;
   const CublasLt* cublas_lt_ = nullptr;
   cublasLtHandle_t cublas_ = nullptr;
   std::unique_ptr<GemmPlans> gemm_plans_;

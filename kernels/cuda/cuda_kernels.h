@@ -18,6 +18,7 @@ namespace anabranch::kernels::cuda {
 
 absl::Status Embed(const EmbedParams& params, const Launch& launch);
 absl::Status Gemm(const GemmParams& params, const Launch& launch);
+absl::Status LinearStep(const LinearStepParams& params, const Launch& launch);
 absl::Status RmsNorm(const RmsNormParams& params, const Launch& launch);
 absl::Status GatedRmsNorm(const GatedRmsNormParams& params, const Launch& launch);
 absl::Status CausalConv1d(const CausalConv1dParams& params, const Launch& launch);

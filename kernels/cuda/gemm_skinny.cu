@@ -120,15 +120,17 @@ absl::Status Run(const GemmParams& p, const Launch& launch) {
                     blocks, kWarps * kWarp, 0, p);
 }
 
-// Narrow blocks where wide ones are too few to give all multiprocessors the same work.
 template <class X>
 absl::Status Run(const GemmParams& p, const Launch& launch) {
-  constexpr int64_t kEnough = 3;  // wide blocks a multiprocessor
-  const bool narrow = p.w.n < 2 * kColumns * kEnough * launch.cuda->multiprocessors();
-  return narrow ? Run<X, 1>(p, launch) : Run<X, 2>(p, launch);
+  return TakesNarrowBlocks(p, launch) ? Run<X, 1>(p, launch) : Run<X, 2>(p, launch);
 }
 
 }  // namespace
+
+bool TakesNarrowBlocks(const GemmParams& p, const Launch& launch) {
+  constexpr int64_t kEnough = 3;  // wide blocks a multiprocessor
+  return p.w.n < 2 * kColumns * kEnough * launch.cuda->multiprocessors();
+}
 
 bool FitsSkinnyGemm(const GemmParams& p) {
   return p.w.dtype == DType::kBFloat16 && p.m <= kMaxSkinnyRows && p.w.k > 0 &&

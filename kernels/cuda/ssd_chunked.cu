@@ -18,7 +18,8 @@
 //            in registers, where the accumulators of one product are the operand of the next. A
 //            warp has 16 rows; those before its 16 x 16 diagonal block share one factor a column,
 //            so that exponentials are needed for the diagonal alone.
-// S before each chunk lies in scratch; chunks are done in segments to bound it.
+// S before each chunk lies in scratch; chunks are done in segments to bound it. States of a segment
+// and Outputs of the one before run beside each other.
 //
 // Operations for a token and head of P x N, Q = 128, k heads a block: 2 Q N / 2 / k (C B^T,
 // causal), Q P (its product with x, causal), 2 P N (C S), 2 P N (States): 42 thousand at 64 x 128,
@@ -45,6 +46,8 @@ constexpr int kPrepareThreads = 128, kPrepareHeads = 32;
 // A block takes 32 heads of a chunk: loads along the heads, sums along the rows.
 __global__ void __launch_bounds__(kPrepareThreads) Prepare(SsdScanParams p, Segment segment) {
   __shared__ float tile[kPrepareHeads][kChunk + 1];
+  LetNextStart();
+  WaitForInputs();
   const ChunkRows chunk = RowsOf(p.rows, segment, segment.first + static_cast<int>(blockIdx.x));
   if (chunk.rows == 0) return;
   const int32_t first_head = static_cast<int32_t>(blockIdx.y) * kPrepareHeads;
@@ -114,6 +117,19 @@ size_t BytesOfChunk(const SsdScanParams& p) {
          (cells * sizeof(Bf16) + 3 * kChunk * sizeof(float) + sizeof(double) + sizeof(float));
 }
 
+// With `beside` what follows waits for the outputs of the segment before, and not for its own.
+absl::Status RunSegment(const SsdScanParams& p, const Segment& segment, bool beside,
+                        const Launch& launch) {
+  CudaContext& cuda = *launch.cuda;
+  const dim3 grid(static_cast<unsigned>(segment.count),
+                  static_cast<unsigned>(CeilDiv(p.heads, kPrepareHeads)));
+  absl::Status s = StartEarly(launch, "SsdScan", Prepare, grid, kPrepareThreads, 0, p, segment);
+  if (s.ok()) s = RunStates(p, segment, launch);
+  if (s.ok() && beside) s = cuda.Order(cuda.beside(), cuda.stream());
+  if (s.ok() && beside) s = cuda.Order(cuda.stream(), cuda.beside());
+  return s.ok() ? RunOutputs(p, segment, beside, launch) : s;
+}
+
 }  // namespace
 
 bool HasRoomForChunks(const Launch& launch) {
@@ -134,26 +150,28 @@ bool TakesChunks(const SsdScanParams& p, const Launch& launch) {
          p.checkpoint_state_stride % 4 == 0 && p.rows.num_seqs <= 65535;
 }
 
+// The walk of a segment takes only some of the multiprocessors and waits for nobody: Outputs of the
+// segment before runs beside it, on the context's second stream, and has scratch of its own.
 absl::Status SsdChunked(const SsdScanParams& p, int32_t longer_than, const Launch& launch) {
+  CudaContext& cuda = *launch.cuda;
   const int64_t ids = int64_t{p.rows.total_rows} / kChunk + p.rows.num_seqs;
   const int64_t most = std::max<int64_t>(1, static_cast<int64_t>(kMostScratch / BytesOfChunk(p)));
+  const bool beside = ids > most;
   const auto each = static_cast<int32_t>(CeilDiv(ids, CeilDiv(ids, most)));
-  absl::StatusOr<void*> scratch = launch.cuda->Scratch(BytesOfChunk(p) * static_cast<size_t>(each));
+  const size_t bytes = (BytesOfChunk(p) * static_cast<size_t>(each) + 255) / 256 * 256;
+  absl::StatusOr<void*> scratch = cuda.Scratch(beside ? 2 * bytes : bytes);
   if (!scratch.ok()) return scratch.status();
-  Segment segment = Place(static_cast<char*>(*scratch), each, p);
-  segment.longer_than = longer_than;
-  for (segment.first = 0; segment.first < ids; segment.first += each) {
-    segment.count = static_cast<int32_t>(std::min<int64_t>(each, ids - segment.first));
-    const dim3 grid(static_cast<unsigned>(segment.count),
-                    static_cast<unsigned>(CeilDiv(p.heads, kPrepareHeads)));
-    absl::Status prepared = Start(launch, "SsdScan", Prepare, grid, kPrepareThreads, 0, p, segment);
-    if (!prepared.ok()) return prepared;
-    absl::Status states = RunStates(p, segment, launch);
-    if (!states.ok()) return states;
-    absl::Status outputs = RunOutputs(p, segment, launch);
-    if (!outputs.ok()) return outputs;
+  absl::Status s;
+  size_t half = 0;
+  for (int32_t first = 0; s.ok() && first < ids; first += each, half = beside ? 1 - half : 0) {
+    Segment segment = Place(static_cast<char*>(*scratch) + half * bytes, each, p);
+    segment.longer_than = longer_than;
+    segment.first = first;
+    segment.count = static_cast<int32_t>(std::min<int64_t>(each, ids - first));
+    s = RunSegment(p, segment, beside, launch);
   }
-  return absl::OkStatus();
+  if (beside) s.Update(cuda.Order(cuda.beside(), cuda.stream()));
+  return s;
 }
 
 }  // namespace anabranch::kernels::cuda

@@ -367,7 +367,8 @@ absl::Status RunDeferred(const SsdScanParams& p, const char* name, const Launch&
     if constexpr (kStep) {
       if (ahead) return StartEarly(launch, name, Deferred<Shape, true, true>, grid, kThreads, 0, p);
     }
-    return StartWith(kStep, launch, name, Deferred<Shape, kStep, false>, grid, kThreads, 0, p);
+    return StartWith(kStep ? How::kEarly : How::kInOrder, launch, name,
+                     Deferred<Shape, kStep, false>, grid, kThreads, 0, p);
   });
 }
 

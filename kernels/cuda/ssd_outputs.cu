@@ -217,6 +217,8 @@ struct RowBlock {
 template <int kP, int kN>
 __global__ void __launch_bounds__(kThreads, 2)
     Outputs(SsdScanParams p, Segment segment, int32_t heads_each) {
+  LetNextStart();
+  WaitForInputs();
   auto& shared = *static_cast<OutputsShared<kP, kN>*>(DynamicShared());
   const ChunkRows chunk = RowsOf(p.rows, segment, segment.first + static_cast<int>(blockIdx.x));
   if (chunk.rows == 0) return;
@@ -281,12 +283,15 @@ int32_t HeadsEach(int32_t chunks, int32_t in_group, int32_t groups, int multipro
 }
 
 template <int kP, int kN>
-absl::Status Run(const SsdScanParams& p, const Segment& segment, const Launch& launch) {
+absl::Status Run(const SsdScanParams& p, const Segment& segment, bool beside,
+                 const Launch& launch) {
   const int32_t in_group = p.heads / p.groups;
   const int32_t each = HeadsEach(segment.count, in_group, p.groups, launch.cuda->multiprocessors());
   const dim3 grid(static_cast<unsigned>(segment.count),
                   static_cast<unsigned>(p.groups * CeilDiv(in_group, each)));
-  return Start(launch, "SsdScan", Outputs<kP, kN>, grid, kThreads, sizeof(OutputsShared<kP, kN>), p,
+  const auto start = beside ? StartBeside<SsdScanParams, Segment, int32_t>
+                            : StartEarly<SsdScanParams, Segment, int32_t>;
+  return start(launch, "SsdScan", Outputs<kP, kN>, grid, kThreads, sizeof(OutputsShared<kP, kN>), p,
                segment, each);
 }
 
@@ -296,8 +301,10 @@ size_t OutputsSharedBytes() {
   return std::max(sizeof(OutputsShared<64, 64>), sizeof(OutputsShared<64, 128>));
 }
 
-absl::Status RunOutputs(const SsdScanParams& p, const Segment& segment, const Launch& launch) {
-  return p.state_dim == 64 ? Run<64, 64>(p, segment, launch) : Run<64, 128>(p, segment, launch);
+absl::Status RunOutputs(const SsdScanParams& p, const Segment& segment, bool beside,
+                        const Launch& launch) {
+  return p.state_dim == 64 ? Run<64, 64>(p, segment, beside, launch)
+                           : Run<64, 128>(p, segment, beside, launch);
 }
 
 }  // namespace anabranch::kernels::cuda

@@ -1,12 +1,12 @@
 // A head's S, in the accumulators of a block of States, into the 8 bits of the compact codec: what
-// EncodeHeadsKernel of state_codec.cu makes of it, while it is in registers. Only .cu files include
-// it.
+// EncodeHeadsKernel of state_codec.cu makes of it, while it is on the multiprocessor. Only .cu
+// files include it.
 //
 // A column of the head gets a power of two, a row a scale (docs/STATE_FORMAT.md), and both follow
 // from largest magnitudes: of rows, then of columns where rows have been brought to 1, then of rows
-// where columns have been. Each is found by the lanes that share a row or column, then by the
-// warps, through shared memory and a barrier. Codes go through shared memory, too, so that they
-// leave in pieces of 16 bytes.
+// where columns have been. S goes through shared memory for that, and the passes are short loops: a
+// walk comes here once in a while, when none of this code is in the instruction cache, and what is
+// unrolled over the accumulators takes longer to fetch than to run (docs/GPU.md).
 #pragma once
 
 #include <cfloat>
@@ -17,139 +17,111 @@
 
 namespace anabranch::kernels::cuda {
 
-// Where the warps of a block of 2 x 4 (rows x columns of warps) put together what they found.
+// Where the warps of a block of 256 threads put together what they found.
 template <int kP, int kN>
 struct PackShared {
-  static constexpr int kDown = 2, kAcross = 4;
-  uint32_t row_most[kAcross][kP];   // as bits
-  uint32_t column_most[kDown][kN];  // the same
-  alignas(16) float inverses[kN];   // of the columns' powers
-  double squares[kDown * kAcross][2];
-  alignas(16) int8_t codes[kP][kN + 16];  // rows apart, so that 8 of them meet all banks once
+  static constexpr int kWarps = 8;
+  float row_factors[kP];
+  uint32_t column_most[2][kN];     // of half of the rows each, as bits
+  alignas(16) float inverses[kN];  // of the columns' powers
+  alignas(16) float powers[kN];
+  double squares[kWarps][2];
 };
 
-// The largest of the bits of the lanes that differ in the bits of `lanes`.
-__device__ inline uint32_t MostOf(uint32_t bits, int lanes) {
-#pragma unroll
-  for (int step = 1; step < kWarp; step *= 2) {
-    if ((lanes & step) != 0) bits = max(bits, __shfl_xor_sync(kAllLanes, bits, step));
-  }
-  return bits;
+// The head itself meanwhile; rows apart so that the same columns of 8 rows meet all banks once.
+template <int kP, int kN>
+struct PackRoom {
+  alignas(16) float s[kP][kN + 4];
+};
+
+// The larger as bits of what the lanes of the same row hold: 8 rows a warp, four lanes a row.
+__device__ inline uint32_t MostOfRow(uint32_t bits) {
+  bits = max(bits, __shfl_xor_sync(kAllLanes, bits, 8));
+  return max(bits, __shfl_xor_sync(kAllLanes, bits, 16));
 }
 
-// All threads of the block call it. `tiles`: of the whole head (column 0). `tensor`: the place's
-// [heads, kP, kN].
-template <class Tiles, int kP, int kN>
-__device__ void PackHead(const Tiles& tiles, int32_t heads, int32_t head, char* tensor,
-                         PackShared<kP, kN>& shared) {
-  constexpr int kM = Tiles::kM, kT = Tiles::kT, kRowLanes = 3, kColumnLanes = 28;
-  const int thread = static_cast<int>(threadIdx.x);
-  const int warp = thread / kWarp, down = warp / PackShared<kP, kN>::kAcross;
-  const int across = warp % PackShared<kP, kN>::kAcross;
-  const PackedPlaces places(heads, kP, kN);
-  // Of a thread: the value at row (m, half), column (n, j).
-  const auto value = [&](int m, int half, int n, int j) { return tiles.s[m][n][2 * half + j]; };
-  const auto row_of = [&](int m, int half) { return tiles.first_p + m * 16 + half * 8 + tiles.g; };
-  const auto column_of = [&](int n) { return tiles.first_n + n * 8 + 2 * tiles.t; };
-  const auto each_row = [](auto body) {  // of a thread
-#pragma unroll
-    for (int m = 0; m < kM; ++m) {
-#pragma unroll
-      for (int half = 0; half < 2; ++half) body(m, half);
-    }
-  };
-  const auto each_column = [](auto body) {
-#pragma unroll
-    for (int n = 0; n < kT; ++n) {
-#pragma unroll
-      for (int j = 0; j < 2; ++j) body(n, j);
-    }
-  };
-  // Calls put(m, half, largest magnitude of the row times factor(n, j)); a barrier in it.
-  const auto for_rows = [&](auto factor, auto put) {
-    each_row([&](int m, int half) {
-      uint32_t bits = 0;
-      each_column([&](int n, int j) {
-        bits = max(bits, __float_as_uint(fabsf(value(m, half, n, j)) * factor(n, j)));
-      });
-      bits = MostOf(bits, kRowLanes);
-      if (tiles.t == 0) shared.row_most[across][row_of(m, half)] = bits;
-    });
-    __syncthreads();
-    each_row([&](int m, int half) {
-      uint32_t bits = 0;
-#pragma unroll
-      for (int a = 0; a < PackShared<kP, kN>::kAcross; ++a) {
-        bits = max(bits, shared.row_most[a][row_of(m, half)]);
-      }
-      put(m, half, __uint_as_float(bits));
-    });
-  };
+__device__ inline uint32_t Magnitude(float v) { return __float_as_uint(fabsf(v)); }
 
-  float row_factor[kM][2];
-  bool refused = false;
-  for_rows([](int, int) { return 1.0f; },
-           [&](int m, int half, float most) {
-             refused = refused || !isfinite(kHeadroom8 * most);
-             // Rows below the normal numbers say nothing about columns.
-             row_factor[m][half] = most >= FLT_MIN ? __frcp_rn(most) : 0.0f;
-           });
-  each_column([&](int n, int j) {
-    uint32_t bits = 0;
-    each_row([&](int m, int half) {
-      // Of numbers that are not negative the bits compare as the numbers do.
-      bits = max(bits, __float_as_uint(fabsf(value(m, half, n, j)) * row_factor[m][half]));
-    });
-    bits = MostOf(bits, kColumnLanes);
-    if (tiles.g == 0) shared.column_most[down][column_of(n) + j] = bits;
+// All threads of the block call it, each when it does not use `room` any more. `tiles`: of the
+// whole head (column 0). `tensor`: the place's [heads, kP, kN]. When it returns, no thread uses
+// `room`.
+template <class Tiles, int kP, int kN>
+__device__ void PackHead(Tiles& tiles, int32_t heads, int32_t head, char* tensor,
+                         PackShared<kP, kN>& shared, PackRoom<kP, kN>& room) {
+  static_assert(kP == 8 * PackShared<kP, kN>::kWarps &&
+                2 * kN == kWarp * PackShared<kP, kN>::kWarps);
+  constexpr int kEach = kN / 4;  // columns of a lane
+  const int thread = static_cast<int>(threadIdx.x), warp = thread / kWarp;
+  const int row = warp * 8 + thread % 8, from = thread % kWarp / 8 * kEach;
+  const PackedPlaces places(heads, kP, kN);
+  __syncthreads();
+  tiles.ForEach([&room](int at, float a, float b) {
+    *reinterpret_cast<float2*>(&room.s[at / kN][at % kN]) = make_float2(a, b);
   });
+  __syncthreads();
+  const auto* const values = reinterpret_cast<const float4*>(&room.s[row][from]);
+
+  // Of numbers that are not negative the bits compare as the numbers do.
+  uint32_t most = 0;
+#pragma unroll 2
+  for (int i = 0; i < kEach / 4; ++i) {
+    const float4 v = values[i];
+    most = max(max(max(most, Magnitude(v.x)), max(Magnitude(v.y), Magnitude(v.z))), Magnitude(v.w));
+  }
+  const float row_most = __uint_as_float(MostOfRow(most));
+  bool refused = !isfinite(kHeadroom8 * row_most);
+  // Rows below the normal numbers say nothing about columns.
+  if (from == 0) shared.row_factors[row] = row_most >= FLT_MIN ? __frcp_rn(row_most) : 0.0f;
   refused = __syncthreads_or(refused) != 0;
+
+  const int column = thread % kN, half = thread / kN;
+  most = 0;
+#pragma unroll 4
+  for (int r = half * (kP / 2); r < (half + 1) * (kP / 2); ++r) {
+    most = max(most, __float_as_uint(fabsf(room.s[r][column]) * shared.row_factors[r]));
+  }
+  shared.column_most[half][column] = most;
+  __syncthreads();
   if (thread < kN) {
     const uint32_t bits = max(shared.column_most[0][thread], shared.column_most[1][thread]);
     const int exponent = ColumnExponent(__uint_as_float(bits));
     tensor[int64_t{head} * kN + thread] = static_cast<char>(exponent);
     shared.inverses[thread] = PowerOfTwo(-exponent);
+    shared.powers[thread] = PowerOfTwo(exponent);
   }
   __syncthreads();
-  float by[kT][2];
-#pragma unroll
-  for (int n = 0; n < kT; ++n) {
-    const float2 two = *reinterpret_cast<const float2*>(&shared.inverses[column_of(n)]);
-    by[n][0] = two.x, by[n][1] = two.y;
+
+  const auto* const inverses = reinterpret_cast<const float4*>(&shared.inverses[from]);
+  const auto* const powers = reinterpret_cast<const float4*>(&shared.powers[from]);
+  most = 0;
+#pragma unroll 2
+  for (int i = 0; i < kEach / 4; ++i) {
+    const float4 v = values[i], by = inverses[i];
+    most = max(max(most, __float_as_uint(fabsf(v.x) * by.x)), __float_as_uint(fabsf(v.y) * by.y));
+    most = max(max(most, __float_as_uint(fabsf(v.z) * by.z)), __float_as_uint(fabsf(v.w) * by.w));
   }
-  char* const scales = tensor + places.scales + int64_t{head} * kP * 2;
+  const float scale = ScaleFor8(__uint_as_float(MostOfRow(most))), inverse = __frcp_rn(scale);
+  if (from == 0) {
+    *reinterpret_cast<uint16_t*>(tensor + places.scales + (int64_t{head} * kP + row) * 2) =
+        static_cast<uint16_t>(__float_as_uint(scale) >> 16);
+  }
   FewSquares squares;
-  for_rows([&](int n, int j) { return by[n][j]; },
-           [&](int m, int half, float most) {
-             const float scale = ScaleFor8(most), inverse = __frcp_rn(scale);
-             const int row = row_of(m, half);
-             if (across == 0 && tiles.t == 0) {
-               *reinterpret_cast<uint16_t*>(scales + row * 2) =
-                   static_cast<uint16_t>(__float_as_uint(scale) >> 16);
-             }
-#pragma unroll
-             for (int n = 0; n < kT; ++n) {
-               uint32_t pair = 0;
-#pragma unroll
-               for (int j = 0; j < 2; ++j) {
-                 const float v = value(m, half, n, j);
-                 const int32_t code = CodeOf(v * by[n][j] * inverse);
-                 pair |= (static_cast<uint32_t>(code) & 0xFFu) << (8 * j);
-                 squares.Add(v, static_cast<float>(code) * (scale * __frcp_rn(by[n][j])));
-               }
-               *reinterpret_cast<uint16_t*>(&shared.codes[row][column_of(n)]) =
-                   static_cast<uint16_t>(pair);
-             }
-           });
+  auto* const codes =
+      reinterpret_cast<uint32_t*>(tensor + places.codes + (int64_t{head} * kP + row) * kN + from);
+#pragma unroll 2
+  for (int i = 0; i < kEach / 4; ++i) {
+    const float4 v = values[i], by = inverses[i], power = powers[i];
+    const auto code = [&](float value, float times, float unit) {
+      const int32_t c = CodeOf(value * times * inverse);
+      squares.Add(value, static_cast<float>(c) * (scale * unit));
+      return static_cast<uint32_t>(c) & 0xFFu;
+    };
+    codes[i] = code(v.x, by.x, power.x) | code(v.y, by.y, power.y) << 8 |
+               code(v.z, by.z, power.z) << 16 | code(v.w, by.w, power.w) << 24;
+  }
   const double off = WarpSum(double{squares.off}), norm = WarpSum(double{squares.norm});
   if (thread % kWarp == 0) shared.squares[warp][0] = off, shared.squares[warp][1] = norm;
   __syncthreads();
-  char* const codes = tensor + places.codes + int64_t{head} * kP * kN;
-  constexpr int kPieces = kN / 16;
-  for (int i = thread; i < kP * kPieces; i += static_cast<int>(blockDim.x)) {
-    reinterpret_cast<uint4*>(codes)[i] =
-        *reinterpret_cast<const uint4*>(&shared.codes[i / kPieces][i % kPieces * 16]);
-  }
   if (thread != 0) return;
   double sums[2] = {};
   for (const auto& of_warp : shared.squares) sums[0] += of_warp[0], sums[1] += of_warp[1];

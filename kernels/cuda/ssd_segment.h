@@ -26,8 +26,9 @@ struct Segment {
 
 // S before each chunk, and the last S of each sequence into its slot; checkpoints on the way.
 absl::Status RunStates(const SsdScanParams& p, const Segment& segment, const Launch& launch);
-// y.
-absl::Status RunOutputs(const SsdScanParams& p, const Segment& segment, const Launch& launch);
+// y, with `beside` on the context's second stream.
+absl::Status RunOutputs(const SsdScanParams& p, const Segment& segment, bool beside,
+                        const Launch& launch);
 // Shared memory of a block of either, at most.
 size_t StatesSharedBytes();
 size_t OutputsSharedBytes();

@@ -7,6 +7,7 @@
 // multiplied by its weights one chunk ahead, where it lies, by all threads alike, so that between
 // two chunks there is one barrier and a warp's products wait for nothing but its operands.
 #include <algorithm>
+#include <type_traits>
 
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/mma.h"
@@ -29,11 +30,13 @@ struct StatesStage {
   alignas(16) float weights[kChunk];
 };
 
-template <int kP, int kWidth>
+struct Nothing {};  // parts of heads are not packed
+
+template <int kP, int kN, int kWidth>
 struct StatesShared {
   StatesStage<kP, kWidth> stages[kStages];
   alignas(16) float weights[kChunk];  // up to a checkpoint inside a chunk
-  PackShared<kP, kWidth> pack;
+  std::conditional_t<kWidth == kN, PackShared<kP, kWidth>, Nothing> pack;
 };
 
 // What a block of States walks.
@@ -106,14 +109,15 @@ __device__ void Weight(StatesStage<kP, kWidth>& stage) {
 // from column `column` + first_n on.
 template <int kP, int kN, int kWidth>
 struct Tiles {
-  static constexpr int kM = kP / 32, kT = kWidth / 32;  // 2 x 4 warps
+  static constexpr int kDown = kWidth > 32 ? 2 : 4, kAcross = 8 / kDown;  // warps
+  static constexpr int kM = kP / 16 / kDown, kT = kWidth / 8 / kAcross;
   static_assert(kT % 2 == 0);
   float s[kM][kT][4];
   int column, first_p, first_n, g, t;
 
   __device__ explicit Tiles(int first_column) : column(first_column) {
     const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
-    first_p = warp / 4 * (kP / 2), first_n = warp % 4 * (kWidth / 4);
+    first_p = warp / kAcross * (kP / kDown), first_n = warp % kAcross * (kWidth / kAcross);
     g = lane / 4, t = lane % 4;
   }
   // Calls f(place of two neighbours in the head's state, their values).
@@ -232,15 +236,18 @@ struct Tiles {
 };
 
 // S to where checkpoint `check` goes; all threads of the block call it. `key`: what it is rounded
-// by.
+// by. `room`: a stage whose chunk has been added.
 template <int kP, int kN, int kWidth>
 __device__ void StoreCheckpoint(const SsdScanParams& p, int32_t head, int32_t check, uint32_t key,
-                                Tiles<kP, kN, kWidth>& tiles, StatesShared<kP, kWidth>& shared) {
+                                Tiles<kP, kN, kWidth>& tiles, StatesShared<kP, kN, kWidth>& shared,
+                                StatesStage<kP, kWidth>& room) {
   const int64_t at = int64_t{p.checkpoints.place[check]} * p.checkpoint_state_stride;
   if constexpr (kN == 128 && kWidth == kN) {
     if (p.checkpoints.packed != nullptr && p.checkpoints.packed[check] != 0) {
       char* tensor = reinterpret_cast<char*>(static_cast<float*>(p.checkpoint_state.data) + at);
-      return PackHead(tiles, p.heads, head, tensor, shared.pack);
+      using Room = PackRoom<kP, kN>;
+      static_assert(sizeof(Room) <= sizeof(room));
+      return PackHead(tiles, p.heads, head, tensor, shared.pack, reinterpret_cast<Room&>(room));
     }
   }
   tiles.Store(p.checkpoint_state, at, int64_t{head} * kP * kN, key);
@@ -254,7 +261,8 @@ __device__ void KeepCheckpoint(const SsdScanParams& p, const Segment& segment, i
                                int64_t item, int local, double t_before, int32_t check,
                                uint32_t key, const Tiles<kP, kN, kWidth>& before,
                                const StatesStage<kP, kWidth>& stage,
-                               StatesShared<kP, kWidth>& shared) {
+                               StatesShared<kP, kN, kWidth>& shared,
+                               StatesStage<kP, kWidth>& room) {
   const float* dt = segment.dt + item * kChunk;
   const float* sums = segment.sums + item * kChunk;
   const int thread = static_cast<int>(threadIdx.x);
@@ -275,12 +283,14 @@ __device__ void KeepCheckpoint(const SsdScanParams& p, const Segment& segment, i
   Tiles<kP, kN, kWidth> tiles = before;
   tiles.Decay(expf(sums[local]));
   tiles.Add(stage, shared.weights);
-  StoreCheckpoint(p, head, check, key, tiles, shared);
+  StoreCheckpoint(p, head, check, key, tiles, shared, room);
 }
 
 template <int kP, int kN, int kWidth>
 __global__ void __launch_bounds__(kThreads, 1) States(SsdScanParams p, Segment segment) {
-  auto& shared = *static_cast<StatesShared<kP, kWidth>*>(DynamicShared());
+  LetNextStart();
+  WaitForInputs();
+  auto& shared = *static_cast<StatesShared<kP, kN, kWidth>*>(DynamicShared());
   StatesStage<kP, kWidth>* stages = shared.stages;
   const int32_t seq = static_cast<int32_t>(blockIdx.y);
   constexpr int kParts = kN / kWidth;
@@ -340,16 +350,21 @@ __global__ void __launch_bounds__(kThreads, 1) States(SsdScanParams p, Segment s
     WaitForCopies<kStages - 3>();
     // The chunk is there and weighted, the next one is there, and all are done with the one before.
     __syncthreads();
-    loader.Load(stages[(at + kStages - 1) % kStages]);
-    const StatesStage<kP, kWidth>& stage = stages[at];
+    StatesStage<kP, kWidth>& stage = stages[at];
+    StatesStage<kP, kWidth>& done = stages[(at + kStages - 1) % kStages];
     const int64_t first = walker.FirstRow(chunk), last = walker.LastRow(chunk);
+    // Inside of the chunk, and may want the room of the one before.
+    const bool keeps = kWidth == kN && check_row < last;
+    if (!keeps) loader.Load(done);
     while (check_row < last) {
       KeepCheckpoint(p, segment, walker.head, first_item + int64_t{chunk - walker.from} * p.heads,
                      static_cast<int>(check_row - first), t_before, check,
-                     RoundingKeyOf(p, seq, check_row + 1 - walker.begin), tiles, stage, shared);
+                     RoundingKeyOf(p, seq, check_row + 1 - walker.begin), tiles, stage, shared,
+                     done);
       ++check;
       check_row = next_check();
     }
+    if (keeps) loader.Load(done);
     tiles.Decay(decay);
     if (weighted) {
       tiles.AddWeighted(stage);
@@ -359,7 +374,7 @@ __global__ void __launch_bounds__(kThreads, 1) States(SsdScanParams p, Segment s
     for (; check_row == last; ++check, check_row = next_check()) {
       const int64_t place = p.checkpoints.place[check];
       StoreCheckpoint(p, walker.head, check, RoundingKeyOf(p, seq, last + 1 - walker.begin), tiles,
-                      shared);
+                      shared, stage);
       if (sums_t) p.checkpoint_t[place * p.checkpoint_t_stride + walker.head] = sum;
     }
     at = (at + 1) % kStages;
@@ -374,23 +389,26 @@ template <int kP, int kN, int kWidth>
 absl::Status Run(const SsdScanParams& p, const Segment& segment, const Launch& launch) {
   const dim3 grid(static_cast<unsigned>(p.heads * (kN / kWidth)),
                   static_cast<unsigned>(p.rows.num_seqs));
-  return Start(launch, "SsdScan", States<kP, kN, kWidth>, grid, kThreads,
-               sizeof(StatesShared<kP, kWidth>), p, segment);
+  return StartEarly(launch, "SsdScan", States<kP, kN, kWidth>, grid, kThreads,
+                    sizeof(StatesShared<kP, kN, kWidth>), p, segment);
 }
 
 }  // namespace
 
 size_t StatesSharedBytes() {
-  return std::max(sizeof(StatesShared<64, 64>), sizeof(StatesShared<64, 128>));
+  return std::max(sizeof(StatesShared<64, 64, 64>), sizeof(StatesShared<64, 128, 128>));
 }
 
 absl::Status RunStates(const SsdScanParams& p, const Segment& segment, const Launch& launch) {
   if (p.state_dim == 64) return Run<64, 64, 64>(p, segment, launch);
-  // Halves of heads where there is a multiprocessor for each: the same bits sooner. What is packed
+  // Parts of heads where there is a multiprocessor for each: the same bits sooner. What is packed
   // has scales of whole rows.
-  const int64_t halves = int64_t{2} * p.heads * p.rows.num_seqs;
-  const bool halve = halves <= launch.cuda->multiprocessors() && p.checkpoints.packed == nullptr;
-  return halve ? Run<64, 128, 64>(p, segment, launch) : Run<64, 128, 128>(p, segment, launch);
+  const int64_t heads = int64_t{p.heads} * p.rows.num_seqs;
+  const int64_t parts = p.checkpoints.packed != nullptr
+                            ? 1
+                            : launch.cuda->multiprocessors() / std::max<int64_t>(heads, 1);
+  if (parts >= 4) return Run<64, 128, 32>(p, segment, launch);
+  return parts >= 2 ? Run<64, 128, 64>(p, segment, launch) : Run<64, 128, 128>(p, segment, launch);
 }
 
 }  // namespace anabranch::kernels::cuda

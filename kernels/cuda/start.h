@@ -36,12 +36,13 @@ __device__ inline void WaitForInputs() {
   asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
 }
+enum class How { kInOrder, kEarly, kBeside };
+
 // An error names `what`. Nothing happens for an empty grid. More than 48 KB of dynamic shared
 // memory are asked for first.
 template <class... Params>
-absl::Status StartWith(bool early, const Launch& launch, const char* what,
-                       void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared,
-                       std::type_identity_t<Params>... args) {
+absl::Status StartWith(How how, const Launch& launch, const char* what, void (*kernel)(Params...),
+                       dim3 grid, dim3 block, size_t shared, std::type_identity_t<Params>... args) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return absl::OkStatus();
   const void* function = reinterpret_cast<const void*>(kernel);
   constexpr size_t kAlwaysAllowed = 48 * 1024;
@@ -60,9 +61,9 @@ absl::Status StartWith(bool early, const Launch& launch, const char* what,
   config.gridDim = grid;
   config.blockDim = block;
   config.dynamicSmemBytes = shared;
-  config.stream = launch.cuda->stream();
+  config.stream = how == How::kBeside ? launch.cuda->beside() : launch.cuda->stream();
   config.attrs = &overlap;
-  config.numAttrs = early && launch.cuda->starts_early() ? 1 : 0;
+  config.numAttrs = how == How::kEarly && launch.cuda->starts_early() ? 1 : 0;
   return CudaStatus(cudaLaunchKernelExC(&config, function, pointers), what);
 }
 
@@ -70,14 +71,21 @@ absl::Status StartWith(bool early, const Launch& launch, const char* what,
 template <class... Params>
 absl::Status Start(const Launch& launch, const char* what, void (*kernel)(Params...), dim3 grid,
                    dim3 block, size_t shared, std::type_identity_t<Params>... args) {
-  return StartWith(false, launch, what, kernel, grid, block, shared, args...);
+  return StartWith(How::kInOrder, launch, what, kernel, grid, block, shared, args...);
+}
+// On the context's second stream: the caller says what it waits for and who waits for it.
+template <class... Params>
+absl::Status StartBeside(const Launch& launch, const char* what, void (*kernel)(Params...),
+                         dim3 grid, dim3 block, size_t shared,
+                         std::type_identity_t<Params>... args) {
+  return StartWith(How::kBeside, launch, what, kernel, grid, block, shared, args...);
 }
 // For kernels that call WaitForInputs.
 template <class... Params>
 absl::Status StartEarly(const Launch& launch, const char* what, void (*kernel)(Params...),
                         dim3 grid, dim3 block, size_t shared,
                         std::type_identity_t<Params>... args) {
-  return StartWith(true, launch, what, kernel, grid, block, shared, args...);
+  return StartWith(How::kEarly, launch, what, kernel, grid, block, shared, args...);
 }
 
 }  // namespace anabranch::kernels::cuda

@@ -231,6 +231,50 @@ TEST_F(CaptureQueueTest, APackedStateThatTheCodecCannotHoldIsReportedAsThat) {
   }
 }
 
+// What a layer leaves is taken to the host while later layers run, and nothing of the images shows
+// it. A step that fails after that has captured nothing, and keeps no place.
+TEST_F(CaptureQueueTest, WhatALayerLeavesIsCopiedWhileTheStepRuns) {
+  for (const bool codes : {false, true}) {
+    SCOPED_TRACE(codes);
+    engine_ = nullptr;
+    device_->set_codes(codes);
+    Start(/*places=*/8);
+    const std::vector<int32_t> tokens = RandomTokens(260, 9);
+    std::atomic<int> copies{0}, waited{0};
+    std::atomic<bool> fails{true};
+    device_->set_hook([&](CopyDirection direction) {
+      copies.fetch_add(direction == CopyDirection::kToHost ? 1 : 0);
+      return absl::OkStatus();
+    });
+    model_->set_hook([&](const std::vector<FakeModel::Part>&) -> absl::Status {
+      const absl::Time limit = absl::Now() + absl::Seconds(20);
+      const auto there = [&] { return codes ? device_->coded() > 0 : copies.load() > 0; };
+      while (!there() && absl::Now() < limit) std::this_thread::yield();
+      waited.fetch_add(there() ? 1 : 0);
+      return fails.load() ? absl::InternalError("no such luck") : absl::OkStatus();
+    });
+    Reports none;
+    EXPECT_FALSE(ReadOnGrid(NewSequence(), tokens, 80, none)->Wait().ok());
+    EXPECT_TRUE(none.positions.empty());
+    fails = false;
+    Reports reports;
+    ASSERT_TRUE(ReadOnGrid(NewSequence(), tokens, 80, reports)->Wait().ok());
+    EXPECT_EQ(waited.load(), 2) << "nothing was copied before the step ended";
+    EXPECT_THAT(reports.positions, ElementsAre(80, 160, 240));
+    model_->set_hook(nullptr);
+    for (const auto& got : reports.images) {
+      ASSERT_TRUE(got.ok()) << got.status();
+      const SequencePtr alone = NewSequence();
+      const std::vector<int32_t> head(tokens.begin(), tokens.begin() + got->header.token_count);
+      ASSERT_TRUE(Read(*engine_, alone, head).ok());
+      ExpectSameState(model_->state_layout(), *got, *engine_->Capture(alone));
+    }
+    Reports more;
+    ASSERT_TRUE(ReadOnGrid(NewSequence(), RandomTokens(2000, 5), 50, more)->Wait().ok());
+    EXPECT_EQ(more.positions.size(), 39) << "a place was lost";
+  }
+}
+
 TEST_F(CaptureQueueTest, PlacesBoundARead_OthersGoOn) {
   Start(/*places=*/2);
   CloseGate();
@@ -345,27 +389,48 @@ TEST_F(CaptureQueueTest, DestructionReportsWhatWasCaptured) {
 
 TEST(HostBuffersTest, BlocksComeBackAndFurtherOnesAreOrdinary) {
   auto device = std::make_shared<HookedDevice>();
-  HostBuffers buffers(device, 1000, 2);
+  HostBuffers buffers(device, 2500);
   const void* first = nullptr;
   {
-    const Buffer a = *buffers.Take();
+    const Buffer a = *buffers.Take(1000);
     first = a.data();
     const Buffer copy = a;  // another holder
-    const Buffer b = *buffers.Take(), c = *buffers.Take();
+    const Buffer b = *buffers.Take(1000), c = *buffers.Take(1000);
     EXPECT_NE(a.data(), b.data());
     EXPECT_NE(b.data(), c.data());
     EXPECT_EQ(c.size(), 1000);
   }
   std::vector<Buffer> again;
-  for (int i = 0; i < 2; ++i) again.push_back(*buffers.Take());
+  for (int i = 0; i < 2; ++i) again.push_back(*buffers.Take(1000));
   EXPECT_TRUE(again[0].data() == first || again[1].data() == first);
+}
+
+// As when a session asks for another codec: what was made for small blocks makes room.
+TEST(HostBuffersTest, BlocksOfOtherSizesMakeRoom) {
+  HostBuffers buffers(std::make_shared<HookedDevice>(), 1000);
+  std::vector<const void*> small;
+  {
+    std::vector<Buffer> blocks;
+    for (int i = 0; i < 10; ++i) blocks.push_back(*buffers.Take(100));
+    for (const Buffer& block : blocks) small.push_back(block.data());
+  }
+  const void* kept = nullptr;
+  {
+    const Buffer large = *buffers.Take(900);
+    kept = large.data();
+    const Buffer last = *buffers.Take(60);
+    EXPECT_THAT(small, ::testing::Contains(last.data())) << "one of the small ones was left";
+  }
+  const Buffer large = *buffers.Take(500);
+  EXPECT_EQ(large.data(), kept) << "less than twice as much serves, too";
+  EXPECT_EQ(large.size(), 500);
 }
 
 TEST(HostBuffersTest, BlocksOutliveThePool) {
   Buffer block;
   {
-    HostBuffers buffers(std::make_shared<HookedDevice>(), 64, 1);
-    block = *buffers.Take();
+    HostBuffers buffers(std::make_shared<HookedDevice>(), 64);
+    block = *buffers.Take(64);
   }
   std::memset(block.data(), 1, block.size());
   const Buffer copy = std::move(block);

@@ -21,6 +21,7 @@
 #include "kernels/packed_state.h"
 #include "runtime/model.h"
 #include "runtime/sampler.h"
+#include "runtime/step_progress.h"
 #include "runtime/tensor_codec.h"
 #include "tests/runtime/test_layouts.h"
 
@@ -75,6 +76,10 @@ class FakeModel : public Model {
         }
       }
     }
+    if (batch.progress != nullptr) {
+      const absl::Status told = batch.progress->Passed(*device_, 0);
+      if (!told.ok()) return told;
+    }
     return hook ? hook(parts) : absl::OkStatus();
   }
 
@@ -120,7 +125,8 @@ class FakeModel : public Model {
 
   // Before an engine is made of it.
   void set_device(std::shared_ptr<Device> device) { device_ = std::move(device); }
-  // Called in each step, with the state already written; its status is the step's.
+  // Called in each step, with the state already written, and when the step has told that the first
+  // layer has passed; its status is the step's.
   void set_hook(std::function<absl::Status(const std::vector<Part>&)> hook) {
     absl::MutexLock lock(&mutex_);
     hook_ = std::move(hook);

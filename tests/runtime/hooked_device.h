@@ -37,6 +37,7 @@ class HookedDevice : public Device {
   // Before it is used.
   void set_codes(bool codes) { codes_ = codes; }
   StateCoder* coder() override { return codes_ ? &coder_ : nullptr; }
+  int coded() const { return coder_.coded(); }
 
   const char* kind() const override { return inner_->kind(); }
   bool in_host_memory() const override { return inner_->in_host_memory(); }

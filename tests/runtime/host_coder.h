@@ -1,6 +1,7 @@
 // A coder of states in host memory: what a device does with its kernels, by the host's codecs.
 #pragma once
 
+#include <atomic>
 #include <cstring>
 #include <string>
 
@@ -11,8 +12,9 @@ namespace anabranch::testing {
 
 class HostCoder : public StateCoder {
  public:
-  absl::Status ToHost(absl::Span<const TensorCoding> tensors, char* block,
+  absl::Status ToHost(absl::Span<const TensorCoding> tensors,
                       absl::Span<CodingMeasure> measures) override {
+    ++coded_;
     for (size_t i = 0; i < tensors.size(); ++i) {
       const TensorCoding& t = tensors[i];
       std::string bytes;
@@ -20,16 +22,21 @@ class HostCoder : public StateCoder {
       measures[i].refused = !Encode(t, bytes, measures[i].error);
       if (measures[i].refused) continue;
       if (bytes.size() != t.bytes) return absl::InternalError("a form has another size");
-      std::memcpy(block + t.offset, bytes.data(), bytes.size());
+      std::memcpy(t.host, bytes.data(), bytes.size());
     }
     return absl::OkStatus();
   }
-  absl::Status ToDevice(absl::Span<const TensorCoding> tensors, const char* block) override {
-    for (const TensorCoding& t : tensors) Decode(t, {block + t.offset, t.bytes});
+  absl::Status ToDevice(absl::Span<const TensorCoding> tensors) override {
+    for (const TensorCoding& t : tensors) Decode(t, {t.host, t.bytes});
     return absl::OkStatus();
   }
 
+  // Calls to the host.
+  int coded() const { return coded_; }
+
  private:
+  std::atomic<int> coded_{0};
+
   static absl::Span<float> Floats(const TensorCoding& t) {
     return absl::MakeSpan(static_cast<float*>(t.values), t.count);
   }

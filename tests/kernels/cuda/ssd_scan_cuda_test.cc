@@ -38,6 +38,7 @@ struct Scan : SsdInputs {
   std::vector<int32_t> keep;    // rows of a launch
   std::vector<uint8_t> packed;  // Checkpoints::packed
   int64_t pad = 0;              // of the activations' strides
+  bool normed = false;          // a kernel behind the scan changes y in its place
 
   Scan(Shape s, std::vector<int64_t> n, DType type, uint32_t seed)
       : Scan(s, std::move(n), type, Random(seed)) {}
@@ -79,11 +80,20 @@ struct Scan : SsdInputs {
     const absl::Status status =
         where == Memory::Where::kHost ? SsdScan(p, launch) : cuda::SsdScan(p, launch);
     ASSERT_TRUE(status.ok()) << status;
+    if (normed) Norm(p, rows, launch);
     out.state = memory.GetActs(p.state, out.state.size());
     out.t_sum = memory.Get(p.t_sum, out.t_sum.size());
     out.kept = memory.GetActs(p.checkpoint_state, kept);
     out.kept_t = memory.Get(p.checkpoint_t, kept_t);
     out.y.Scatter(plan, memory.GetActs(p.y, static_cast<size_t>(rows * ys)), ys);
+  }
+
+  void Norm(const SsdScanParams& p, int64_t rows, const Launch& launch) const {
+    RmsNormParams norm;
+    norm.rows = rows, norm.width = x.width;
+    norm.x = norm.y = p.y, norm.x_stride = norm.y_stride = p.y_stride;
+    const absl::Status status = cuda::RmsNorm(norm, launch);
+    ASSERT_TRUE(status.ok()) << status;
   }
 
   Result Run(const Plan& plan, Memory::Where where, const Launch& launch) const {
@@ -262,14 +272,15 @@ TEST_F(SsdScanCudaTest, CheckpointsAreTheCpusAndChangeNothingElse) {
   }
 }
 
-// Chunks of a long read are done in segments, for which scratch has room: the bits are those of
-// launches that end between chunks.
+// Chunks of a long read are done in segments, for which scratch has room, on two streams: the bits
+// are those of launches that end between chunks, also for a kernel behind the scan.
 TEST_F(SsdScanCudaTest, AReadOfManySegmentsIsWhatItsPartsGive) {
   if (SmallShapes()) GTEST_SKIP() << "a large shape";
-  const Scan s({80, 64, 128, 1}, {18'000}, DType::kBFloat16, 61);
-  const Result whole = s.Run({{{0, 0, 18'000}}}, Memory::Where::kDevice, launch_);
-  const Result parts =
-      s.Run({{{0, 0, 9'216}}, {{0, 9'216, 18'000}}}, Memory::Where::kDevice, launch_);
+  Scan s({80, 64, 128, 1}, {40'000}, DType::kBFloat16, 61);
+  s.normed = true;
+  const Result whole = s.Run({{{0, 0, 40'000}}}, Memory::Where::kDevice, launch_);
+  const Result parts = s.Run({{{0, 0, 16'384}}, {{0, 16'384, 32'768}}, {{0, 32'768, 40'000}}},
+                             Memory::Where::kDevice, launch_);
   EXPECT_TRUE(SameBits(whole.y.of[0], parts.y.of[0]));
   EXPECT_TRUE(SameBits(whole.state, parts.state));
   EXPECT_TRUE(SameBits(whole.t_sum, parts.t_sum));
@@ -345,10 +356,14 @@ TEST_F(SsdScanCudaTest, PackedCheckpointsAreRefusedWhereTheyCannotBe) {
   Scan s({2, 64, 64, 1}, {200}, DType::kBFloat16, 5);
   const Packing packing({{0, 0, 200}});
   Memory memory(Memory::Where::kDevice);
-  EXPECT_EQ(cuda::SsdPacksCheckpointsFrom(64, 64, s.dtype, s.state_dtype, launch_), 0);
-  EXPECT_EQ(cuda::SsdPacksCheckpointsFrom(64, 128, DType::kFloat32, s.state_dtype, launch_), 0);
-  EXPECT_EQ(cuda::SsdPacksCheckpointsFrom(64, 128, s.dtype, DType::kBFloat16, launch_), 0);
-  EXPECT_GT(cuda::SsdPacksCheckpointsFrom(64, 128, s.dtype, s.state_dtype, launch_), 1);
+  const auto packs_from = [&](int64_t heads, int64_t state_dim, DType dtype, DType state_dtype) {
+    return cuda::SsdPacksCheckpointsFrom(heads, 64, state_dim, dtype, state_dtype, launch_);
+  };
+  EXPECT_EQ(packs_from(1000, 64, s.dtype, s.state_dtype), 0);
+  EXPECT_EQ(packs_from(1000, 128, DType::kFloat32, s.state_dtype), 0);
+  EXPECT_EQ(packs_from(1000, 128, s.dtype, DType::kBFloat16), 0);
+  EXPECT_GT(packs_from(1000, 128, s.dtype, s.state_dtype), 1);
+  EXPECT_EQ(packs_from(1, 128, s.dtype, s.state_dtype), 0) << "a walk in parts is faster";
   SsdScanParams p = s.ParamsOf(packing, Memory::Where::kDevice, memory);
   p.x_stride = p.y_stride = s.x.width, p.b_stride = p.c_stride = s.b.width;
   p.dt_stride = s.dt.width;
