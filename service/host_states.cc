@@ -4,7 +4,7 @@
 #include <cstring>
 #include <limits>
 
-#include "runtime/host_threads.h"
+#include "statestore/base/host_threads.h"
 
 namespace anabranch {
 namespace {

@@ -3,8 +3,8 @@
 #include <filesystem>
 
 #include "absl/strings/str_cat.h"
-#include "runtime/host_threads.h"
 #include "runtime/state_merge.h"
+#include "statestore/base/host_threads.h"
 #include "statestore/base/status_macros.h"
 #include "tests/bench/bench.h"
 #include "tests/bench/engine_runs.h"
