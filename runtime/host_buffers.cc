@@ -42,6 +42,10 @@ class HostBuffers::Kept {
 HostBuffers::HostBuffers(std::shared_ptr<Device> device, size_t bytes, int most)
     : device_(std::move(device)), bytes_(bytes), kept_(std::make_shared<Kept>(most)) {}
 
+absl::StatusOr<Buffer> HostBuffers::Take(size_t bytes) {
+  return bytes <= bytes_ ? Take() : Buffer::Allocate(bytes);
+}
+
 absl::StatusOr<Buffer> HostBuffers::Take() {
   Buffer block = kept_->TakeFree();
   if (block.data() == nullptr && kept_->MayMake()) {

@@ -21,6 +21,8 @@ class HostBuffers {
 
   // Uninitialised; comes back when its last holder is gone. RESOURCE_EXHAUSTED without memory.
   absl::StatusOr<Buffer> Take();
+  // The same for `bytes`: ordinary memory if the blocks have less.
+  absl::StatusOr<Buffer> Take(size_t bytes);
 
  private:
   class Kept;
