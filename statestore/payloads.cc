@@ -32,8 +32,11 @@ struct Parts {
   const uint64_t bytes, each;  // of all; of each but the last
 };
 
-absl::Status Damaged(const StateRecord& state, absl::string_view how) {
-  return absl::DataLossError(absl::StrCat("payload of state ", state.id, ": ", how));
+// An error with the name of what was read.
+absl::Status Named(const StateRecord& state, absl::string_view part, absl::Status status) {
+  if (status.ok()) return status;
+  return absl::Status(status.code(),
+                      absl::StrCat("payload of state ", state.id, ": ", part, status.message()));
 }
 
 absl::Status SizeDiffers(uint64_t bytes, uint64_t expected) {
@@ -52,36 +55,30 @@ absl::Status ReadValue(const KeyValueReader& reader, const std::string& key,
 
 // Visits the bytes if they are whole.
 absl::Status ReadOne(const KeyValueReader& reader, const StateRecord& state, Visitor visit) {
-  const absl::Status read = ReadValue(reader, NamedKey(state.tenant, state.id),
-                                      [&](absl::string_view value) -> absl::Status {
-                                        if (value.size() != state.payload_bytes) {
-                                          return SizeDiffers(value.size(), state.payload_bytes);
-                                        }
-                                        if (PayloadChecksum(value) != state.payload_checksum) {
-                                          return absl::DataLossError("its checksum does not match");
-                                        }
-                                        visit(value);
-                                        return absl::OkStatus();
-                                      });
-  if (read.ok()) return read;
-  return absl::Status(read.code(),
-                      absl::StrCat("payload of state ", state.id, ": ", read.message()));
+  const auto check = [&](absl::string_view value) -> absl::Status {
+    if (value.size() != state.payload_bytes) return SizeDiffers(value.size(), state.payload_bytes);
+    if (PayloadChecksum(value) != state.payload_checksum) {
+      return absl::DataLossError("its checksum does not match");
+    }
+    visit(value);
+    return absl::OkStatus();
+  };
+  return Named(state, "", ReadValue(reader, NamedKey(state.tenant, state.id), check));
 }
 
 absl::Status ReadPart(const KeyValueReader& reader, const StateRecord& state, size_t index,
                       Visitor visit) {
   const Parts parts(state);
   const std::string key = PayloadPartKey(state.tenant, state.id, index);
-  const absl::Status read = ReadValue(reader, key, [&](absl::string_view value) -> absl::Status {
+  const auto check = [&](absl::string_view value) -> absl::Status {
     ANABRANCH_ASSIGN_OR_RETURN(const absl::string_view bytes,
                                DecodePayloadPart(key, state.payload_checksum, value));
     if (bytes.size() != parts.size(index)) return SizeDiffers(bytes.size(), parts.size(index));
     visit(bytes);
     return absl::OkStatus();
-  });
-  if (read.ok()) return read;
-  return absl::Status(read.code(), absl::StrCat("payload of state ", state.id, ": part ", index + 1,
-                                                " of ", parts.count(), ": ", read.message()));
+  };
+  return Named(state, absl::StrCat("part ", index + 1, " of ", parts.count(), ": "),
+               ReadValue(reader, key, check));
 }
 
 absl::Status CheckHasPayload(const StateRecord& state) {
@@ -104,8 +101,9 @@ absl::Status ReadInOrder(const KeyValueReader& reader, const StateRecord& state,
     }));
   }
   if (checksum.Sum() == state.payload_checksum) return absl::OkStatus();
-  return Damaged(state, absl::StrCat("its checksum does not match, though each of its ", count,
-                                     " parts is as it was written"));
+  return Named(state, "",
+               absl::DataLossError(absl::StrCat("its checksum does not match, though each of its ",
+                                                count, " parts is as it was written")));
 }
 
 }  // namespace

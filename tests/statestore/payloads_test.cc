@@ -218,6 +218,23 @@ TEST_F(PayloadsTest, APartOfAFormerFormIsDamage) {
   EXPECT_THAT(Read(state).status(), FailsWith(kDataLoss, "part 4 of 4: it is of another payload"));
 }
 
+// No damage does that; a fault of this program might.
+TEST_F(PayloadsTest, PartsThatDoNotMakeUpThePayloadAreFoundByWhatComparesAllOfIt) {
+  const StateRecord state = MakeState({1});
+  ASSERT_EQ(Commit(Put(state, Noise(3 * kPart))), absl::OkStatus());
+  const uint64_t checksum = store_->GetState(kTenant, state.id)->payload_checksum;
+  Edit(Family::kPayloads, Key(state, 1), [&](std::string& value) {
+    const std::string other = Noise(kPart, 77);
+    const PayloadPartFrame frame = FramePayloadPart(Key(state, 1), checksum, other);
+    value = frame.before + other + frame.behind;
+  });
+  EXPECT_THAT(store_->GetPayload(kTenant, state.id).status(),
+              FailsWith(kDataLoss, "checksum does not match, though each of its 3 parts"));
+  EXPECT_THAT(store_->Scrub("", 1 << 20)->damaged, ::testing::SizeIs(1));
+  ASSERT_EQ(Commit(Put(state, Noise(3 * kPart))), absl::OkStatus());
+  EXPECT_EQ(*Read(state), Noise(3 * kPart));
+}
+
 TEST_F(PayloadsTest, WhatADamagedRecordHadIsGoneOnceItIsPutAgain) {
   const StateRecord state = MakeState({1});
   ASSERT_EQ(Commit(Put(state, Noise(9 * kPart))), absl::OkStatus());
