@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <utility>
 
-#include "runtime/host_threads.h"
 #include "runtime/memory_budget.h"
 #include "runtime/slot_segments.h"
+#include "statestore/base/host_threads.h"
 #include "statestore/base/status_macros.h"
 
 namespace anabranch {

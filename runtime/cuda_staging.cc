@@ -4,7 +4,7 @@
 #include <cstring>
 
 #include "kernels/cuda/context.h"
-#include "runtime/host_threads.h"
+#include "statestore/base/host_threads.h"
 #include "statestore/base/status_macros.h"
 
 namespace anabranch {

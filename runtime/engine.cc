@@ -59,7 +59,9 @@ class EngineImpl final : public Engine {
   bool Restores(const StateHeader& header) const override {
     return RestoresForm(pool_->device(), header);
   }
-
+  absl::StatusOr<Buffer> PayloadMemory(size_t bytes) const override {
+    return captures_->buffers()->Take(bytes);
+  }
   absl::Status Submit(ReadWork work) override { return Accept(std::move(work)); }
   absl::Status Submit(GenerateWork work) override { return Accept(std::move(work)); }
   absl::Status Submit(ScoreWork work) override { return Accept(std::move(work)); }
@@ -71,7 +73,6 @@ class EngineImpl final : public Engine {
   absl::Span<const float> LastLogits(const SequencePtr& sequence) const override {
     return LogitsOf(*sequence);
   }
-
   StateOrigin Origin(const SequencePtr& sequence) const override { return sequence->origin; }
   absl::Span<const float> InnerSum(const SequencePtr& sequence) const override {
     return sequence->inner_sum;

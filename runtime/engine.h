@@ -141,6 +141,9 @@ class Engine {
   virtual absl::StatusOr<SequencePtr> Fork(const SequencePtr& sequence) = 0;
   // Whether Restore takes an image of this form; others are decoded first (state_codec.h).
   virtual bool Restores(const StateHeader& header) const = 0;
+  // At least `bytes` for the payload of an image to restore: memory that the device copies from at
+  // full speed, and that is used again once the payload is gone. RESOURCE_EXHAUSTED.
+  virtual absl::StatusOr<Buffer> PayloadMemory(size_t bytes) const = 0;
   // `tokens`: the full history behind the image (for penalties); must have header.token_count.
   virtual absl::StatusOr<SequencePtr> Restore(const StateImage& image,
                                               std::vector<int32_t> tokens) = 0;

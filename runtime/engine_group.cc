@@ -34,6 +34,10 @@ class EngineGroup final : public Engine {
   }
   // One profile, so one kind of device.
   bool Restores(const StateHeader& header) const override { return first().Restores(header); }
+  // Host memory that one device copies from at full speed serves all of them.
+  absl::StatusOr<Buffer> PayloadMemory(size_t bytes) const override {
+    return first().PayloadMemory(bytes);
+  }
 
   absl::Status Submit(ReadWork work) override { return Pass(std::move(work)); }
   absl::Status Submit(GenerateWork work) override { return Pass(std::move(work)); }

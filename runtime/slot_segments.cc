@@ -4,8 +4,8 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
-#include "runtime/host_threads.h"
 #include "runtime/state_table.h"
+#include "statestore/base/host_threads.h"
 #include "statestore/base/status_macros.h"
 
 namespace anabranch {

@@ -33,6 +33,7 @@ class StateBytes {
   char* data() { return is_block() ? block_data() : text_.data(); }
   size_t size() const { return is_block() ? size_ : text_.size(); }
   bool empty() const { return size() == 0; }
+  bool in_block() const { return is_block(); }
   char operator[](size_t i) const { return data()[i]; }
   char& operator[](size_t i) { return data()[i]; }
   absl::string_view view() const { return {data(), size()}; }

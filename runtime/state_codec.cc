@@ -7,10 +7,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "runtime/float_convert.h"
-#include "runtime/host_threads.h"
 #include "runtime/slot_segments.h"
 #include "runtime/state_table.h"
 #include "runtime/tensor_codec.h"
+#include "statestore/base/host_threads.h"
 #include "statestore/base/status_macros.h"
 
 namespace anabranch {

@@ -8,12 +8,12 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "runtime/host_threads.h"
 #include "runtime/slot_segments.h"
 #include "runtime/state_codec.h"
 #include "runtime/state_coder.h"
 #include "runtime/state_table.h"
 #include "runtime/tensor_memory.h"
+#include "statestore/base/host_threads.h"
 #include "statestore/base/status_macros.h"
 
 namespace anabranch {

@@ -7,10 +7,10 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "runtime/host_threads.h"
 #include "runtime/merge_kv.h"
 #include "runtime/merge_recurrent.h"
 #include "runtime/state_tensors.h"
+#include "statestore/base/host_threads.h"
 #include "statestore/base/status_macros.h"
 
 namespace anabranch {

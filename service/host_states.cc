@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "runtime/host_threads.h"
+#include "statestore/base/host_threads.h"
 
 namespace anabranch {
 namespace {
@@ -56,7 +56,8 @@ std::shared_ptr<const LoadedState> HostStates::Use(const StateRecord& record) {
 }
 
 std::shared_ptr<const LoadedState> HostStates::Keep(LoadedState state) {
-  return Insert(std::move(state), /*copy=*/!in_host_memory_);
+  const bool copy = !in_host_memory_ && !state.image.payload.in_block();
+  return Insert(std::move(state), copy);
 }
 
 void HostStates::KeepCaptured(LoadedState state) { Insert(std::move(state), /*copy=*/true); }
@@ -65,8 +66,9 @@ void HostStates::KeepCaptured(LoadedState state) { Insert(std::move(state), /*co
 // block counts in full, whatever it holds.
 std::shared_ptr<const LoadedState> HostStates::Insert(LoadedState state, bool copy) {
   const uint64_t payload_bytes = state.image.payload.size();
+  const bool block = copy || state.image.payload.in_block();
   const uint64_t bytes =
-      OtherBytes(state) + (copy ? std::max(block_bytes_, payload_bytes) : payload_bytes);
+      OtherBytes(state) + (block ? std::max(block_bytes_, payload_bytes) : payload_bytes);
   if (bytes > most_bytes_) return std::make_shared<const LoadedState>(std::move(state));
   {
     absl::MutexLock lock(&mutex_);
@@ -96,9 +98,22 @@ void HostStates::Erase(Entries::iterator entry) {
   entries_.erase(entry);
 }
 
+absl::StatusOr<Buffer> HostStates::Block(uint64_t payload_bytes) {
+  const uint64_t bytes = std::max(block_bytes_, payload_bytes);
+  if (bytes <= most_bytes_) {
+    absl::MutexLock lock(&mutex_);
+    MakeRoom(bytes);
+  }
+  return TakeBlock(payload_bytes);
+}
+
+absl::StatusOr<Buffer> HostStates::TakeBlock(uint64_t payload_bytes) {
+  return payload_bytes <= block_bytes_ ? buffers_.Take(block_bytes_)
+                                       : Buffer::Allocate(payload_bytes);
+}
+
 StateBytes HostStates::Copied(const StateBytes& payload) {
-  absl::StatusOr<Buffer> block = payload.size() <= block_bytes_ ? buffers_.Take(block_bytes_)
-                                                                : Buffer::Allocate(payload.size());
+  absl::StatusOr<Buffer> block = TakeBlock(payload.size());
   if (!block.ok()) return StateBytes(std::string(payload.view()));
   CopyBytes(payload.data(), payload.size(), static_cast<char*>(block->data()));
   return StateBytes(*std::move(block), payload.size());

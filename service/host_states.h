@@ -16,6 +16,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
+#include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "runtime/device.h"
 #include "runtime/host_buffers.h"
@@ -41,8 +42,11 @@ class HostStates {
   std::shared_ptr<const LoadedState> Find(const StateRecord& record) ABSL_LOCKS_EXCLUDED(mutex_);
   // Whether it is here in that form; being asked for counts as a use, and as neither hit nor miss.
   bool Touch(const StateRecord& record) ABSL_LOCKS_EXCLUDED(mutex_);
+  // A block to read a payload into that will be kept; what was used least recently makes room.
+  absl::StatusOr<Buffer> Block(uint64_t payload_bytes) ABSL_LOCKS_EXCLUDED(mutex_);
   // Keeps what was read, in place of another form of it and of what was used least recently,
-  // unless it alone is too much. Gives it back either way.
+  // unless it alone is too much. Gives it back either way. A payload in a block is in one of
+  // Block().
   std::shared_ptr<const LoadedState> Keep(LoadedState state) ABSL_LOCKS_EXCLUDED(mutex_);
   // The same for an image that lies in the engine's buffers, which are free for others afterwards.
   void KeepCaptured(LoadedState state) ABSL_LOCKS_EXCLUDED(mutex_);
@@ -67,6 +71,7 @@ class HostStates {
   // Drops what was used least recently until `bytes` more may be kept.
   void MakeRoom(uint64_t bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Erase(Entries::iterator entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::StatusOr<Buffer> TakeBlock(uint64_t payload_bytes);
   // The payload in a block, or in ordinary memory if there is none.
   StateBytes Copied(const StateBytes& payload);
 

@@ -246,8 +246,11 @@ absl::StatusOr<SequencePtr> SessionManager::RestoreHead(SessionLease& lease,
 absl::StatusOr<std::shared_ptr<const LoadedState>> SessionManager::LoadHead(const StateRecord& head,
                                                                             v1::Usage* usage) {
   if (auto kept = host_states_->Find(head)) return kept;
+  const auto block = [this](size_t bytes) {
+    return host_states_->enabled() ? host_states_->Block(bytes) : engine_->PayloadMemory(bytes);
+  };
   ANABRANCH_ASSIGN_OR_RETURN(LoadedState state,
-                             LoadToRestore(*store_, *engine_, head.tenant, head.id));
+                             LoadToRestore(*store_, *engine_, head.tenant, head.id, block));
   usage->set_state_bytes_loaded(usage->state_bytes_loaded() + state.bytes);
   return host_states_->Keep(std::move(state));
 }
@@ -265,8 +268,9 @@ absl::StatusOr<SequencePtr> SessionManager::RestoreBase(const SessionRecord& ses
   unread->insert(unread->begin(), tokens.begin() + base.token_count, tokens.end());
   MakePages(static_cast<int64_t>(tokens.size() + unread->size()));
   if (base.id.empty()) return WithRoom([this] { return engine_->NewSequence(); });
+  const auto block = [this](size_t bytes) { return engine_->PayloadMemory(bytes); };
   ANABRANCH_ASSIGN_OR_RETURN(LoadedState state,
-                             LoadState(*store_, engine_->model(), base.tenant, base.id));
+                             LoadState(*store_, engine_->model(), base.tenant, base.id, block));
   usage->set_tokens_reused(base.token_count);
   usage->set_state_bytes_loaded(usage->state_bytes_loaded() + state.bytes);
   // It stands in for the head: what is captured next goes on from there.

@@ -6,6 +6,7 @@
 #include "runtime/state_codec.h"
 #include "service/error_info.h"
 #include "service/names.h"
+#include "statestore/base/host_threads.h"
 #include "statestore/base/status_macros.h"
 
 namespace anabranch {
@@ -13,8 +14,24 @@ namespace {
 
 constexpr int kMaxReads = 4;
 
+// A small one is not worth a block.
+absl::StatusOr<StateBytes> ReadPayload(StateStore& store, const StateRecord& record,
+                                       PayloadBlock block) {
+  if (record.payload_bytes < kWorthThreads) return store.GetPayload(record.tenant, record.id);
+  Buffer memory;
+  size_t size = 0;
+  ANABRANCH_RETURN_IF_ERROR(store.ReadPayload(
+      record.tenant, record.id, [&](size_t bytes) -> absl::StatusOr<absl::Span<char>> {
+        ANABRANCH_ASSIGN_OR_RETURN(memory, block(bytes));
+        size = bytes;
+        return absl::MakeSpan(static_cast<char*>(memory.data()), bytes);
+      }));
+  return StateBytes(std::move(memory), size);
+}
+
 absl::StatusOr<LoadedState> ReadParts(StateStore& store, const Model& model,
-                                      const std::string& tenant, const std::string& id) {
+                                      const std::string& tenant, const std::string& id,
+                                      PayloadBlock block) {
   LoadedState state;
   ANABRANCH_ASSIGN_OR_RETURN(state.record, store.GetState(tenant, id));
   ANABRANCH_RETURN_IF_ERROR(CheckModel(state.record, model));
@@ -24,7 +41,7 @@ absl::StatusOr<LoadedState> ReadParts(StateStore& store, const Model& model,
                            {{"state_id", id}});
   }
   ANABRANCH_ASSIGN_OR_RETURN(state.image.header, ParseStateHeader(state.record.header));
-  ANABRANCH_ASSIGN_OR_RETURN(state.image.payload, store.GetPayload(tenant, id));
+  ANABRANCH_ASSIGN_OR_RETURN(state.image.payload, ReadPayload(store, state.record, block));
   state.bytes = state.image.payload.size();
   for (const KvBlockRef& block : state.image.header.kv_blocks) {
     ANABRANCH_ASSIGN_OR_RETURN(std::string bytes, store.GetBlob(tenant, block.hash));
@@ -80,11 +97,12 @@ absl::Status CheckModel(const StateRecord& record, const Model& model) {
 }
 
 absl::StatusOr<LoadedState> LoadStored(StateStore& store, const Model& model,
-                                       const std::string& tenant, const std::string& id) {
+                                       const std::string& tenant, const std::string& id,
+                                       PayloadBlock block) {
   // Record, payload and blocks are read one by one: a state that is recoded between gives parts of
   // two forms, and is read again.
   for (int attempt = 0;; ++attempt) {
-    absl::StatusOr<LoadedState> state = ReadParts(store, model, tenant, id);
+    absl::StatusOr<LoadedState> state = ReadParts(store, model, tenant, id, block);
     const absl::StatusOr<StateRecord> now = store.GetState(tenant, id);
     if (!now.ok()) return now.status();
     const bool same = state.ok() ? SameForm(state->record, *now) : attempt > 0;
@@ -93,15 +111,18 @@ absl::StatusOr<LoadedState> LoadStored(StateStore& store, const Model& model,
 }
 
 absl::StatusOr<LoadedState> LoadState(StateStore& store, const Model& model,
-                                      const std::string& tenant, const std::string& id) {
-  ANABRANCH_ASSIGN_OR_RETURN(LoadedState state, LoadStored(store, model, tenant, id));
+                                      const std::string& tenant, const std::string& id,
+                                      PayloadBlock block) {
+  ANABRANCH_ASSIGN_OR_RETURN(LoadedState state, LoadStored(store, model, tenant, id, block));
   ANABRANCH_RETURN_IF_ERROR(Decode(model, state));
   return state;
 }
 
 absl::StatusOr<LoadedState> LoadToRestore(StateStore& store, const Engine& engine,
-                                          const std::string& tenant, const std::string& id) {
-  ANABRANCH_ASSIGN_OR_RETURN(LoadedState state, LoadStored(store, engine.model(), tenant, id));
+                                          const std::string& tenant, const std::string& id,
+                                          PayloadBlock block) {
+  ANABRANCH_ASSIGN_OR_RETURN(LoadedState state,
+                             LoadStored(store, engine.model(), tenant, id, block));
   if (!engine.Restores(state.image.header)) {
     ANABRANCH_RETURN_IF_ERROR(Decode(engine.model(), state));
   }

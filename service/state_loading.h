@@ -21,6 +21,9 @@ struct LoadedState {
   int64_t bytes = 0;            // read from the library
 };
 
+// Gives a block of at least so many bytes, which a large payload is read into.
+using PayloadBlock = absl::FunctionRef<absl::StatusOr<Buffer>(size_t bytes)>;
+
 // Whether two records of one state tell of the same stored bytes: recoding changes its form.
 bool SameForm(const StateRecord& a, const StateRecord& b);
 
@@ -31,16 +34,19 @@ absl::Status CheckModel(const StateRecord& record, const Model& model);
 // NOT_FOUND; FAILED_PRECONDITION for an archived state, which state_points.h reads again; DATA_LOSS
 // names what is damaged. Blocks on the library.
 absl::StatusOr<LoadedState> LoadState(StateStore& store, const Model& model,
-                                      const std::string& tenant, const std::string& id);
+                                      const std::string& tenant, const std::string& id,
+                                      PayloadBlock block = Buffer::Allocate);
 
 // The same in a form that the engine restores; what the image was restored from then counts as one
 // lossy restore of the sequence alone.
 absl::StatusOr<LoadedState> LoadToRestore(StateStore& store, const Engine& engine,
-                                          const std::string& tenant, const std::string& id);
+                                          const std::string& tenant, const std::string& id,
+                                          PayloadBlock block);
 
 // The same without decoding: the image as it is stored.
 absl::StatusOr<LoadedState> LoadStored(StateStore& store, const Model& model,
-                                       const std::string& tenant, const std::string& id);
+                                       const std::string& tenant, const std::string& id,
+                                       PayloadBlock block = Buffer::Allocate);
 
 // The state that a state id or a ref's name stands for. NOT_FOUND (STATE_NOT_FOUND,
 // REF_NOT_FOUND). Blocks.

@@ -77,6 +77,7 @@ absl::Status Prepare(PutState& operation) {
   ANABRANCH_RETURN_IF_ERROR(CheckStateId(record));
   record.payload_bytes = operation.payload.size();
   record.payload_checksum = IsWhole(record) ? PayloadChecksum(operation.payload) : 0;
+  record.payload_part_bytes = 0;  // until it is stored
   if (IsWhole(record) || (operation.payload.empty() && record.blob_hashes.empty() &&
                           (record.header.empty() || !record.thinned))) {
     return absl::OkStatus();

@@ -23,6 +23,7 @@ struct ApplyContext {
   absl::Time now;
   uint64_t next_etag;                                        // unique in the library for ever
   absl::Duration default_expiry = absl::InfiniteDuration();  // of states that come without a time
+  uint64_t payload_part_bytes = kPayloadPartBytes;
   MutationEffect effect = {};
 
   uint64_t NewEtag() { return next_etag++; }

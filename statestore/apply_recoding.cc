@@ -7,6 +7,7 @@
 #include "statestore/base/crash_point.h"
 #include "statestore/base/status_macros.h"
 #include "statestore/library_reads.h"
+#include "statestore/payloads.h"
 #include "statestore/tenant_use.h"
 
 namespace anabranch {
@@ -67,6 +68,7 @@ absl::Status ReplaceContent(StoredState state, PutState& sent, ApplyContext& con
   const StateRecord& content = sent.record;
   ANABRANCH_RETURN_IF_ERROR(PutBlobs(sent, context));
   ANABRANCH_RETURN_IF_ERROR(DropFormerBlobs(record, content, context));
+  DeletePayload(record, context.changes);
   record.header = content.header;
   record.payload_bytes = content.payload_bytes;
   record.payload_checksum = content.payload_checksum;
@@ -78,9 +80,9 @@ absl::Status ReplaceContent(StoredState state, PutState& sent, ApplyContext& con
   record.codec_error = content.codec_error;
   record.lossy_restores = content.lossy_restores;
   record.etag = context.NewEtag();
+  PutPayload(std::move(sent.payload), context.payload_part_bytes, record, context.changes);
   const std::string key = NamedKey(record.tenant, record.id);
   context.changes.Put(Family::kStates, key, EncodeState(key, state));
-  context.changes.Put(Family::kPayloads, key, std::move(sent.payload));
   std::string entry = PrefixEntryOf(state, context);
   if (!entry.empty()) context.changes.Put(Family::kPrefixes, std::move(entry), "");
   return absl::OkStatus();
@@ -121,13 +123,14 @@ absl::Status ArchiveContent(StoredState state, ApplyContext& context) {
   if (!entry.empty()) context.changes.Delete(Family::kPrefixes, std::move(entry));
   ANABRANCH_RETURN_IF_ERROR(DropBlobs(record, context));
   if (record.exact_bytes == 0) record.exact_bytes = record.payload_bytes + record.blob_bytes;
+  DeletePayload(record, context.changes);
   record.codec = StateCodec::kArchive;
-  record.payload_bytes = record.payload_checksum = record.blob_bytes = 0;
+  record.payload_bytes = record.payload_checksum = record.payload_part_bytes = 0;
+  record.blob_bytes = 0;
   record.blob_hashes.clear();
   record.etag = context.NewEtag();
   const std::string key = NamedKey(record.tenant, record.id);
   context.changes.Put(Family::kStates, key, EncodeState(key, state));
-  context.changes.Delete(Family::kPayloads, key);
   return absl::OkStatus();
 }
 

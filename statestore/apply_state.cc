@@ -6,6 +6,7 @@
 #include "statestore/base/status_macros.h"
 #include "statestore/branch_points.h"
 #include "statestore/library_reads.h"
+#include "statestore/payloads.h"
 #include "statestore/tenant_use.h"
 
 namespace anabranch {
@@ -69,7 +70,7 @@ absl::Status HealState(PutState& operation, const StateRecord& stored, ApplyCont
   // on the state may count on those that would go.
   const bool better = operation.record.codec < stored.codec && stored.blob_hashes.empty() &&
                       operation.record.lossy_restores <= stored.lossy_restores;
-  if (better || !ReadPayload(context.changes, stored).ok()) {
+  if (better || !CheckPayload(context.changes, stored).ok()) {
     ANABRANCH_ASSIGN_OR_RETURN(StoredState damaged,
                                ReadState(context.changes, stored.tenant, stored.id));
     return ReplaceContent(std::move(damaged), operation, context);
@@ -179,11 +180,15 @@ absl::Status Apply(PutState& operation, ApplyContext& context) {
     state.record.expires = context.now + context.default_expiry;
   }
   state.record.etag = context.NewEtag();
+  if (absl::IsDataLoss(stored.status())) {
+    DeleteAnyPayload(record.tenant, record.id, context.changes);
+  }
+  if (IsWhole(record)) {
+    PutPayload(std::move(operation.payload), context.payload_part_bytes, state.record,
+               context.changes);
+  }
   const std::string key = NamedKey(record.tenant, record.id);
   context.changes.Put(Family::kStates, key, EncodeState(key, state));
-  if (IsWhole(record)) {
-    context.changes.Put(Family::kPayloads, key, std::move(operation.payload));
-  }
   ForEachIndexKey(state, context.hasher, [&](Family family, std::string index_key) {
     context.changes.Put(family, std::move(index_key), "");
   });
@@ -217,7 +222,7 @@ absl::Status Apply(const DeleteState& operation, ApplyContext& context) {
 absl::Status DropState(const StoredState& state, ApplyContext& context) {
   const std::string key = NamedKey(state.record.tenant, state.record.id);
   context.changes.Delete(Family::kStates, key);
-  context.changes.Delete(Family::kPayloads, key);
+  DeletePayload(state.record, context.changes);
   ForEachIndexKey(state, context.hasher, [&](Family family, std::string index_key) {
     context.changes.Delete(family, std::move(index_key));
   });

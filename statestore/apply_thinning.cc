@@ -4,6 +4,7 @@
 #include "statestore/base/crash_point.h"
 #include "statestore/base/status_macros.h"
 #include "statestore/library_reads.h"
+#include "statestore/payloads.h"
 #include "statestore/state_need.h"
 
 namespace anabranch {
@@ -16,14 +17,15 @@ absl::Status ThinContent(StoredState& state, ApplyContext& context) {
     if (family == Family::kPrefixes) context.changes.Delete(family, std::move(key));
   });
   ANABRANCH_RETURN_IF_ERROR(DropBlobs(record, context));
+  DeletePayload(record, context.changes);
   record.thinned = true;
   record.header.clear();
-  record.payload_bytes = record.payload_checksum = record.blob_bytes = 0;
+  record.payload_bytes = record.payload_checksum = record.payload_part_bytes = 0;
+  record.blob_bytes = 0;
   record.blob_hashes.clear();
   record.etag = context.NewEtag();
   const std::string key = NamedKey(record.tenant, record.id);
   context.changes.Put(Family::kStates, key, EncodeState(key, state));
-  context.changes.Delete(Family::kPayloads, key);
   return absl::OkStatus();
 }
 

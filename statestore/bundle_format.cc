@@ -151,13 +151,15 @@ std::string BundleChunkChecksum(absl::string_view chunk, uint64_t offset) {
 std::string EncodeBundleRecord(const StateRecord& record) {
   StoredState state{record, ""};
   state.record.etag = 0;
+  state.record.payload_part_bytes = 0;
   return EncodeState(NamedKey(record.tenant, record.id), state);
 }
 
 absl::StatusOr<StateRecord> DecodeBundleRecord(absl::string_view tenant, const BundleItem& item,
                                                absl::string_view bytes) {
   ANABRANCH_ASSIGN_OR_RETURN(StoredState state, DecodeState(NamedKey(tenant, item.name), bytes));
-  if (state.record.etag != 0 || !state.prefix_hash.empty()) {
+  if (state.record.etag != 0 || state.record.payload_part_bytes != 0 ||
+      !state.prefix_hash.empty()) {
     return absl::InvalidArgumentError("a record has fields of one library");
   }
   state.record.tenant = std::string(tenant);

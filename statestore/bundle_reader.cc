@@ -1,7 +1,5 @@
 #include "statestore/bundle_reader.h"
 
-#include <xxhash.h>
-
 #include <algorithm>
 #include <memory>
 #include <utility>
@@ -10,6 +8,7 @@
 #include "statestore/base/status_macros.h"
 #include "statestore/byte_coding.h"
 #include "statestore/names.h"
+#include "statestore/payload_hasher.h"
 #include "statestore/state_id.h"
 
 namespace anabranch {
@@ -28,20 +27,6 @@ absl::Status At(uint64_t offset, const absl::Status& status) {
 }
 
 }  // namespace
-
-// XXH3-64 of content that comes in pieces, as PayloadChecksum gives it.
-class PayloadHasher {
- public:
-  PayloadHasher() : state_(XXH3_createState()) { XXH3_64bits_reset(state_); }
-  ~PayloadHasher() { XXH3_freeState(state_); }
-  PayloadHasher(const PayloadHasher&) = delete;
-  PayloadHasher& operator=(const PayloadHasher&) = delete;
-  void Add(absl::string_view bytes) { XXH3_64bits_update(state_, bytes.data(), bytes.size()); }
-  uint64_t Sum() const { return XXH3_64bits_digest(state_); }
-
- private:
-  XXH3_state_t* const state_;
-};
 
 BundleReader::BundleReader(BundleVisitor* visitor) : visitor_(visitor) {}
 BundleReader::~BundleReader() = default;

@@ -83,7 +83,9 @@ std::string EncodeChanges(const Overlay& changes) {
       writer.Byte(static_cast<uint8_t>(i));
       writer.Byte(value.has_value() ? kPut : kDelete);
       writer.String(key);
-      if (value.has_value()) writer.String(*value);
+      if (!value.has_value()) continue;
+      writer.Varint(value->size());
+      for (const absl::string_view chunk : value->Chunks()) writer.Raw(chunk);
     }
   }
   return std::move(writer).Take();

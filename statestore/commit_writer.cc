@@ -370,7 +370,8 @@ void CommitWriter::ApplyGroup(std::vector<Pending>& group, Overlay& changes, Use
 absl::Status CommitWriter::ApplyOne(Mutation& mutation, Overlay& changes, UseByTenant& use,
                                     uint64_t& next_etag) {
   Overlay own(changes);
-  ApplyContext context{own, hasher_, absl::Now(), next_etag, options_.default_expiry};
+  ApplyContext context{
+      own, hasher_, absl::Now(), next_etag, options_.default_expiry, options_.payload_part_bytes};
   const absl::Status applied = ApplyMutation(mutation, context);
   next_etag = context.next_etag;
   ANABRANCH_RETURN_IF_ERROR(applied);

@@ -78,6 +78,17 @@ size_t BatchBytes(const Overlay& changes) {
   return bytes;
 }
 
+// What is in pieces is written from where it lies.
+rocksdb::Status AddPut(rocksdb::ColumnFamilyHandle* handle, const std::string& key,
+                       const absl::Cord& value, rocksdb::WriteBatch& batch) {
+  if (const auto flat = value.TryFlat()) return batch.Put(handle, key, ToSlice(*flat));
+  std::vector<rocksdb::Slice> pieces;
+  for (const absl::string_view chunk : value.Chunks()) pieces.push_back(ToSlice(chunk));
+  const rocksdb::Slice key_slice(key);
+  return batch.Put(handle, rocksdb::SliceParts(&key_slice, 1),
+                   rocksdb::SliceParts(pieces.data(), static_cast<int>(pieces.size())));
+}
+
 rocksdb::FileSystem& FileSystemOf(const StoreOptions& options) {
   return *EnvOf(options).GetFileSystem();
 }
@@ -148,18 +159,37 @@ void OpenDatabase::Written() const {
 
 Snapshot::Snapshot(const Database& database) : open_(database.current()), view_(open_->NewView()) {}
 
-absl::StatusOr<std::optional<std::string>> Snapshot::Get(Family family,
-                                                         absl::string_view key) const {
+absl::Status Snapshot::Get(Family family, absl::string_view key,
+                           rocksdb::PinnableSlice* value) const {
   rocksdb::ReadOptions read;
   read.snapshot = view_.get();
   // Payloads and blobs are large and carry checksums of ours, which every read verifies; RocksDB's
   // CRC32C of the same bytes took most of the time of a resume where it is built without SSE 4.2.
   read.verify_checksums = family != Family::kPayloads && family != Family::kBlobs;
-  std::string value;
-  const rocksdb::Status status = open_->db().Get(read, open_->handle(family), ToSlice(key), &value);
-  if (status.IsNotFound()) return std::optional<std::string>();
-  ANABRANCH_RETURN_IF_ERROR(FromRocks(status, absl::StrCat("reading ", FamilyName(family))));
-  return std::optional<std::string>(std::move(value));
+  const rocksdb::Status status = open_->db().Get(read, open_->handle(family), ToSlice(key), value);
+  if (status.IsNotFound()) return absl::NotFoundError("there is no such key");
+  return FromRocks(status, absl::StrCat("reading ", FamilyName(family)));
+}
+
+absl::StatusOr<std::optional<std::string>> Snapshot::Get(Family family,
+                                                         absl::string_view key) const {
+  std::string bytes;
+  rocksdb::PinnableSlice value(&bytes);
+  const absl::Status status = Get(family, key, &value);
+  if (absl::IsNotFound(status)) return std::optional<std::string>();
+  ANABRANCH_RETURN_IF_ERROR(status);
+  if (value.IsPinned()) bytes.assign(value.data(), value.size());
+  return std::optional<std::string>(std::move(bytes));
+}
+
+absl::StatusOr<bool> Snapshot::Read(Family family, absl::string_view key,
+                                    ValueVisitor visitor) const {
+  rocksdb::PinnableSlice value;
+  const absl::Status status = Get(family, key, &value);
+  if (absl::IsNotFound(status)) return false;
+  ANABRANCH_RETURN_IF_ERROR(status);
+  visitor(ToView(value));
+  return true;
 }
 
 absl::Status Snapshot::Scan(Family family, absl::string_view prefix, absl::string_view from,
@@ -207,9 +237,9 @@ absl::Status Database::Write(const Overlay& changes, Durability durability) {
     const Family family = static_cast<Family>(i);
     rocksdb::ColumnFamilyHandle* handle = open->handle(family);
     for (const auto& [key, value] : changes.changes(family)) {
-      ANABRANCH_RETURN_IF_ERROR(
-          FromRocks(value.has_value() ? batch.Put(handle, key, *value) : batch.Delete(handle, key),
-                    "building the batch"));
+      ANABRANCH_RETURN_IF_ERROR(FromRocks(
+          value.has_value() ? AddPut(handle, key, *value, batch) : batch.Delete(handle, key),
+          "building the batch"));
     }
   }
   const rocksdb::Status written = open->db().Write(write, &batch);

@@ -20,6 +20,7 @@
 namespace rocksdb {
 class ColumnFamilyHandle;
 class DB;
+class PinnableSlice;
 class Snapshot;
 }  // namespace rocksdb
 
@@ -88,12 +89,17 @@ class Snapshot : public KeyValueReader {
 
   absl::StatusOr<std::optional<std::string>> Get(Family family,
                                                  absl::string_view key) const override;
+  absl::StatusOr<bool> Read(Family family, absl::string_view key,
+                            ValueVisitor visitor) const override;
   absl::Status Scan(Family family, absl::string_view prefix, absl::string_view from,
                     Visitor visitor) const override;
   // Starts invalid: Seek first. The keys outside `prefix` are not seen.
   std::unique_ptr<Cursor> NewCursor(Family family, absl::string_view prefix) const;
 
  private:
+  // NOT_FOUND if there is no such key.
+  absl::Status Get(Family family, absl::string_view key, rocksdb::PinnableSlice* value) const;
+
   const std::shared_ptr<const OpenDatabase> open_;
   const OpenDatabase::View view_;
 };

@@ -44,6 +44,14 @@ absl::string_view NameOfNamedKey(absl::string_view tenant, absl::string_view key
   return key;
 }
 
+std::string PayloadPartPrefix(absl::string_view tenant, absl::string_view state) {
+  return absl::StrCat(tenant, kEnd, state, kEnd);
+}
+
+std::string PayloadPartKey(absl::string_view tenant, absl::string_view state, uint64_t index) {
+  return absl::StrCat(PayloadPartPrefix(tenant, state), BigEndian64(index));
+}
+
 std::string LogBoundsKey(absl::string_view tenant, absl::string_view session) {
   return absl::StrCat(tenant, kEnd, session, kEnd);
 }

@@ -19,7 +19,7 @@ namespace anabranch {
 enum class Family {
   kMeta = 0,  // RocksDB's "default": format, commit_seq, keys
   kStates,    // state id -> record
-  kPayloads,  // state id -> payload
+  kPayloads,  // state id -> payload; state id, index -> part of one
   kBlobs,     // blob hash -> blob
   kRefs,      // ref name -> record
   kSessions,  // session id -> record
@@ -45,6 +45,10 @@ std::string TenantPrefix(absl::string_view tenant);
 // kStates, kPayloads, kBlobs, kRefs, kSessions: tenant, name.
 std::string NamedKey(absl::string_view tenant, absl::string_view name);
 absl::string_view NameOfNamedKey(absl::string_view tenant, absl::string_view key);
+
+// kPayloads: a large payload is in parts, behind the key that it would have as one value.
+std::string PayloadPartPrefix(absl::string_view tenant, absl::string_view state);
+std::string PayloadPartKey(absl::string_view tenant, absl::string_view state, uint64_t index);
 
 // kLog.
 std::string LogBoundsKey(absl::string_view tenant, absl::string_view session);

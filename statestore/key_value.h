@@ -21,6 +21,12 @@ class KeyValueReader {
   virtual absl::StatusOr<std::optional<std::string>> Get(Family family,
                                                          absl::string_view key) const = 0;
 
+  // The same for large values, without a copy: shows the value, which is valid during the visit
+  // only. False if there is no such key. Several threads may read at once while nothing changes.
+  using ValueVisitor = absl::FunctionRef<void(absl::string_view value)>;
+  virtual absl::StatusOr<bool> Read(Family family, absl::string_view key,
+                                    ValueVisitor visitor) const;
+
   // Visits the keys that start with `prefix`, in order, from `from` (empty: the first) on, until
   // the visitor returns false. The views are valid during the visit only.
   using Visitor = absl::FunctionRef<bool(absl::string_view key, absl::string_view value)>;

@@ -11,9 +11,10 @@
 namespace anabranch {
 
 // Of the library's folder, as its mark has it: how it has to be opened. 2: there may be a journal.
-inline constexpr uint32_t kLibraryFormatVersion = 2, kOldestFormatVersion = 1;
-// Of what is in the database.
-inline constexpr uint32_t kDatabaseFormatVersion = 1;
+// 3: payloads may be in parts.
+inline constexpr uint32_t kLibraryFormatVersion = 3, kOldestFormatVersion = 1;
+// Of what is in the database, which is all that a backup has: 1, or 3 as the library's.
+inline constexpr uint32_t kDatabaseFormatVersion = 3, kOldestDatabaseFormatVersion = 1;
 
 struct LibraryFiles {
   explicit LibraryFiles(const std::string& directory)
@@ -28,6 +29,10 @@ struct LibraryFiles {
 
 // What the family meta says of the library; all empty in a new one.
 struct LibraryMeta {
+  bool readable() const {
+    return format_version >= kOldestDatabaseFormatVersion &&
+           format_version <= kDatabaseFormatVersion;
+  }
   uint64_t format_version = 0, commit_seq = 0;
   std::string hash_key, library_id;  // raw
 };

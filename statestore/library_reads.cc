@@ -73,31 +73,6 @@ absl::Status CheckUsable(const StateRecord& state) {
       absl::StrCat("state ", state.id, " was thinned: its content is gone, only its tokens stay"));
 }
 
-absl::StatusOr<std::string> ReadPayload(const KeyValueReader& reader, const StateRecord& state) {
-  ANABRANCH_RETURN_IF_ERROR(CheckUsable(state));
-  if (!IsWhole(state)) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("state ", state.id,
-                     " is archived: its content is gone and comes back by reading it again"));
-  }
-  absl::StatusOr<std::optional<std::string>> value =
-      reader.Get(Family::kPayloads, NamedKey(state.tenant, state.id));
-  if (!value.ok()) return Named("payload of state", state.id, value.status());
-  const auto damaged = [&](absl::string_view how) {
-    return absl::DataLossError(absl::StrCat("payload of state ", state.id, ": ", how));
-  };
-  if (!value->has_value()) return damaged("it is missing");
-  std::string payload = *std::move(*value);
-  if (payload.size() != state.payload_bytes) {
-    return damaged(
-        absl::StrCat("it has ", payload.size(), " bytes instead of ", state.payload_bytes));
-  }
-  if (PayloadChecksum(payload) != state.payload_checksum) {
-    return damaged("its checksum does not match");
-  }
-  return payload;
-}
-
 absl::StatusOr<std::string> ReadBlob(const KeyValueReader& reader, absl::string_view tenant,
                                      absl::string_view hash) {
   return ReadNamed(reader, Family::kBlobs, NamedKey(tenant, hash), "blob", hash, DecodeBlob);

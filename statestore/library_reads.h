@@ -20,8 +20,6 @@ absl::StatusOr<std::vector<StateName>> ReadStateNames(const KeyValueReader& read
 std::vector<StateName> StatesIn(const Overlay& changes);
 // FAILED_PRECONDITION if the state is thinned: nothing can start there.
 absl::Status CheckUsable(const StateRecord& state);
-// `state` is the payload's record.
-absl::StatusOr<std::string> ReadPayload(const KeyValueReader& reader, const StateRecord& state);
 absl::StatusOr<std::string> ReadBlob(const KeyValueReader& reader, absl::string_view tenant,
                                      absl::string_view hash);
 absl::StatusOr<RefRecord> ReadRef(const KeyValueReader& reader, absl::string_view tenant,

@@ -112,7 +112,7 @@ absl::StatusOr<LibraryMeta> EnsureMeta(Database& database, const StoreOptions& o
   if (meta.format_version == 0 && meta.hash_key.empty() && meta.commit_seq == 0) {
     return WriteNewMeta(database);
   }
-  if (meta.format_version != kDatabaseFormatVersion) {
+  if (!meta.readable()) {
     return RefuseFormat(meta.format_version, kDatabaseFormatVersion, options.directory);
   }
   if (meta.hash_key.size() == PrefixHasher::kKeyBytes) return meta;
@@ -244,6 +244,7 @@ absl::StatusOr<std::unique_ptr<StateStore>> OpenStateStore(const StoreOptions& o
   ANABRANCH_ASSIGN_OR_RETURN(LibraryMeta meta, EnsureMeta(*database, options));
   ANABRANCH_RETURN_IF_ERROR(Recover(mark, meta, *database, options));
   ANABRANCH_RETURN_IF_ERROR(AddRetention(*database));
+  ANABRANCH_RETURN_IF_ERROR(RaiseFormat(*database, meta.format_version));
   ReachCrashPoint(CrashPoint::kOpenMetaWritten);
   ANABRANCH_ASSIGN_OR_RETURN(std::unique_ptr<HighWaterMark> open_mark,
                              OpenMark(mark, meta, options));

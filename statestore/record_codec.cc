@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "statestore/base/status_macros.h"
 #include "statestore/byte_coding.h"
+#include "statestore/payload_hasher.h"
 
 namespace anabranch {
 namespace {
@@ -25,6 +26,7 @@ enum class Kind : uint8_t {
   kNumber = 8,
   kBytes = 9,
   kUse = 10,
+  kPayloadPart = 11,
 };
 constexpr uint8_t kVersion = 1;
 constexpr size_t kHeaderBytes = 2, kChecksumBytes = 8;
@@ -133,12 +135,20 @@ bool HasEncoding(const StateRecord& record) {
          record.codec_error != 0 || record.lossy_restores != 0;
 }
 
-// Bit 0: pinned; bit 1: thinned; bit 2: how the content is encoded follows at the end; bits 4 to 7:
-// why it was captured.
+// Bit 0: pinned; bit 1: thinned; bit 2: how the content is encoded follows at the end; bit 3: the
+// size of the payload's parts, after that; bits 4 to 7: why it was captured.
 uint8_t Flags(const StateRecord& record) {
-  return static_cast<uint8_t>((record.pinned ? 1 : 0) | (record.thinned ? 2 : 0) |
-                              (HasEncoding(record) ? 4 : 0) |
-                              static_cast<uint8_t>(record.kind) << 4);
+  return static_cast<uint8_t>(
+      (record.pinned ? 1 : 0) | (record.thinned ? 2 : 0) | (HasEncoding(record) ? 4 : 0) |
+      (record.payload_part_bytes != 0 ? 8 : 0) | static_cast<uint8_t>(record.kind) << 4);
+}
+
+void ReadParts(ByteReader& reader, StateRecord& record) {
+  record.payload_part_bytes = reader.Varint();
+  if (record.payload_part_bytes == 0 || record.payload_bytes <= record.payload_part_bytes ||
+      (record.payload_bytes - 1) / record.payload_part_bytes >= kMaxPayloadParts) {
+    reader.Fail();
+  }
 }
 
 // Codec in bits 0 to 6, bit 7: it was chosen.
@@ -168,7 +178,7 @@ bool ReadFlags(uint8_t flags, StateRecord& record) {
   record.pinned = (flags & 1) != 0;
   record.thinned = (flags & 2) != 0;
   record.kind = static_cast<CaptureReason>(flags >> 4);
-  return (flags & 8) == 0 && record.kind <= CaptureReason::kMark;
+  return record.kind <= CaptureReason::kMark;
 }
 
 // Bits 3 and 4: 1 more than the codec; 0: not chosen.
@@ -247,6 +257,27 @@ uint64_t PayloadChecksum(absl::string_view payload) {
   return XXH3_64bits(payload.data(), payload.size());
 }
 
+PayloadPartFrame FramePayloadPart(absl::string_view key, uint64_t payload_checksum,
+                                  absl::string_view bytes) {
+  ByteWriter before = Begin(Kind::kPayloadPart), behind;
+  before.Fixed64(payload_checksum);
+  PayloadHasher checksum(XXH3_64bits(key.data(), key.size()));
+  checksum.Add(before.bytes());
+  checksum.Add(bytes);
+  behind.Fixed64(checksum.Sum());
+  return {std::move(before).Take(), std::move(behind).Take()};
+}
+
+absl::StatusOr<absl::string_view> DecodePayloadPart(absl::string_view key,
+                                                    uint64_t payload_checksum,
+                                                    absl::string_view value) {
+  ANABRANCH_ASSIGN_OR_RETURN(absl::string_view body, Unseal(key, Kind::kPayloadPart, value));
+  ByteReader of(body.substr(0, kChecksumBytes));
+  if (of.Fixed64() != payload_checksum) return absl::DataLossError("it is of another payload");
+  if (!of.ok()) return Malformed("payload part");
+  return body.substr(kChecksumBytes);
+}
+
 std::string EncodeState(absl::string_view key, const StoredState& state) {
   const StateRecord& record = state.record;
   ByteWriter writer = Begin(Kind::kState);
@@ -269,6 +300,7 @@ std::string EncodeState(absl::string_view key, const StoredState& state) {
   writer.Fixed64(record.etag);
   writer.String(state.prefix_hash);
   WriteEncoding(record, writer);
+  if (record.payload_part_bytes != 0) writer.Varint(record.payload_part_bytes);
   return Seal(key, std::move(writer));
 }
 
@@ -298,6 +330,7 @@ absl::StatusOr<StoredState> DecodeState(absl::string_view key, absl::string_view
   record.etag = reader.Fixed64();
   state.prefix_hash = std::string(reader.String());
   if ((flags & 4) != 0) ReadEncoding(reader, record);
+  if ((flags & 8) != 0) ReadParts(reader, record);
   const bool meaningful = operation <= static_cast<uint8_t>(StateOperation::kSwap) && known_flags &&
                           record.token_count >= 0 &&
                           (state.prefix_hash.empty() || state.prefix_hash.size() == 16);

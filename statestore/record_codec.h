@@ -1,6 +1,6 @@
-// Records <-> bytes. Every value but payloads is sealed: a kind, a version, the body, and an
+// Records <-> bytes. Every value but small payloads is sealed: a kind, a version, the body, and an
 // XXH3-64 checksum seeded by the value's key, so that damage and values under a wrong key are both
-// found. Payloads are raw; their checksum is in the state's record.
+// found. Payloads of one value are raw; their checksum is in the state's record.
 //
 // Decoders are pure and bounded: any bytes give a value or DATA_LOSS, and they allocate at most a
 // small multiple of the input. docs/LIBRARY_FORMAT.md shows the bytes.
@@ -38,6 +38,21 @@ struct StoredAnswer {
 
 // XXH3-64 of a payload, as StateRecord::payload_checksum has it.
 uint64_t PayloadChecksum(absl::string_view payload);
+
+// More parts no payload has: what says so is damaged.
+inline constexpr uint64_t kMaxPayloadParts = uint64_t{1} << 24;
+
+// What goes before and behind the bytes of a part of a payload, which are large and not copied. A
+// part says which payload it is of, by its checksum: parts of two forms of a state never mix.
+struct PayloadPartFrame {
+  std::string before, behind;
+};
+PayloadPartFrame FramePayloadPart(absl::string_view key, uint64_t payload_checksum,
+                                  absl::string_view bytes);
+// Gives the bytes, which are inside `value`. DATA_LOSS also for a part of another payload.
+absl::StatusOr<absl::string_view> DecodePayloadPart(absl::string_view key,
+                                                    uint64_t payload_checksum,
+                                                    absl::string_view value);
 
 // Tenants, ids and names are in the key and not repeated in the value: the caller sets them.
 std::string EncodeState(absl::string_view key, const StoredState& state);

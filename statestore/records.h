@@ -45,6 +45,7 @@ struct StateRecord {
   std::vector<int32_t> span_tokens;                  // tokens since the parent; computed: all
   std::string header;                                // opaque: the runtime's serialised header
   uint64_t payload_bytes = 0, payload_checksum = 0;  // filled by the store on Put
+  uint64_t payload_part_bytes = 0;                   // so too, see payloads.h; 0: it is one value
   std::vector<std::string> blob_hashes;              // shared blobs this state needs, in order
   uint64_t blob_bytes = 0;
   absl::Time created;  // unset (the epoch): now

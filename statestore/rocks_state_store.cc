@@ -10,6 +10,7 @@
 #include "statestore/library_files.h"
 #include "statestore/library_reads.h"
 #include "statestore/names.h"
+#include "statestore/payloads.h"
 #include "statestore/rocks_options.h"
 
 namespace anabranch {
@@ -94,7 +95,17 @@ absl::StatusOr<std::string> RocksStateStore::GetPayload(const std::string& tenan
   const Snapshot snapshot(*database_);
   ANABRANCH_ASSIGN_OR_RETURN(const StoredState state, ReadState(snapshot, tenant, id));
   recent_uses_.Note(NamedKey(tenant, id), absl::Now());
-  return ReadPayload(snapshot, state.record);
+  return anabranch::ReadPayload(snapshot, state.record);
+}
+
+absl::Status RocksStateStore::ReadPayload(const std::string& tenant, const std::string& id,
+                                          PayloadMemory memory) {
+  ANABRANCH_RETURN_IF_ERROR(ValidateTenant(tenant));
+  ANABRANCH_RETURN_IF_ERROR(ValidateStateId("id", id));
+  const Snapshot snapshot(*database_);
+  ANABRANCH_ASSIGN_OR_RETURN(const StoredState state, ReadState(snapshot, tenant, id));
+  recent_uses_.Note(NamedKey(tenant, id), absl::Now());
+  return anabranch::ReadPayload(snapshot, state.record, memory);
 }
 
 absl::StatusOr<std::string> RocksStateStore::GetBlob(const std::string& tenant,

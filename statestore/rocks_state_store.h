@@ -35,6 +35,8 @@ class RocksStateStore : public StateStore {
 
   absl::StatusOr<StateRecord> GetState(const std::string& tenant, const std::string& id) override;
   absl::StatusOr<std::string> GetPayload(const std::string& tenant, const std::string& id) override;
+  absl::Status ReadPayload(const std::string& tenant, const std::string& id,
+                           PayloadMemory memory) override;
   absl::StatusOr<std::string> GetBlob(const std::string& tenant, const std::string& hash) override;
   absl::StatusOr<bool> HasBlob(const std::string& tenant, const std::string& hash) override;
   absl::StatusOr<Page<StateRecord>> ListStates(const std::string& tenant, const StateFilter& filter,

@@ -11,6 +11,7 @@
 #include "statestore/byte_coding.h"
 #include "statestore/database.h"
 #include "statestore/library_reads.h"
+#include "statestore/payloads.h"
 
 namespace anabranch {
 namespace {
@@ -187,9 +188,9 @@ class Scrubber {
     if (!state.ok()) return Damaged(tenant, "state", id, state.status(), {std::string(id)});
     CheckIndexes(*state);
     if (IsWhole(state->record)) {
-      const absl::StatusOr<std::string> payload = ReadPayload(snapshot_, state->record);
-      if (!payload.ok()) return Damaged(tenant, "state", id, payload.status(), {std::string(id)});
-      step_.bytes_checked += payload->size();
+      const absl::Status payload = CheckPayload(snapshot_, state->record);
+      if (!payload.ok()) return Damaged(tenant, "state", id, payload, {std::string(id)});
+      step_.bytes_checked += state->record.payload_bytes;
     }
     step_.states.push_back(std::move(state->record));
   }

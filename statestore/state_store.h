@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_set.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
@@ -31,6 +32,9 @@
 namespace anabranch {
 
 using CommitDone = std::function<void(absl::Status)>;
+
+// Gives memory of so many bytes.
+using PayloadMemory = absl::FunctionRef<absl::StatusOr<absl::Span<char>>(size_t bytes)>;
 
 struct StateName {
   std::string tenant, id;
@@ -100,6 +104,10 @@ class StateStore {
   // Reads are verified: DATA_LOSS names the state and what is damaged.
   virtual absl::StatusOr<std::string> GetPayload(const std::string& tenant,
                                                  const std::string& id) = 0;
+  // Into the memory that is asked for once, with several threads if it is large (payloads.h says
+  // what is checked). After an error the memory holds anything.
+  virtual absl::Status ReadPayload(const std::string& tenant, const std::string& id,
+                                   PayloadMemory memory) = 0;
   virtual absl::StatusOr<std::string> GetBlob(const std::string& tenant,
                                               const std::string& hash) = 0;
   virtual absl::StatusOr<bool> HasBlob(const std::string& tenant, const std::string& hash) = 0;

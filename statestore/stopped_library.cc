@@ -20,7 +20,7 @@ namespace {
 constexpr uint64_t kCacheBytes = 8u << 20;
 
 absl::Status CheckMeta(const LibraryMeta& meta, const std::string& directory) {
-  if (meta.format_version != kDatabaseFormatVersion) {
+  if (!meta.readable()) {
     return absl::FailedPreconditionError(
         absl::StrCat("the library ", directory, " has format version ", meta.format_version,
                      "; this build reads version ", kDatabaseFormatVersion));

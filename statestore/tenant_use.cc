@@ -33,7 +33,7 @@ void Subtract(const TenantUse& less, TenantUse& use) {
 
 // A damaged record that is replaced was counted when it was whole; what it was then is not known,
 // and what replaces it is the same state.
-absl::Status AddStateChange(absl::string_view key, const std::optional<std::string>& value,
+absl::Status AddStateChange(absl::string_view key, const std::optional<absl::Cord>& value,
                             const KeyValueReader& base, TenantUse& use) {
   const absl::StatusOr<std::optional<std::string>> before = base.Get(Family::kStates, key);
   if (!before.ok() && !absl::IsDataLoss(before.status())) return before.status();
@@ -46,7 +46,7 @@ absl::Status AddStateChange(absl::string_view key, const std::optional<std::stri
   }
   if (existed) Subtract(UseOf(old->record), use);
   if (!value.has_value()) return absl::OkStatus();
-  ANABRANCH_ASSIGN_OR_RETURN(const StoredState now, DecodeState(key, *value));
+  ANABRANCH_ASSIGN_OR_RETURN(const StoredState now, DecodeState(key, std::string(*value)));
   Add(UseOf(now.record), use);
   return absl::OkStatus();
 }

@@ -4,6 +4,7 @@
 
 #include "statestore/base/status_macros.h"
 #include "statestore/key_schema.h"
+#include "statestore/library_files.h"
 #include "statestore/record_codec.h"
 #include "statestore/tenant_use.h"
 
@@ -40,6 +41,16 @@ absl::Status AddRetention(Database& database) {
     changes.Put(Family::kMeta, key, EncodeUse(key, use));
   }
   changes.Put(Family::kMeta, std::string(kRetentionKey), EncodeNumber(kRetentionKey, 1));
+  return database.Write(changes);
+}
+
+// Builds that do not know parts of payloads refuse the library by its mark, its backups by this.
+absl::Status RaiseFormat(Database& database, uint64_t version) {
+  if (version >= kDatabaseFormatVersion) return absl::OkStatus();
+  const Snapshot snapshot(database);
+  Overlay changes(snapshot);
+  changes.Put(Family::kMeta, std::string(kFormatVersionKey),
+              EncodeNumber(kFormatVersionKey, kDatabaseFormatVersion));
   return database.Write(changes);
 }
 

@@ -3,8 +3,8 @@
 #include <filesystem>
 
 #include "absl/strings/str_cat.h"
-#include "runtime/host_threads.h"
 #include "runtime/state_merge.h"
+#include "statestore/base/host_threads.h"
 #include "statestore/base/status_macros.h"
 #include "tests/bench/bench.h"
 #include "tests/bench/engine_runs.h"
@@ -28,7 +28,7 @@ absl::Status MergeOnce(Engine& engine, StateStore& store, const std::vector<std:
   // Side by side, as the server loads them.
   const double load = TimeOnce([&] {
     ForEachOnHost(ids.size() * kWorthThreads, ids.size(), [&](size_t i) {
-      auto context = LoadContext(store, ids[i]);
+      auto context = LoadContext(engine, store, ids[i]);
       loaded[i] = context.status();
       if (!context.ok()) return;
       inputs[i] = *std::move(context);

@@ -44,7 +44,7 @@ absl::StatusOr<std::vector<Row>> RunResumeBench(const Options& options) {
   for (int i = 0; i <= options.repeat; ++i) {
     absl::Status status;
     absl::StatusOr<StoredContext> loaded;
-    const double l = TimeOnce([&] { loaded = LoadContext(*store, id); });
+    const double l = TimeOnce([&] { loaded = LoadContext(*engine, *store, id); });
     ANABRANCH_RETURN_IF_ERROR(loaded.status());
     const double r = TimeOnce([&] { status = Restore(*engine, *std::move(loaded)); });
     ANABRANCH_RETURN_IF_ERROR(status);

@@ -5,8 +5,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "runtime/host_threads.h"
 #include "runtime/state_merge.h"
+#include "statestore/base/host_threads.h"
 #include "statestore/base/status_macros.h"
 #include "tests/bench/engine_runs.h"
 #include "tests/bench/shape_bench.h"

@@ -94,7 +94,7 @@ absl::Status BenchLibrary(ShapeRun& run, Engine& engine, StoredContext context,
       Figure figure,
       Measure(kPart, absl::StrCat("restore, ", codec, ", from a library"), 10,
               [&]() -> absl::Status {
-                ANABRANCH_ASSIGN_OR_RETURN(StoredContext loaded, LoadContext(*store, id));
+                ANABRANCH_ASSIGN_OR_RETURN(StoredContext loaded, LoadContext(engine, *store, id));
                 return engine.Restore(loaded.image, std::move(loaded.tokens)).status();
               }));
   figure.floor = 1e3 * bytes / run.ceilings.to_device;

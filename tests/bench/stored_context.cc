@@ -35,13 +35,20 @@ absl::StatusOr<std::string> StoreContext(const Engine& engine, StateStore& store
   return id;
 }
 
-absl::StatusOr<StoredContext> LoadContext(StateStore& store, const std::string& id) {
+absl::StatusOr<StoredContext> LoadContext(const Engine& engine, StateStore& store,
+                                          const std::string& id) {
   ANABRANCH_ASSIGN_OR_RETURN(const StateRecord record, store.GetState(kTenant, id));
   StoredContext loaded;
   ANABRANCH_ASSIGN_OR_RETURN(loaded.tokens, store.GetTokens(kTenant, id));
   StateImage& image = loaded.image;
   ANABRANCH_ASSIGN_OR_RETURN(image.header, ParseStateHeader(record.header));
-  ANABRANCH_ASSIGN_OR_RETURN(image.payload, store.GetPayload(kTenant, id));
+  Buffer memory;
+  ANABRANCH_RETURN_IF_ERROR(
+      store.ReadPayload(kTenant, id, [&](size_t bytes) -> absl::StatusOr<absl::Span<char>> {
+        ANABRANCH_ASSIGN_OR_RETURN(memory, engine.PayloadMemory(bytes));
+        return absl::MakeSpan(static_cast<char*>(memory.data()), bytes);
+      }));
+  image.payload = StateBytes(std::move(memory), record.payload_bytes);
   for (const std::string& hash : record.blob_hashes) {
     ANABRANCH_ASSIGN_OR_RETURN(std::string blob, store.GetBlob(kTenant, hash));
     image.kv_blocks.push_back(std::move(blob));

@@ -18,7 +18,8 @@ struct StoredContext {
 // Commits it; the state's id.
 absl::StatusOr<std::string> StoreContext(const Engine& engine, StateStore& store,
                                          StoredContext context);
-// Reads everything that going on needs, checks of the library included.
-absl::StatusOr<StoredContext> LoadContext(StateStore& store, const std::string& id);
+// Reads everything that going on needs, checks of the library included, into the engine's memory.
+absl::StatusOr<StoredContext> LoadContext(const Engine& engine, StateStore& store,
+                                          const std::string& id);
 
 }  // namespace anabranch::bench

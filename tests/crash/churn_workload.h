@@ -97,13 +97,15 @@ class Churn {
     archiving.operations.push_back(ArchiveState{kTenant, end.id, {}});
     return store.CommitAndWait(std::move(archiving));
   }
-  // Large enough for a file of values: what stays alive there has to move when that is rewritten.
+  // Large enough for a file of values, where what stays alive has to move when that is rewritten;
+  // and for three parts, of which recoding leaves two, if parts are of 4 KiB.
   static std::string Payload(int number, StateCodec codec) {
-    return codec == StateCodec::kNear ? Payload(number).replace(0, 1, "near ") : Payload(number);
+    if (codec != StateCodec::kNear) return Payload(number);
+    return "near " + Payload(number).substr(0, Payload(number).size() / 2);
   }
   static std::string Payload(int number) {
     std::string payload = absl::StrCat(number, ":");
-    payload.resize(number % 2 == 0 ? 6000 : 500, static_cast<char>('a' + number % 26));
+    payload.resize(number % 2 == 0 ? 10000 : 500, static_cast<char>('a' + number % 26));
     return payload;
   }
   static std::string Blob(int number) { return absl::StrCat("blob of ", number / 10); }

@@ -17,6 +17,7 @@
 #include "tests/crash/churn_workload.h"
 #include "tests/crash/crash_driver.h"
 #include "tests/statestore/library_fixture.h"
+#include "tests/statestore/payload_keys.h"
 
 namespace anabranch {
 namespace {
@@ -97,6 +98,7 @@ class CrashPointTest : public testing::Test {
       EXPECT_LE(garbage->stale_keys, planted_);
     }
     ASSERT_NO_FATAL_FAILURE(CheckBooks(options));
+    ASSERT_EQ(CheckPayloadKeys(options), absl::OkStatus());
   }
 
   // Of the library, and of a place to which the newest of them is being restored.

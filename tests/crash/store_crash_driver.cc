@@ -155,6 +155,7 @@ int main(int argc, char** argv) {
   if (argc < 3 || argc > 5) return 2;
   anabranch::StoreOptions options;
   options.directory = argv[1];
+  options.payload_part_bytes = 4u << 10;  // a part of all states have several
   std::vector<std::thread> threads;
   std::shared_ptr<anabranch::FaultFileSystem> system;
   std::unique_ptr<rocksdb::Env> env;

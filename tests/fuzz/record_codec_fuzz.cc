@@ -23,6 +23,7 @@ void Check(const std::string& value) {
   (void)DecodeSession(kKey, value).ok();
   (void)DecodeAnswer(kKey, value).ok();
   (void)DecodeBlob(kKey, value).ok();
+  (void)DecodePayloadPart(kKey, 7, value).ok();
   (void)DecodeNumber(kKey, value).ok();
   (void)DecodeBytes(kKey, value).ok();
 }

@@ -81,6 +81,25 @@ TEST(HostStatesTest, AskingWhetherAStateIsKeptCountsAsAUseAndAsNoHitOrMiss) {
   EXPECT_FALSE(states.Touch(Record(2)));
 }
 
+TEST(HostStatesTest, WhatIsReadIntoABlockOfItsIsKeptWhereItLies) {
+  HostStates states(Cpu(), kBlock, kRoom);
+  for (int number = 1; number <= 5; ++number) {
+    LoadedState state = State(number, 100);
+    Buffer block = *states.Block(100);
+    std::fill_n(static_cast<char*>(block.data()), 100, static_cast<char>('a' + number));
+    const void* const data = block.data();
+    state.image.payload = StateBytes(std::move(block), 100);
+    states.Keep(std::move(state));
+    const auto found = states.Find(Record(number));
+    ASSERT_NE(found, nullptr);
+    EXPECT_EQ(found->image.payload.data(), data);
+    EXPECT_EQ(found->image.payload, State(number, 100).image.payload);
+    EXPECT_GE(states.stats().bytes, states.stats().states * kBlock) << "blocks count in full";
+    EXPECT_LE(states.stats().states, 3);
+  }
+  EXPECT_EQ(states.stats().states, 3);
+}
+
 TEST(HostStatesTest, WhatIsTooLargeIsGivenBackButNotKept) {
   HostStates states(Cpu(), kBlock, kRoom);
   states.Keep(State(1));

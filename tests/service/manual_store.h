@@ -30,6 +30,9 @@ class ManualStore final : public StateStore {
   absl::StatusOr<std::string> GetPayload(const std::string&, const std::string&) override {
     return absl::UnimplementedError("");
   }
+  absl::Status ReadPayload(const std::string&, const std::string&, PayloadMemory) override {
+    return absl::UnimplementedError("");
+  }
   absl::StatusOr<std::string> GetBlob(const std::string&, const std::string&) override {
     return absl::UnimplementedError("");
   }

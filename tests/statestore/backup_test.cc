@@ -58,6 +58,10 @@ class Load {
 
 class BackupTest : public LibraryTest {
  protected:
+  void SetUp() override {
+    options_.payload_part_bytes = 4 << 10;
+    LibraryTest::SetUp();
+  }
   std::string backups() const { return directory_.path() + "/backups"; }
   BackupInfo MustBackUp(BackupRequest request = {}) {
     if (request.directory.empty()) request.directory = backups();

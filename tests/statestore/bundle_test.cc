@@ -25,6 +25,7 @@ constexpr absl::StatusCode kInvalid = absl::StatusCode::kInvalidArgument;
 class BundleTest : public LibraryTest {
  protected:
   void SetUp() override {
+    options_.payload_part_bytes = 300;  // which no bundle tells of
     LibraryTest::SetUp();
     all_ = SmallLibrary::In(*store_);
     lineage_ = BundleOf(*store_, all_.merge.id, {true, true});

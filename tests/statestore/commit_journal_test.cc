@@ -298,7 +298,7 @@ TEST_F(CommitJournalTest, LibraryOfTheFormerFormatGetsAJournal) {
   ASSERT_TRUE(HighWaterMark::Create(*env_, mark_path, {1, 2}).ok());
   options_.journal_bytes = 4u << 20;
   Reopen();
-  EXPECT_EQ(HighWaterMark::Read(*env_, mark_path)->format_version, 2u);
+  EXPECT_EQ(HighWaterMark::Read(*env_, mark_path)->format_version, 3u);
   CommitSessions(2, 4);
   LosePower();
   Reopen();

@@ -274,10 +274,10 @@ TEST_F(DamageTest, ShortMarkFilesOfAnyLengthAreRefused) {
 TEST_F(DamageTest, NewerFormatIsRefusedAndNotTouched) {
   CommitSessions(0, 2);
   Close();
-  ASSERT_TRUE(HighWaterMark::Create(*rocksdb::Env::Default(), mark(), {3, 2}).ok());
+  ASSERT_TRUE(HighWaterMark::Create(*rocksdb::Env::Default(), mark(), {4, 2}).ok());
   const auto before = fs::last_write_time(database() + "/CURRENT");
   const fs::path wal = Wal();
-  EXPECT_THAT(OpenStatus(), FailsWith(absl::StatusCode::kFailedPrecondition, "format version 3"));
+  EXPECT_THAT(OpenStatus(), FailsWith(absl::StatusCode::kFailedPrecondition, "format version 4"));
   EXPECT_EQ(fs::last_write_time(database() + "/CURRENT"), before);
   EXPECT_EQ(Wal(), wal);
 }

@@ -14,12 +14,16 @@ namespace {
 
 class GarbageTest : public LibraryTest {
  protected:
+  void SetUp() override {
+    options_.payload_part_bytes = 16 << 10;
+    LibraryTest::SetUp();
+  }
   GarbageReport Collect(GarbageOptions options = {}) {
     const absl::StatusOr<GarbageReport> report = store_->CollectGarbage(options);
     EXPECT_TRUE(report.ok()) << report.status();
     return report.value_or(GarbageReport());
   }
-  // States of 50,000 bytes that do not compress.
+  // States of 50,000 bytes, four parts, that do not compress.
   void PutMany(int count) {
     for (int i = 0; i < count; ++i) {
       states_.push_back(MakeState({i}));

@@ -27,11 +27,13 @@ int FromEnvironment(const char* name, int otherwise) {
 class FaultyLibrary {
  public:
   // `number`: every third library has no journal; the others' are full soon. Every second one has
-  // its tables written all the time, and with them its log changed.
+  // its tables written all the time, and with them its log changed. Half have most payloads in
+  // parts.
   FaultyLibrary(const std::string& directory, int number) {
     options_.directory = directory;
     options_.journal_bytes = number % 3 == 0 ? 0 : 128u << 10;
     if (number % 2 == 0) options_.write_buffer_bytes = 64u << 10;
+    if (number % 4 < 2) options_.payload_part_bytes = 256;
     options_.block_cache_bytes = 1 << 20;
     Plug();
   }

@@ -59,7 +59,8 @@ int CountAccepted(const std::string& value) {
   accepted += DecodeRef(kKey, value).ok() + DecodeSession(kKey, value).ok() +
               DecodeLogBounds(kKey, value).ok() + DecodeTokens(kKey, value).ok() +
               DecodeAnswer(kKey, value).ok() + DecodeBlob(kKey, value).ok() +
-              DecodeNumber(kKey, value).ok() + DecodeBytes(kKey, value).ok();
+              DecodeNumber(kKey, value).ok() + DecodeBytes(kKey, value).ok() +
+              DecodePayloadPart(kKey, 7, value).ok();
   return accepted;
 }
 
@@ -105,6 +106,30 @@ TEST(RecordCodecTest, TheRecordOfAnExactStateIsThatOfEarlierVersions) {
   state.record.exact_bytes = state.record.lossy_restores = 0;
   state.record.codec_error = 0;
   EXPECT_EQ(EncodeState(kKey, state).size(), with_codec - 1 - 6 - 4 - 1);
+}
+
+TEST(RecordCodecTest, ARecordSaysWhetherItsPayloadIsInParts) {
+  StoredState state = FullState();
+  const std::string whole = EncodeState(kKey, state);
+  state.record.payload_part_bytes = 76;
+  const std::string parts = EncodeState(kKey, state);
+  EXPECT_EQ(parts.size(), whole.size() + 1);
+  EXPECT_EQ(DecodeState(kKey, whole)->record.payload_part_bytes, 0u);
+  EXPECT_EQ(DecodeState(kKey, parts)->record.payload_part_bytes, 76u);
+  state.record.payload_part_bytes = 77;  // not more than one
+  EXPECT_FALSE(DecodeState(kKey, EncodeState(kKey, state)).ok());
+  state.record.payload_bytes = kMaxPayloadParts + 1;
+  state.record.payload_part_bytes = 1;  // more than any has
+  EXPECT_FALSE(DecodeState(kKey, EncodeState(kKey, state)).ok());
+}
+
+TEST(RecordCodecTest, APartIsOfItsKeyAndItsPayload) {
+  const PayloadPartFrame frame = FramePayloadPart(kKey, 7, "bytes");
+  const std::string value = frame.before + "bytes" + frame.behind;
+  EXPECT_EQ(DecodePayloadPart(kKey, 7, value).value(), "bytes");
+  EXPECT_FALSE(DecodePayloadPart("acme.other", 7, value).ok());
+  EXPECT_FALSE(DecodePayloadPart(kKey, 8, value).ok());
+  EXPECT_FALSE(DecodePayloadPart(kKey, 0, Sealed(std::string("\x0b\x01\0\0", 4))).ok());
 }
 
 TEST(RecordCodecTest, ASessionKeepsTheCodecThatItChose) {

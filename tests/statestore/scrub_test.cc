@@ -241,6 +241,26 @@ TEST_F(ScrubTest, EveryKindOfDamageIsNamed) {
   EXPECT_THAT(found["index"], IsEmpty());
 }
 
+TEST_F(ScrubTest, DamagedAndMissingPartsOfPayloadsAreNamed) {
+  options_.payload_part_bytes = 1000;
+  Reopen();
+  std::vector<StateRecord> states;
+  for (int i = 0; i < 3; ++i) {
+    states.push_back(MakeState({i}));
+    ASSERT_TRUE(Commit(Put(states[i], std::string(4500, static_cast<char>('a' + i)))).ok());
+  }
+  Flip(Family::kPayloads, PayloadPartKey(kTenant, states[0].id, 2));
+  Remove(Family::kPayloads, PayloadPartKey(kTenant, states[2].id, 4));
+  std::map<std::string, std::string> found;
+  for (const DamagedPart& part : Scrub().damaged) found[part.name] = part.problem;
+  EXPECT_THAT(found, SizeIs(2));
+  EXPECT_THAT(found[states[0].id], HasSubstr("part 3 of 5: the record's checksum does not match"));
+  EXPECT_THAT(found[states[2].id], HasSubstr("part 5 of 5: it is missing"));
+  ASSERT_TRUE(
+      Commit(Put(states[0], std::string(4500, 'a')), DeleteState{kTenant, states[2].id}).ok());
+  EXPECT_THAT(Scrub().damaged, IsEmpty());
+}
+
 TEST_F(ScrubTest, AStateWhoseRecordIsGoneIsNamedByTheIndexes) {
   const StateRecord root = MakeState({1});
   ASSERT_TRUE(Commit(Put(root)).ok());

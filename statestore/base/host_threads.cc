@@ -1,4 +1,4 @@
-#include "runtime/host_threads.h"
+#include "statestore/base/host_threads.h"
 
 #include <algorithm>
 #include <atomic>
