@@ -5,9 +5,10 @@
 // rows of x as A. A sum over k does not care for its order as long as x and the weights agree on
 // it, so a lane takes 8 neighbouring k of one row, one 16-byte load, for what the instruction calls
 // k = 2t, 2t + 1, 2t + 8, 2t + 9 of two products: no shared memory, no shuffles. A block does 8 or
-// 16 columns of y; its 8 warps share out k and are added up at the end, in a fixed order. Four
-// steps are loaded before the first is used: 16 or 32 KB of weights are on their way for each
-// block.
+// 16 columns of y; its warps share out k and are added up at the end, in a fixed order. Four steps
+// are loaded before the first is used: 16 or 32 KB of weights are on their way for each block of 8
+// warps. Where there are fewer blocks than multiprocessors, what counts is how often a warp waits
+// for memory, and 32 warps take all of k at once.
 #include <algorithm>
 
 #include "kernels/cuda/device.h"
@@ -18,7 +19,7 @@
 namespace anabranch::kernels::cuda {
 namespace {
 
-constexpr int kWarps = 8;
+constexpr int kWarps = 8, kManyWarps = 32;
 constexpr int kRows = 16;    // of x
 constexpr int kColumns = 8;  // of y, of one product; a block does one or two beside each other
 constexpr int kStep = 32;    // k of one load by a warp
@@ -38,8 +39,10 @@ __device__ inline uint4 LoadEight(const float* from) {
 }
 
 // kTiles: products beside each other. kHigh: more than 8 rows of x.
-template <class X, int kTiles, bool kHigh>
-__global__ void __launch_bounds__(kWarps* kWarp, kHigh ? 2 : 3) SkinnyKernel(GemmParams p) {
+template <class X, int kTiles, bool kHigh, int kWarps>
+__global__ void __launch_bounds__(kWarps* kWarp, kWarps > 8 ? 1
+                                                 : kHigh    ? 2
+                                                            : 3) SkinnyKernel(GemmParams p) {
   constexpr int kWidth = kTiles * kColumns;
   __shared__ float parts[kWarps][kRows][kWidth + 1];
   LetNextStart();
@@ -112,17 +115,21 @@ __global__ void __launch_bounds__(kWarps* kWarp, kHigh ? 2 : 3) SkinnyKernel(Gem
   StoreActs(p.y.data, p.y.dtype, to, out);
 }
 
-template <class X, int kTiles>
+template <class X, int kTiles, int kWarps>
 absl::Status Run(const GemmParams& p, const Launch& launch) {
   const auto blocks = static_cast<unsigned>(CeilDiv(p.w.n, kTiles * kColumns));
-  return StartEarly(launch, "Gemm of a few rows",
-                    p.m > 8 ? SkinnyKernel<X, kTiles, true> : SkinnyKernel<X, kTiles, false>,
-                    blocks, kWarps * kWarp, 0, p);
+  return StartEarly(
+      launch, "Gemm of a few rows",
+      p.m > 8 ? SkinnyKernel<X, kTiles, true, kWarps> : SkinnyKernel<X, kTiles, false, kWarps>,
+      blocks, kWarps * kWarp, 0, p);
 }
 
 template <class X>
 absl::Status Run(const GemmParams& p, const Launch& launch) {
-  return TakesNarrowBlocks(p, launch) ? Run<X, 1>(p, launch) : Run<X, 2>(p, launch);
+  if (!TakesNarrowBlocks(p, launch)) return Run<X, 2, kWarps>(p, launch);
+  const bool few =
+      CeilDiv(p.w.n, kColumns) <= launch.cuda->multiprocessors() && p.w.k > kWarps * kStep * kDeep;
+  return few ? Run<X, 1, kManyWarps>(p, launch) : Run<X, 1, kWarps>(p, launch);
 }
 
 }  // namespace
