@@ -1,7 +1,7 @@
 // How a scan leaves a float32 recurrent tensor in a place of a ring if it is to be stored in 8
 // bits: the stored form itself (docs/STATE_FORMAT.md, encoding 3) and behind it, for each head,
-// what the form is off by. It is made while the state is in registers; in a place there is room for
-// it, since it takes little more than a quarter of the tensor.
+// what the form is off by. In a place there is room for it, since it takes little more than a
+// quarter of the tensor.
 #pragma once
 
 #include <cstdint>

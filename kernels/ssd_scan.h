@@ -77,11 +77,10 @@ struct SsdScanParams {
 
 absl::Status SsdScan(const SsdScanParams& params, const Launch& launch);
 
-// Of how many rows of a sequence in a launch on a scan of these sizes and dtypes packs its
-// checkpoints (Checkpoints::packed) with a gain; 0: never. Where it cannot, it is an error to ask
-// for it.
-using SsdPacksFrom = int32_t(int64_t heads, int64_t head_dim, int64_t state_dim, DType activations,
-                             DType state, const Launch& launch);
+// Of how many rows of a sequence in a launch on a scan of these sizes and dtypes can pack its
+// checkpoints (Checkpoints::packed); 0: never. It is an error to ask for it otherwise.
+using SsdPacksFrom = int32_t(int64_t head_dim, int64_t state_dim, DType activations, DType state,
+                             const Launch& launch);
 
 // Folds what is pending into S, of the sequences that have pending.before > 0 and pending.after 0.
 // Reads no rows: of `params` the sizes, slots, A, the state with seed and positions, and `pending`.

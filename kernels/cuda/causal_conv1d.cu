@@ -121,13 +121,11 @@ __device__ void ConvRun(const CausalConv1dParams& p, int64_t row, int64_t last, 
 // Push moves them.
 template <int kVec, int kWidth>
 __global__ void __launch_bounds__(kThreads, 4) ConvRows(CausalConv1dParams p, int rows_each) {
-  LetNextStart();
   const int64_t channel = (int64_t{blockIdx.y} * blockDim.x + threadIdx.x) * kVec;
   if (channel >= p.channels) return;
   int64_t row = int64_t{blockIdx.x} * rows_each;
   const int64_t end = min(row + rows_each, int64_t{p.rows.total_rows});
   Taps<kVec, kWidth> taps(p, channel);
-  WaitForInputs();
   for (int32_t seq = SequenceOf(p.rows.row_start, p.rows.num_seqs, row); row < end; ++seq) {
     const int64_t first = p.rows.row_start[seq],
                   last = min(end, int64_t{p.rows.row_start[seq + 1]});
@@ -167,8 +165,6 @@ __device__ void MoveWindow(const CausalConv1dParams& p, int32_t seq, int64_t fir
 
 template <int kVec>
 __global__ void __launch_bounds__(kThreads) KeepWindow(CausalConv1dParams p) {
-  LetNextStart();
-  WaitForInputs();
   const int64_t channel = (int64_t{blockIdx.y} * blockDim.x + threadIdx.x) * kVec;
   if (channel >= p.channels) return;
   const int32_t seq = static_cast<int32_t>(blockIdx.x);
@@ -229,10 +225,10 @@ absl::Status Run(const CausalConv1dParams& p, const Launch& launch) {
   const int rows_each = p.rows.total_rows >= 16384 ? 32 : p.rows.total_rows >= 4096 ? 16 : 4;
   const auto runs = static_cast<unsigned>(CeilDiv(p.rows.total_rows, rows_each));
   absl::Status s =
-      StartEarly(launch, kName, ConvRows<kVec, kWidth>, dim3(runs, across), block, 0, p, rows_each);
+      Start(launch, kName, ConvRows<kVec, kWidth>, dim3(runs, across), block, 0, p, rows_each);
   if (!s.ok()) return s;
-  return StartEarly(launch, kName, KeepWindow<kVec>,
-                    dim3(static_cast<unsigned>(p.rows.num_seqs), across), block, 0, p);
+  return Start(launch, kName, KeepWindow<kVec>,
+               dim3(static_cast<unsigned>(p.rows.num_seqs), across), block, 0, p);
 }
 
 absl::Status Check(const CausalConv1dParams& p, const Launch& launch) {

@@ -27,80 +27,42 @@ constexpr int kDeep = 4;
 constexpr int kTaps = 4;
 constexpr int kApart = 8;  // elements between rows in shared memory
 
-// Rows of x, normed but for the division, as bfloat16; a thread has kVectors times kVector columns
-// of each.
-template <class X, bool kGated, int kVectors>
-class RowStage {
- public:
-  // Brings the norm's weights to `weights` in shared memory, before the inputs are there. A thread
-  // reads its own alone.
-  __device__ RowStage(const GatedRmsNormParams& p, float* weights)
-      : p_(p), k_(static_cast<int>(p.norm.width)), weights_(weights) {
-    const bool norms = !kGated || p.order != GateOrder::kGateOnly;
-    const bool weighted = norms && p.norm.weight != nullptr;
+// Rows of x, normed but for the division, into `rows`; of each warp the squares of what it has had.
+template <class X, bool kGated>
+__device__ void StageRows(const GatedRmsNormParams& p, Bf16* rows,
+                          float (&squares)[kWarps][kRows]) {
+  const int warp = static_cast<int>(threadIdx.x) / kWarp;
+  const int64_t k = p.norm.width;
+  const bool norms = !kGated || p.order != GateOrder::kGateOnly;
+  const bool weighted = norms && p.norm.weight != nullptr;
+  for (int row = 0; row < static_cast<int>(p.norm.rows); ++row) {
+    const X* x = static_cast<const X*>(p.norm.x.data) + row * p.norm.x_stride;
+    float sum = 0;
+#pragma unroll 2
+    for (int64_t at = threadIdx.x * kVector; at < k; at += kThreads * kVector) {
+      float v[kVector], weight[kVector], gate[kVector];
+      LoadWide(x + at, v);
 #pragma unroll
-    for (int v = 0; v < kVectors; ++v) {
-      if (Column(v) >= k_) continue;
-      float weight[kVector];
+      for (int i = 0; i < kVector; ++i) weight[i] = gate[i] = 1;
+      if (weighted) LoadWide(p.norm.weight + at, weight);
+      if constexpr (kGated) {
+        LoadWide(static_cast<const Bf16*>(p.z.data) + row * p.z_stride + at, gate);
 #pragma unroll
-      for (int i = 0; i < kVector; ++i) weight[i] = 1;
-      if (weighted) LoadWide(p.norm.weight + Column(v), weight);
-      StoreNarrow(weight, weights_ + Column(v));
-    }
-  }
-  // Of each warp the squares of what it has had.
-  __device__ void Store(Bf16* rows, float (&squares)[kWarps][kRows]) const {
-    for (int row = 0; row < static_cast<int>(p_.norm.rows); ++row) {
-      const X* x = static_cast<const X*>(p_.norm.x.data) + row * p_.norm.x_stride;
-      Raw<X, kVector> raw[kVectors];
-      Raw<Bf16, kVector> gate[kVectors];
-#pragma unroll
-      for (int v = 0; v < kVectors; ++v) {
-        if (Column(v) >= k_) continue;
-        raw[v].Load(x + Column(v));
-        if constexpr (kGated) {
-          gate[v].Load(static_cast<const Bf16*>(p_.z.data) + row * p_.z_stride + Column(v));
-        }
+        for (int i = 0; i < kVector; ++i) gate[i] = Silu(gate[i]);
       }
-      float sum = 0;
 #pragma unroll
-      for (int v = 0; v < kVectors; ++v) {
-        if (Column(v) >= k_) continue;
-        float values[kVector];
-        raw[v].WidenTo(values);
-        sum += Norm(gate[v], weights_ + Column(v), values);
-        StoreNarrow(values, rows + row * (k_ + kApart) + Column(v));
+      for (int i = 0; i < kVector; ++i) {
+        if (kGated && p.order != GateOrder::kNormFirst) v[i] *= gate[i];
+        sum += v[i] * v[i];
+        if (kGated && p.order == GateOrder::kNormFirst) v[i] *= gate[i];
+        v[i] *= weight[i];
       }
-      sum = WarpSum(sum);
-      if (threadIdx.x % kWarp == 0) squares[threadIdx.x / kWarp][row] = sum;
+      StoreNarrow(v, rows + row * (k + kApart) + at);
     }
+    sum = WarpSum(sum);
+    if (threadIdx.x % kWarp == 0) squares[warp][row] = sum;
   }
-
- private:
-  __device__ int Column(int v) const {
-    return static_cast<int>(threadIdx.x) * kVector + v * kThreads * kVector;
-  }
-  // Gives the sum of what is squared.
-  __device__ float Norm(const Raw<Bf16, kVector>& gate, const float* weights,
-                        float (&values)[kVector]) const {
-    float weight[kVector], z[kVector], sum = 0;
-    LoadWide(weights, weight);
-    if constexpr (kGated) gate.WidenTo(z);
-#pragma unroll
-    for (int i = 0; i < kVector; ++i) {
-      const float by = kGated ? Silu(z[i]) : 1.0f;
-      if (kGated && p_.order != GateOrder::kNormFirst) values[i] *= by;
-      sum += values[i] * values[i];
-      if (kGated && p_.order == GateOrder::kNormFirst) values[i] *= by;
-      values[i] *= weight[i];
-    }
-    return sum;
-  }
-
-  const GatedRmsNormParams& p_;
-  const int k_;
-  float* const weights_;
-};
+}
 
 // The convolution of one channel of one sequence.
 struct Channel {
@@ -128,7 +90,7 @@ struct Channel {
 };
 
 // kTiles: products beside each other. The convolution's channels begin at column `conv_from`.
-template <class X, bool kGated, int kVectors, int kTiles>
+template <class X, bool kGated, int kTiles>
 __global__ void __launch_bounds__(kThreads, 3)
     LinearStepKernel(LinearStepParams p, int64_t conv_from) {
   constexpr int kWidth = kTiles * kColumns;
@@ -162,10 +124,8 @@ __global__ void __launch_bounds__(kThreads, 3)
     }
   };
   load_weights(begin);  // while the kernels ahead still work
-  const RowStage<X, kGated, kVectors> stage(
-      p.norm, reinterpret_cast<float*>(rows + product.m * (k + kApart)));
   WaitForInputs();
-  stage.Store(rows, squares);
+  StageRows<X, kGated>(p.norm, rows, squares);
   __syncthreads();
   const bool live = group < product.m;
   const Bf16* const x = rows + (live ? group : 0) * (k + kApart);
@@ -221,8 +181,7 @@ __global__ void __launch_bounds__(kThreads, 3)
 }
 
 size_t SharedBytes(const GemmParams& p) {
-  return static_cast<size_t>(p.m * (p.w.k + kApart)) * sizeof(Bf16) +
-         static_cast<size_t>(p.w.k) * sizeof(float);
+  return static_cast<size_t>(p.m * (p.w.k + kApart)) * sizeof(Bf16);
 }
 
 bool TakesNorm(const GatedRmsNormParams& p, const GemmParams& product) {
@@ -258,24 +217,15 @@ bool Fits(const LinearStepParams& p) {
          TakesConvolution(p.conv, product);
 }
 
-template <class X, bool kGated, int kVectors>
+template <class X, bool kGated>
 absl::Status Run(const LinearStepParams& p, const Launch& launch) {
   const bool narrow = TakesNarrowBlocks(p.gemm, launch);
   const int64_t width = narrow ? kColumns : 2 * kColumns;
   const int64_t conv_from = p.conv.channels == 0 ? 0 : FirstChannel(p.conv, p.gemm);
-  return StartEarly(
-      launch, "LinearStep",
-      narrow ? LinearStepKernel<X, kGated, kVectors, 1> : LinearStepKernel<X, kGated, kVectors, 2>,
-      dim3(static_cast<unsigned>(CeilDiv(p.gemm.w.n, width))), dim3(kThreads), SharedBytes(p.gemm),
-      p, conv_from);
-}
-
-template <class X, bool kGated>
-absl::Status Run(const LinearStepParams& p, const Launch& launch) {
-  static_assert(kMostElements == 3 * kThreads * kVector);
-  const int64_t vectors = CeilDiv(p.gemm.w.k, kThreads * kVector);
-  if (vectors == 1) return Run<X, kGated, 1>(p, launch);
-  return vectors == 2 ? Run<X, kGated, 2>(p, launch) : Run<X, kGated, 3>(p, launch);
+  return StartEarly(launch, "LinearStep",
+                    narrow ? LinearStepKernel<X, kGated, 1> : LinearStepKernel<X, kGated, 2>,
+                    dim3(static_cast<unsigned>(CeilDiv(p.gemm.w.n, width))), dim3(kThreads),
+                    SharedBytes(p.gemm), p, conv_from);
 }
 
 }  // namespace

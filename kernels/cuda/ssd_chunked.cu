@@ -46,8 +46,6 @@ constexpr int kPrepareThreads = 128, kPrepareHeads = 32;
 // A block takes 32 heads of a chunk: loads along the heads, sums along the rows.
 __global__ void __launch_bounds__(kPrepareThreads) Prepare(SsdScanParams p, Segment segment) {
   __shared__ float tile[kPrepareHeads][kChunk + 1];
-  LetNextStart();
-  WaitForInputs();
   const ChunkRows chunk = RowsOf(p.rows, segment, segment.first + static_cast<int>(blockIdx.x));
   if (chunk.rows == 0) return;
   const int32_t first_head = static_cast<int32_t>(blockIdx.y) * kPrepareHeads;
@@ -123,11 +121,18 @@ absl::Status RunSegment(const SsdScanParams& p, const Segment& segment, bool bes
   CudaContext& cuda = *launch.cuda;
   const dim3 grid(static_cast<unsigned>(segment.count),
                   static_cast<unsigned>(CeilDiv(p.heads, kPrepareHeads)));
-  absl::Status s = StartEarly(launch, "SsdScan", Prepare, grid, kPrepareThreads, 0, p, segment);
+  absl::Status s = Start(launch, "SsdScan", Prepare, grid, kPrepareThreads, 0, p, segment);
   if (s.ok()) s = RunStates(p, segment, launch);
   if (s.ok() && beside) s = cuda.Order(cuda.beside(), cuda.stream());
   if (s.ok() && beside) s = cuda.Order(cuda.stream(), cuda.beside());
-  return s.ok() ? RunOutputs(p, segment, beside, launch) : s;
+  if (s.ok()) s = RunOutputs(p, segment, beside, launch);
+  return s.ok() ? RunPack(p, segment, beside, launch) : s;
+}
+
+// Of S of all heads, in float32.
+size_t BytesOfState(const SsdScanParams& p) {
+  return static_cast<size_t>(p.heads) * static_cast<size_t>(p.head_dim) *
+         static_cast<size_t>(p.state_dim) * sizeof(float);
 }
 
 }  // namespace
@@ -159,12 +164,16 @@ absl::Status SsdChunked(const SsdScanParams& p, int32_t longer_than, const Launc
   const bool beside = ids > most;
   const auto each = static_cast<int32_t>(CeilDiv(ids, CeilDiv(ids, most)));
   const size_t bytes = (BytesOfChunk(p) * static_cast<size_t>(each) + 255) / 256 * 256;
-  absl::StatusOr<void*> scratch = cuda.Scratch(beside ? 2 * bytes : bytes);
+  const size_t kept = p.checkpoints.packed == nullptr
+                          ? 0
+                          : BytesOfState(p) * static_cast<size_t>(p.checkpoints.count);
+  absl::StatusOr<void*> scratch = cuda.Scratch(kept + (beside ? 2 * bytes : bytes));
   if (!scratch.ok()) return scratch.status();
   absl::Status s;
   size_t half = 0;
   for (int32_t first = 0; s.ok() && first < ids; first += each, half = beside ? 1 - half : 0) {
-    Segment segment = Place(static_cast<char*>(*scratch) + half * bytes, each, p);
+    Segment segment = Place(static_cast<char*>(*scratch) + kept + half * bytes, each, p);
+    segment.kept = Acts(static_cast<float*>(*scratch));
     segment.longer_than = longer_than;
     segment.first = first;
     segment.count = static_cast<int32_t>(std::min<int64_t>(each, ids - first));

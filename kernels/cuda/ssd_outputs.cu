@@ -217,8 +217,6 @@ struct RowBlock {
 template <int kP, int kN>
 __global__ void __launch_bounds__(kThreads, 2)
     Outputs(SsdScanParams p, Segment segment, int32_t heads_each) {
-  LetNextStart();
-  WaitForInputs();
   auto& shared = *static_cast<OutputsShared<kP, kN>*>(DynamicShared());
   const ChunkRows chunk = RowsOf(p.rows, segment, segment.first + static_cast<int>(blockIdx.x));
   if (chunk.rows == 0) return;
@@ -290,7 +288,7 @@ absl::Status Run(const SsdScanParams& p, const Segment& segment, bool beside,
   const dim3 grid(static_cast<unsigned>(segment.count),
                   static_cast<unsigned>(p.groups * CeilDiv(in_group, each)));
   const auto start = beside ? StartBeside<SsdScanParams, Segment, int32_t>
-                            : StartEarly<SsdScanParams, Segment, int32_t>;
+                            : Start<SsdScanParams, Segment, int32_t>;
   return start(launch, "SsdScan", Outputs<kP, kN>, grid, kThreads, sizeof(OutputsShared<kP, kN>), p,
                segment, each);
 }

@@ -184,20 +184,13 @@ absl::Status Check(const SsdScanParams& p, const Launch& launch) {
                  "missing array, short stride or dt_lo > dt_hi");
 }
 
-bool CanPack(int64_t head_dim, int64_t state_dim, DType activations, DType state,
-             const Launch& launch) {
-  return head_dim == 64 && state_dim == 128 && activations == DType::kBFloat16 &&
-         state == DType::kFloat32 && HasRoomForChunks(launch);
-}
-
 }  // namespace
 
-// A few heads are walked in parts, which gains more than packing would.
-int32_t SsdPacksCheckpointsFrom(int64_t heads, int64_t head_dim, int64_t state_dim,
-                                DType activations, DType state, const Launch& launch) {
-  const bool packs = 2 * heads > launch.cuda->multiprocessors() &&
-                     CanPack(head_dim, state_dim, activations, state, launch);
-  return packs ? kShort + 1 : 0;
+int32_t SsdPacksCheckpointsFrom(int64_t head_dim, int64_t state_dim, DType activations, DType state,
+                                const Launch& launch) {
+  const bool packs = head_dim == 64 && state_dim == 128 && activations == DType::kBFloat16 &&
+                     state == DType::kFloat32;
+  return packs && HasRoomForChunks(launch) ? kShort + 1 : 0;
 }
 
 absl::Status SsdScan(const SsdScanParams& p, const Launch& launch) {
@@ -211,7 +204,8 @@ absl::Status SsdScan(const SsdScanParams& p, const Launch& launch) {
   }
   const bool steps = TakesWholeSteps(p), chunks = TakesChunks(p, launch) && p.rows.longest > kShort;
   if (p.checkpoints.packed != nullptr &&
-      !(chunks && CanPack(p.head_dim, p.state_dim, p.x.dtype, p.state.dtype, launch))) {
+      !(chunks &&
+        SsdPacksCheckpointsFrom(p.head_dim, p.state_dim, p.x.dtype, p.state.dtype, launch) > 0)) {
     return Require(false, kName, "checkpoints that cannot be packed");
   }
   const bool mixed = p.rows.num_seqs > 1;

@@ -22,6 +22,7 @@ struct Segment {
   float* decay;          // [count, heads]: exp(c_last)
   double* t;             // [count, heads]: sum of dt
   uint4* before;         // [count, heads, P / 16, N / 16, 32]: S before the chunk, see States
+  Acts kept;  // float32 [checkpoints of the launch, heads, P, N]: those that are to be packed
 };
 
 // S before each chunk, and the last S of each sequence into its slot; checkpoints on the way.
@@ -29,7 +30,10 @@ absl::Status RunStates(const SsdScanParams& p, const Segment& segment, const Lau
 // y, with `beside` on the context's second stream.
 absl::Status RunOutputs(const SsdScanParams& p, const Segment& segment, bool beside,
                         const Launch& launch);
-// Shared memory of a block of either, at most.
+// Checkpoints that States has left to be packed; `beside` as above.
+absl::Status RunPack(const SsdScanParams& p, const Segment& segment, bool beside,
+                     const Launch& launch);
+// Shared memory of a block of States and of Outputs, at most.
 size_t StatesSharedBytes();
 size_t OutputsSharedBytes();
 

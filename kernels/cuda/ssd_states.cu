@@ -7,11 +7,9 @@
 // multiplied by its weights one chunk ahead, where it lies, by all threads alike, so that between
 // two chunks there is one barrier and a warp's products wait for nothing but its operands.
 #include <algorithm>
-#include <type_traits>
 
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/mma.h"
-#include "kernels/cuda/ssd_pack.h"
 #include "kernels/cuda/ssd_segment.h"
 #include "kernels/cuda/start.h"
 #include "kernels/cuda/state_io.h"
@@ -30,13 +28,10 @@ struct StatesStage {
   alignas(16) float weights[kChunk];
 };
 
-struct Nothing {};  // parts of heads are not packed
-
-template <int kP, int kN, int kWidth>
+template <int kP, int kWidth>
 struct StatesShared {
   StatesStage<kP, kWidth> stages[kStages];
   alignas(16) float weights[kChunk];  // up to a checkpoint inside a chunk
-  std::conditional_t<kWidth == kN, PackShared<kP, kWidth>, Nothing> pack;
 };
 
 // What a block of States walks.
@@ -235,22 +230,57 @@ struct Tiles {
   }
 };
 
-// S to where checkpoint `check` goes; all threads of the block call it. `key`: what it is rounded
-// by. `room`: a stage whose chunk has been added.
-template <int kP, int kN, int kWidth>
-__device__ void StoreCheckpoint(const SsdScanParams& p, int32_t head, int32_t check, uint32_t key,
-                                Tiles<kP, kN, kWidth>& tiles, StatesShared<kP, kN, kWidth>& shared,
-                                StatesStage<kP, kWidth>& room) {
-  const int64_t at = int64_t{p.checkpoints.place[check]} * p.checkpoint_state_stride;
-  if constexpr (kN == 128 && kWidth == kN) {
-    if (p.checkpoints.packed != nullptr && p.checkpoints.packed[check] != 0) {
-      char* tensor = reinterpret_cast<char*>(static_cast<float*>(p.checkpoint_state.data) + at);
-      using Room = PackRoom<kP, kN>;
-      static_assert(sizeof(Room) <= sizeof(room));
-      return PackHead(tiles, p.heads, head, tensor, shared.pack, reinterpret_cast<Room&>(room));
-    }
+// The checkpoints of a walk, one after the other. What says of the next one is asked for when this
+// one becomes the current: a walk that looked it up where it needs it would wait for memory in
+// each.
+class CheckpointCursor {
+ public:
+  __device__ CheckpointCursor(const Checkpoints& checkpoints, int64_t from)
+      : checkpoints_(checkpoints), index_(checkpoints.FirstFrom(from)) {
+    Fetch();
+    Advance();
   }
-  tiles.Store(p.checkpoint_state, at, int64_t{head} * kP * kN, key);
+  // INT64_MAX: there is none.
+  __device__ int64_t row() const { return row_; }
+  __device__ int64_t place() const { return place_; }
+  // Whether it is to be packed, and its place among those of the launch.
+  __device__ bool packed() const { return packed_; }
+  __device__ int32_t index() const { return index_ - 1; }
+  __device__ void Advance() {
+    row_ = next_row_, place_ = next_place_, packed_ = next_packed_ != 0;
+    ++index_;
+    Fetch();
+  }
+
+ private:
+  __device__ void Fetch() {
+    next_row_ = INT64_MAX;
+    if (index_ >= checkpoints_.count) return;
+    next_row_ = checkpoints_.row[index_];
+    next_place_ = checkpoints_.place[index_];
+    if (checkpoints_.packed != nullptr) next_packed_ = checkpoints_.packed[index_];
+  }
+
+  const Checkpoints& checkpoints_;
+  int32_t index_;
+  int64_t row_ = 0, next_row_ = 0;
+  int32_t place_ = 0, next_place_ = 0;
+  bool packed_ = false;
+  uint8_t next_packed_ = 0;
+};
+
+// S to where it is kept for checkpoint `check`; what is to be packed as it is, for the kernel
+// behind the walk. `key`: what it is rounded by.
+template <int kP, int kN, int kWidth>
+__device__ void StoreCheckpoint(const SsdScanParams& p, const Segment& segment, int32_t head,
+                                const CheckpointCursor& check, uint32_t key,
+                                Tiles<kP, kN, kWidth>& tiles) {
+  const int64_t at_head = int64_t{head} * kP * kN;
+  if (check.packed()) {
+    tiles.Store(segment.kept, int64_t{check.index()} * p.heads * kP * kN, at_head, key);
+  } else {
+    tiles.Store(p.checkpoint_state, check.place() * p.checkpoint_state_stride, at_head, key);
+  }
 }
 
 // The state after row `local` of a chunk, from the one before it and the chunk's rows, to where
@@ -258,11 +288,11 @@ __device__ void StoreCheckpoint(const SsdScanParams& p, int32_t head, int32_t ch
 // and head's, `t_before` the sum of dt up to the chunk, in thread 0.
 template <int kP, int kN, int kWidth>
 __device__ void KeepCheckpoint(const SsdScanParams& p, const Segment& segment, int32_t head,
-                               int64_t item, int local, double t_before, int32_t check,
-                               uint32_t key, const Tiles<kP, kN, kWidth>& before,
+                               int64_t item, int local, double t_before,
+                               const CheckpointCursor& check, uint32_t key,
+                               const Tiles<kP, kN, kWidth>& before,
                                const StatesStage<kP, kWidth>& stage,
-                               StatesShared<kP, kN, kWidth>& shared,
-                               StatesStage<kP, kWidth>& room) {
+                               StatesShared<kP, kWidth>& shared) {
   const float* dt = segment.dt + item * kChunk;
   const float* sums = segment.sums + item * kChunk;
   const int thread = static_cast<int>(threadIdx.x);
@@ -275,22 +305,19 @@ __device__ void KeepCheckpoint(const SsdScanParams& p, const Segment& segment, i
     for (int s = thread; s <= local; s += kWarp) sum += dt[s];
     sum = WarpSum(sum);
     if (thread == 0 && before.column == 0) {
-      const int64_t place = p.checkpoints.place[check];
-      p.checkpoint_t[place * p.checkpoint_t_stride + head] = t_before + sum;
+      p.checkpoint_t[check.place() * p.checkpoint_t_stride + head] = t_before + sum;
     }
   }
   __syncthreads();
   Tiles<kP, kN, kWidth> tiles = before;
   tiles.Decay(expf(sums[local]));
   tiles.Add(stage, shared.weights);
-  StoreCheckpoint(p, head, check, key, tiles, shared, room);
+  StoreCheckpoint(p, segment, head, check, key, tiles);
 }
 
 template <int kP, int kN, int kWidth>
 __global__ void __launch_bounds__(kThreads, 1) States(SsdScanParams p, Segment segment) {
-  LetNextStart();
-  WaitForInputs();
-  auto& shared = *static_cast<StatesShared<kP, kN, kWidth>*>(DynamicShared());
+  auto& shared = *static_cast<StatesShared<kP, kWidth>*>(DynamicShared());
   StatesStage<kP, kWidth>* stages = shared.stages;
   const int32_t seq = static_cast<int32_t>(blockIdx.y);
   constexpr int kParts = kN / kWidth;
@@ -318,16 +345,10 @@ __global__ void __launch_bounds__(kThreads, 1) States(SsdScanParams p, Segment s
   const double* steps = segment.t + first_item;
   uint4* before = segment.before + first_item * (kP * kN / 8);
   const int64_t before_step = int64_t{p.heads} * (kP * kN / 8);
-  // The row of the next checkpoint is looked up when it becomes the next: a look at memory in every
-  // chunk would be most of what a walk with checkpoints costs.
-  int32_t check = p.checkpoints.FirstFrom(walker.FirstRow(walker.from));
-  const auto next_check = [&p, &check] {
-    return check < p.checkpoints.count ? int64_t{p.checkpoints.row[check]} : INT64_MAX;
-  };
-  int64_t check_row = next_check();
+  CheckpointCursor check(p.checkpoints, walker.FirstRow(walker.from));
   // A checkpoint inside a chunk needs its x as it is.
   const auto weight = [&](int32_t chunk, StatesStage<kP, kWidth>& stage) {
-    const bool weights = check_row >= walker.LastRow(chunk);
+    const bool weights = check.row() >= walker.LastRow(chunk);
     if (weights) Weight(stage);
     return weights;
   };
@@ -350,32 +371,24 @@ __global__ void __launch_bounds__(kThreads, 1) States(SsdScanParams p, Segment s
     WaitForCopies<kStages - 3>();
     // The chunk is there and weighted, the next one is there, and all are done with the one before.
     __syncthreads();
-    StatesStage<kP, kWidth>& stage = stages[at];
-    StatesStage<kP, kWidth>& done = stages[(at + kStages - 1) % kStages];
+    loader.Load(stages[(at + kStages - 1) % kStages]);
+    const StatesStage<kP, kWidth>& stage = stages[at];
     const int64_t first = walker.FirstRow(chunk), last = walker.LastRow(chunk);
-    // Inside of the chunk, and may want the room of the one before.
-    const bool keeps = kWidth == kN && check_row < last;
-    if (!keeps) loader.Load(done);
-    while (check_row < last) {
+    for (; check.row() < last; check.Advance()) {
       KeepCheckpoint(p, segment, walker.head, first_item + int64_t{chunk - walker.from} * p.heads,
-                     static_cast<int>(check_row - first), t_before, check,
-                     RoundingKeyOf(p, seq, check_row + 1 - walker.begin), tiles, stage, shared,
-                     done);
-      ++check;
-      check_row = next_check();
+                     static_cast<int>(check.row() - first), t_before, check,
+                     RoundingKeyOf(p, seq, check.row() + 1 - walker.begin), tiles, stage, shared);
     }
-    if (keeps) loader.Load(done);
     tiles.Decay(decay);
     if (weighted) {
       tiles.AddWeighted(stage);
     } else {
       tiles.Add(stage, stage.weights);
     }
-    for (; check_row == last; ++check, check_row = next_check()) {
-      const int64_t place = p.checkpoints.place[check];
-      StoreCheckpoint(p, walker.head, check, RoundingKeyOf(p, seq, last + 1 - walker.begin), tiles,
-                      shared, stage);
-      if (sums_t) p.checkpoint_t[place * p.checkpoint_t_stride + walker.head] = sum;
+    for (; check.row() == last; check.Advance()) {
+      StoreCheckpoint(p, segment, walker.head, check,
+                      RoundingKeyOf(p, seq, last + 1 - walker.begin), tiles);
+      if (sums_t) p.checkpoint_t[check.place() * p.checkpoint_t_stride + walker.head] = sum;
     }
     at = (at + 1) % kStages;
     if (chunk + 1 < walker.to) weighted = weight(chunk + 1, stages[at]);
@@ -389,24 +402,21 @@ template <int kP, int kN, int kWidth>
 absl::Status Run(const SsdScanParams& p, const Segment& segment, const Launch& launch) {
   const dim3 grid(static_cast<unsigned>(p.heads * (kN / kWidth)),
                   static_cast<unsigned>(p.rows.num_seqs));
-  return StartEarly(launch, "SsdScan", States<kP, kN, kWidth>, grid, kThreads,
-                    sizeof(StatesShared<kP, kN, kWidth>), p, segment);
+  return Start(launch, "SsdScan", States<kP, kN, kWidth>, grid, kThreads,
+               sizeof(StatesShared<kP, kWidth>), p, segment);
 }
 
 }  // namespace
 
 size_t StatesSharedBytes() {
-  return std::max(sizeof(StatesShared<64, 64, 64>), sizeof(StatesShared<64, 128, 128>));
+  return std::max(sizeof(StatesShared<64, 64>), sizeof(StatesShared<64, 128>));
 }
 
 absl::Status RunStates(const SsdScanParams& p, const Segment& segment, const Launch& launch) {
   if (p.state_dim == 64) return Run<64, 64, 64>(p, segment, launch);
-  // Parts of heads where there is a multiprocessor for each: the same bits sooner. What is packed
-  // has scales of whole rows.
+  // Parts of heads where there is a multiprocessor for each: the same bits sooner.
   const int64_t heads = int64_t{p.heads} * p.rows.num_seqs;
-  const int64_t parts = p.checkpoints.packed != nullptr
-                            ? 1
-                            : launch.cuda->multiprocessors() / std::max<int64_t>(heads, 1);
+  const int64_t parts = launch.cuda->multiprocessors() / std::max<int64_t>(heads, 1);
   if (parts >= 4) return Run<64, 128, 32>(p, segment, launch);
   return parts >= 2 ? Run<64, 128, 64>(p, segment, launch) : Run<64, 128, 128>(p, segment, launch);
 }

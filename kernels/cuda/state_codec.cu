@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cfloat>
 
+#include "kernels/cuda/codec_heads.h"
 #include "kernels/cuda/codec_math.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/state_codec.h"
@@ -23,15 +24,6 @@ constexpr int kEach = static_cast<int>(kCodeGroup) / kWarp;  // values of a lane
 struct Table {
   CodedTensor of[kTableSize];
 };
-
-// As bits, so that a NaN counts as larger than everything.
-__device__ inline uint32_t WarpMaxBits(uint32_t v) {
-#pragma unroll
-  for (int step = kWarp / 2; step > 0; step /= 2) {
-    v = max(v, __shfl_xor_sync(kAllLanes, v, step));
-  }
-  return v;
-}
 
 __device__ inline void Refuse(CodeMeasure* measure, float max, float headroom) {
   if (!isfinite(headroom * max)) measure->refused = 1;
@@ -222,81 +214,21 @@ __global__ void __launch_bounds__(kThreads)
   AddMeasure(measures + blockIdx.z, off, norm);
 }
 
-// The same of matrices of kRows x kCols alone, each lane with four neighbouring columns of every
-// kWarps-th row: what the general kernel reads three times is read once.
-constexpr int kRows = 64, kCols = 128, kOwnRows = kRows / kWarps;
-
+// The same of heads alone (codec_heads.h): what the general kernel reads three times is read once.
 __global__ void __launch_bounds__(kThreads)
     EncodeHeadsKernel(const __grid_constant__ Table table, CodeMeasure* measures) {
-  static_assert(kCols == 4 * kWarp);
-  __shared__ uint32_t largest[kWarps][kCols];  // of a column in a warp's rows, as bits
-  __shared__ float inverses[kCols];
+  static_assert(kThreads == kHeadThreads);
+  __shared__ HeadShared shared;
   const CodedTensor& t = table.of[blockIdx.z];
-  const int64_t first = static_cast<int64_t>(blockIdx.x) * kRows;
-  if (first * kCols >= t.count) return;
-  const int warp = static_cast<int>(threadIdx.x) / kWarp;
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * kHeadRows;
+  if (first * kHeadColumns >= t.count) return;
   const Sections out = SectionsOf(t);
-  float v[kOwnRows][4];
-#pragma unroll
-  for (int i = 0; i < kOwnRows; ++i) {
-    const int64_t row = first + i * kWarps + warp;
-    const float4 four = reinterpret_cast<const float4*>(t.values + row * kCols)[lane];
-    v[i][0] = four.x, v[i][1] = four.y, v[i][2] = four.z, v[i][3] = four.w;
-  }
-  uint32_t column[4] = {};
-#pragma unroll
-  for (int i = 0; i < kOwnRows; ++i) {
-    uint32_t bits = 0;
-#pragma unroll
-    for (int j = 0; j < 4; ++j) bits = max(bits, __float_as_uint(fabsf(v[i][j])));
-    const float most = __uint_as_float(WarpMaxBits(bits));
-    if (lane == 0) Refuse(measures + blockIdx.z, most, kHeadroom8);
-    if (!(most >= FLT_MIN)) continue;
-    const float factor = __frcp_rn(most);
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      column[j] = max(column[j], __float_as_uint(fabsf(v[i][j]) * factor));
-    }
-  }
-  *reinterpret_cast<uint4*>(&largest[warp][lane * 4]) =
-      make_uint4(column[0], column[1], column[2], column[3]);
-  __syncthreads();
-  if (threadIdx.x < kCols) {
-    uint32_t bits = 0;
-    for (int w = 0; w < kWarps; ++w) bits = max(bits, largest[w][threadIdx.x]);
-    const int exponent = ColumnExponent(__uint_as_float(bits));
-    out.exponents[blockIdx.x * kCols + threadIdx.x] = static_cast<int8_t>(exponent);
-    inverses[threadIdx.x] = PowerOfTwo(-exponent);
-  }
-  __syncthreads();
-  const float4 four = reinterpret_cast<const float4*>(inverses)[lane];
-  const float by[4] = {four.x, four.y, four.z, four.w};
-  double off = 0, norm = 0;
-#pragma unroll
-  for (int i = 0; i < kOwnRows; ++i) {
-    const int64_t row = first + i * kWarps + warp;
-    uint32_t bits = 0;
-#pragma unroll
-    for (int j = 0; j < 4; ++j) bits = max(bits, __float_as_uint(fabsf(v[i][j]) * by[j]));
-    const float scale = ScaleFor8(__uint_as_float(WarpMaxBits(bits)));
-    const float inverse = __frcp_rn(scale);
-    if (lane < 2) {
-      out.scales[row * 2 + lane] = static_cast<char>(__float_as_uint(scale) >> (16 + 8 * lane));
-    }
-    uint32_t packed = 0;
-    FewSquares squares;
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      const int32_t code = CodeOf(v[i][j] * by[j] * inverse);
-      packed |= (static_cast<uint32_t>(code) & 0xFFu) << (8 * j);
-      squares.Add(v[i][j], static_cast<float>(code) * (scale * __frcp_rn(by[j])));
-    }
-    off += squares.off;
-    norm += squares.norm;
-    reinterpret_cast<uint32_t*>(out.codes + row * kCols)[lane] = packed;
-  }
-  AddMeasure(measures + blockIdx.z, off, norm);
+  const HeadMeasure measure = EncodeHead(t.values + first * kHeadColumns,
+                                         {out.exponents + int64_t{blockIdx.x} * kHeadColumns,
+                                          out.scales + first * 2, out.codes + first * kHeadColumns},
+                                         shared);
+  if (measure.refused) measures[blockIdx.z].refused = 1;
+  AddMeasure(measures + blockIdx.z, measure.off, measure.norm);
 }
 
 // Blocks: (groups of rows, 1, tensors), a warp a row.
@@ -408,8 +340,9 @@ int64_t Matrices(const CodedTensor& t) { return CeilDiv(t.count / t.cols, t.rows
 
 // What EncodeHeadsKernel takes.
 bool IsOfHeads(const CodedTensor& t) {
-  return t.rows == kRows && t.cols == kCols && t.count % (kRows * kCols) == 0 &&
-         IsAligned(t.values) && reinterpret_cast<uintptr_t>(t.encoded) % 4 == 0;
+  return t.rows == kHeadRows && t.cols == kHeadColumns &&
+         t.count % (kHeadRows * kHeadColumns) == 0 && IsAligned(t.values) &&
+         reinterpret_cast<uintptr_t>(t.encoded) % 4 == 0;
 }
 
 }  // namespace
