@@ -17,7 +17,7 @@ constexpr int32_t kMostPlaces = 64, kMostPlacesInHostMemory = 8;
 
 // The part of the host's memory that blocks for images may take, and how many it are at least: what
 // is on its way here, and some for those who hold images for a while.
-constexpr uint64_t kHostMemoryPart = 16, kBuffers = 6;
+constexpr uint64_t kHostMemoryPart = 10, kBuffers = 6;
 
 // Copied in one go: enough for the link, few enough that checksums keep up with it.
 constexpr uint64_t kCopiedAtOnce = uint64_t{24} << 20;
@@ -129,8 +129,9 @@ CaptureQueue::~CaptureQueue() {
 int32_t CaptureQueue::PlacesOfAStep(StateCodec codec) const {
   const int32_t half = std::max(1, places_ / 2);
   if (pool_->device().in_host_memory()) return half;
-  // The captures of two steps are in host memory at a time.
-  const uint64_t fit = buffer_bytes_ / 2 / image_bytes_[static_cast<size_t>(codec)];
+  // The captures of three steps are in host memory at a time: of the one that runs, of one on its
+  // way and of one that is made into images.
+  const uint64_t fit = buffer_bytes_ / 3 / image_bytes_[static_cast<size_t>(codec)];
   return static_cast<int32_t>(std::clamp<uint64_t>(fit, 1, half));
 }
 
