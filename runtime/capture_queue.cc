@@ -172,10 +172,18 @@ StepProgress* CaptureQueue::Begin() {
   return progress;
 }
 
-void CaptureQueue::EndStep() {
+// From here on nobody begins to follow the step: its captures may be finished, and their places
+// given to others, before the last of them is added.
+void CaptureQueue::Ran() {
   absl::MutexLock lock(&mutex_);
   if (step_.progress != nullptr) step_.progress->End();
   step_ = RunningStep();
+  adding_ = true;
+}
+
+void CaptureQueue::EndStep() {
+  absl::MutexLock lock(&mutex_);
+  adding_ = false;
 }
 
 std::vector<float*> CaptureQueue::LogitsOf(const std::vector<PendingCapture>& captures) {
@@ -225,8 +233,9 @@ void CaptureQueue::Drain() const {
 }
 
 void CaptureQueue::CopyPlaces() {
+  // Captures of a step are taken together.
   const auto ready = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return step_.progress != nullptr || !added_.empty() || stopping_;
+    return !adding_ && (step_.progress != nullptr || !added_.empty() || stopping_);
   };
   for (;;) {
     RunningStep step;

@@ -8,7 +8,7 @@
 // The ring is what bounds captures on their way: who finds no free place waits. Images wait in host
 // memory for at most kUnitsAhead others.
 //
-// Thread rule: Plan, Begin, CopyInto, Add and EndStep belong to one thread; `done` is called on
+// Thread rule: all from Plan to EndStep belong to one thread; `done` is called on
 // another and must not block.
 #pragma once
 
@@ -101,14 +101,16 @@ class CaptureQueue {
   // kernels of the step.
   void AddTo(StepRows& rows, int64_t position, std::vector<PendingCapture>& captures);
   // The step that makes what was added is about to run: what its layers leave is copied as it goes.
-  // To be told of that; null if nothing was added. EndStep follows.
+  // To be told of that; null if nothing was added. Ran follows when it is over, well or not, then
+  // Add for what was captured, and EndStep.
   StepProgress* Begin();
+  void Ran();
   // Where the last logits belong, each [vocabulary] on the device.
   std::vector<float*> LogitsOf(const std::vector<PendingCapture>& captures);
   // The state of a slot of the pool that no step uses now.
   absl::Status CopyInto(const SlotRef& slot, const PendingCapture& capture);
   void Add(PendingCapture capture);
-  // The step is over, and its captures were added or are given up.
+  // Its captures were added or are given up.
   void EndStep();
 
   // Counts places that were freed by, and captures that were reported by, the threads.
@@ -168,7 +170,8 @@ class CaptureQueue {
   uint64_t changes_ ABSL_GUARDED_BY(mutex_) = 0;
   int64_t unreported_ ABSL_GUARDED_BY(mutex_) = 0;
   bool copying_ended_ ABSL_GUARDED_BY(mutex_) = false;
-  RunningStep step_ ABSL_GUARDED_BY(mutex_);  // without progress: none runs that has captures
+  RunningStep step_ ABSL_GUARDED_BY(mutex_);     // without progress: none runs that has captures
+  bool adding_ ABSL_GUARDED_BY(mutex_) = false;  // captures of a step that ran
   std::deque<PendingCapture> added_ ABSL_GUARDED_BY(mutex_);
   std::deque<Unit> units_ ABSL_GUARDED_BY(mutex_);
 

@@ -378,6 +378,7 @@ absl::Status EngineImpl::Forward(const std::vector<Part>& parts) {
   const absl::Time start = absl::Now();
   rows_.set_progress(captures_->Begin());
   absl::Status status = outputs_.Run(rows_, pool_->arrays());
+  captures_->Ran();
   const absl::Duration busy = absl::Now() - start;
   for (const Part& part : parts) part.work->stats.compute_time += busy;
   absl::MutexLock lock(&mutex_);

@@ -275,6 +275,43 @@ TEST_F(CaptureQueueTest, WhatALayerLeavesIsCopiedWhileTheStepRuns) {
   }
 }
 
+// Captures of an earlier read are still on their way while two others share a step. The second of
+// them takes its time to hear of its progress: by then the first one's captures are taken to the
+// host, and their places are free for others before the step has been settled.
+TEST_F(CaptureQueueTest, AStepThatIsOverIsFollowedNoMore) {
+  Start(/*places=*/16, testing::RecurrentLayout());
+  CloseGate();
+  Reports earlier, a, b;
+  ReadWork ahead;
+  ahead.sequence = NewSequence();
+  ahead.tokens = RandomTokens(100, 1);
+  ReportInto(earlier, ahead, 60);
+  absl::Notification submitted;
+  ahead.on_progress = [&](absl::Span<const int32_t>, int64_t) {
+    submitted.WaitForNotification();  // so that the two are there together
+  };
+  const auto read_ahead = StartRead(*engine_, std::move(ahead));
+  const auto read_a = ReadOnGrid(NewSequence(), RandomTokens(250, 2), 60, a);
+  ReadWork work;
+  work.sequence = NewSequence();
+  work.tokens = RandomTokens(250, 3);
+  work.on_progress = [this](absl::Span<const int32_t>, int64_t) {
+    if (!gate_.HasBeenNotified()) gate_.Notify();
+    absl::SleepFor(absl::Milliseconds(50));
+  };
+  ReportInto(b, work, 60);
+  const auto read_b = StartRead(*engine_, std::move(work));
+  submitted.Notify();
+  ASSERT_TRUE(read_ahead->Wait().ok() && read_a->Wait().ok() && read_b->Wait().ok());
+  EXPECT_THAT(earlier.positions, ElementsAre(60));
+  // The first one's in two pieces at most, since its step may be followed; the others' in one.
+  EXPECT_LE(held_.load(), 2 + 4 + 4) << "places were copied that are others' by now";
+  for (const Reports* reports : {&a, &b}) {
+    EXPECT_THAT(reports->positions, ElementsAre(60, 120, 180, 240));
+    for (const auto& image : reports->images) EXPECT_TRUE(image.ok()) << image.status();
+  }
+}
+
 TEST_F(CaptureQueueTest, PlacesBoundARead_OthersGoOn) {
   Start(/*places=*/2);
   CloseGate();
