@@ -51,8 +51,8 @@ absl::Status Mamba2Mixer::Load(const std::string& prefix, WeightReader& weights)
   activations_ = weights.activations();
   room_ = weights.pending_room();
   if (auto* const packs_from = weights.device().kernels().ssd_packs_from; packs_from != nullptr) {
-    packs_from_ = packs_from(spec_.head_dim, spec_.state_dim, activations_,
-                             state_dtype_, weights.device().launch());
+    packs_from_ = packs_from(spec_.head_dim, spec_.state_dim, activations_, state_dtype_,
+                             weights.device().launch());
   }
   ANABRANCH_ASSIGN_OR_RETURN(in_proj_, weights.ReadLinear({prefix + "in_proj"}, spec_.in_bias));
   const int64_t shared = spec_.groups * spec_.state_dim;

@@ -10,12 +10,14 @@
 
 namespace anabranch::kernels::cuda {
 
+// A head, and the threads of a block that holds it.
 inline constexpr int kHeadRows = 64, kHeadColumns = 128, kHeadThreads = 256;
 
+// Where the warps put together what they found.
 struct HeadShared {
   static constexpr int kWarps = kHeadThreads / kWarp;
-  uint32_t largest[kWarps][kHeadColumns];  // of a column in a warp's rows, as bits
-  alignas(16) float inverses[kHeadColumns];
+  uint32_t largest[kWarps][kHeadColumns];    // of a column in a warp's rows, as bits
+  alignas(16) float inverses[kHeadColumns];  // of the columns' powers of two
 };
 
 // Where its stored form goes (docs/STATE_FORMAT.md): 4-byte aligned but for the scales.
@@ -40,7 +42,8 @@ __device__ inline uint32_t WarpMaxBits(uint32_t v) {
   return v;
 }
 
-// All threads of the block call it.
+// All threads of the block call it, and not again before a barrier. Each value is read once. The
+// scales of columns follow from rows brought to 1, those of rows from columns brought to at most 1.
 __device__ inline HeadMeasure EncodeHead(const float* values, const HeadPlaces& out,
                                          HeadShared& shared) {
   static_assert(kHeadColumns == 4 * kWarp);

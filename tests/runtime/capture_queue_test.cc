@@ -286,11 +286,16 @@ TEST_F(CaptureQueueTest, AStepThatIsOverIsFollowedNoMore) {
   ahead.sequence = NewSequence();
   ahead.tokens = RandomTokens(100, 1);
   ReportInto(earlier, ahead, 60);
-  absl::Notification submitted;
+  absl::Notification running, submitted;
+  model_->set_hook([&running](const std::vector<FakeModel::Part>&) {
+    if (!running.HasBeenNotified()) running.Notify();
+    return absl::OkStatus();
+  });
   ahead.on_progress = [&](absl::Span<const int32_t>, int64_t) {
     submitted.WaitForNotification();  // so that the two are there together
   };
   const auto read_ahead = StartRead(*engine_, std::move(ahead));
+  running.WaitForNotification();
   const auto read_a = ReadOnGrid(NewSequence(), RandomTokens(250, 2), 60, a);
   ReadWork work;
   work.sequence = NewSequence();
@@ -303,6 +308,7 @@ TEST_F(CaptureQueueTest, AStepThatIsOverIsFollowedNoMore) {
   const auto read_b = StartRead(*engine_, std::move(work));
   submitted.Notify();
   ASSERT_TRUE(read_ahead->Wait().ok() && read_a->Wait().ok() && read_b->Wait().ok());
+  model_->set_hook(nullptr);
   EXPECT_THAT(earlier.positions, ElementsAre(60));
   // The first one's in two pieces at most, since its step may be followed; the others' in one.
   EXPECT_LE(held_.load(), 2 + 4 + 4) << "places were copied that are others' by now";
