@@ -24,7 +24,7 @@ class AttentionMixer : public Mixer {
   bool NormsInput() const override { return adapters_.empty(); }  // they read the same rows
 
  private:
-  absl::Status Project(const StepContext& step, const MixerInput& in, Acts qkv) const;
+  absl::Status ProjectAll(const StepContext& step, const MixerInput& in, Acts qkv) const;
   absl::Status Rotate(const StepContext& step, Acts qkv) const;
   absl::Status Attend(const StepContext& step, ConstActs qkv, Acts y) const;
   int64_t q_width() const { return spec_.heads * spec_.head_dim; }
@@ -67,13 +67,10 @@ void AttentionMixer::DeclareState(int32_t layer, StateLayout& layout) {
   layout.entries[entry_].rope_theta = spec_.rope_theta;
 }
 
-absl::Status AttentionMixer::Project(const StepContext& step, const MixerInput& in,
-                                     Acts qkv) const {
-  const int64_t width = qkv_proj_.in_features(), rows = step.rows.num_rows();
-  if (in.norm_weight != nullptr) {
-    return qkv_proj_.RunStep(in.Norm(rows, width), nullptr, qkv, qkv_width(), step);
-  }
-  ANABRANCH_RETURN_IF_ERROR(qkv_proj_.Run(rows, in.x, width, qkv, qkv_width(), step));
+absl::Status AttentionMixer::ProjectAll(const StepContext& step, const MixerInput& in,
+                                        Acts qkv) const {
+  const int64_t width = qkv_proj_.in_features();
+  ANABRANCH_RETURN_IF_ERROR(Project(step, in, qkv_proj_, qkv, qkv_width()));
   for (const Adapter& adapter : adapters_) {
     ANABRANCH_RETURN_IF_ERROR(adapter.Run(step, in.x, width, qkv, qkv_width()));
     qkv = qkv + (&adapter == &adapters_.front() ? q_width() : kv_width());
@@ -133,7 +130,7 @@ absl::Status AttentionMixer::Run(const StepContext& step, const MixerInput& in, 
   const int64_t hidden = out_proj_.out_features();
   ANABRANCH_ASSIGN_OR_RETURN(Acts qkv, step.workspace->Take(rows * qkv_width()));
   ANABRANCH_ASSIGN_OR_RETURN(Acts attended, step.workspace->Take(rows * q_width()));
-  ANABRANCH_RETURN_IF_ERROR(Project(step, in, qkv));
+  ANABRANCH_RETURN_IF_ERROR(ProjectAll(step, in, qkv));
   ANABRANCH_RETURN_IF_ERROR(Rotate(step, qkv));
   ANABRANCH_RETURN_IF_ERROR(Attend(step, qkv, attended));
   return out_proj_.Run(rows, attended, q_width(), y, hidden, step, add);

@@ -19,9 +19,6 @@ constexpr int32_t kMostPlaces = 64, kMostPlacesInHostMemory = 8;
 // is on its way here, and some for those who hold images for a while.
 constexpr uint64_t kHostMemoryPart = 10, kBuffers = 6;
 
-// Copied in one go: enough for the link, few enough that checksums keep up with it.
-constexpr uint64_t kCopiedAtOnce = uint64_t{24} << 20;
-
 int32_t PlacesThatFit(SlotPool& pool) {
   Device& device = pool.device();
   const int32_t most = device.in_host_memory() ? kMostPlacesInHostMemory : kMostPlaces;
@@ -44,11 +41,7 @@ std::vector<int32_t> LayersOf(const StateLayout& layout) {
 std::array<uint64_t, 3> ImageBytes(SlotPool& ring) {
   std::array<uint64_t, 3> bytes;
   for (size_t codec = 0; codec < bytes.size(); ++codec) {
-    const SlotSegments segments =
-        ring.device().coder() == nullptr
-            ? SlotSegments(ring.layout(), /*vocab=*/0)
-            : SlotSegments(ring.layout(), /*vocab=*/0, static_cast<StateCodec>(codec));
-    bytes[codec] = segments.block_bytes();
+    bytes[codec] = SegmentsOfCopy(ring, /*vocab=*/0, static_cast<StateCodec>(codec)).block_bytes();
   }
   return bytes;
 }
@@ -273,7 +266,7 @@ std::vector<PendingCapture> CaptureQueue::TakeAdded() {
 // Copies what the layers of the step leave, until it is over. It may fail, or some of its captures
 // may be given up: then this was in vain.
 void CaptureQueue::Follow(const RunningStep& step) {
-  for (const auto& way : step.ways) BeginWay(*way);
+  for (const auto& way : step.ways) BeginWay(*way, way->codec);
   for (size_t at = 0; at < layers_.size();) {  // the logits come when it is over
     const auto passed = step.progress->Await(layers_[at]);
     if (!passed.ok() || *passed == StepProgress::kAllLayers) break;
@@ -288,15 +281,20 @@ void CaptureQueue::Follow(const RunningStep& step) {
   mutex_.Await(absl::Condition(&over));
 }
 
-void CaptureQueue::BeginWay(PlaceOnItsWay& way) {
-  auto copy = BeginCopy(*ring_, /*vocab=*/0, way.codec, way.packed, &buffers_);
+void CaptureQueue::BeginWay(PlaceOnItsWay& way, StateCodec codec) {
+  auto copy = BeginCopy(*ring_, /*vocab=*/0, codec, way.packed, &buffers_);
   way.status = copy.status();
   if (copy.ok()) way.copy = std::make_unique<SlotCopy>(*std::move(copy));
 }
 
-void CaptureQueue::Copy(const Ways& ways, size_t last) {
+std::vector<SlotToCopy> CaptureQueue::SlotsOf(const Ways& ways) {
   std::vector<SlotToCopy> slots;
   for (const auto& way : ways) slots.push_back({&way->place.ref(), way->copy.get(), way->status});
+  return slots;
+}
+
+void CaptureQueue::Copy(const Ways& ways, size_t last) {
+  std::vector<SlotToCopy> slots = SlotsOf(ways);
   CopyEntries(*ring_, absl::MakeSpan(slots), last);
   for (size_t i = 0; i < ways.size(); ++i) ways[i]->status = slots[i].status;
 }
@@ -306,19 +304,15 @@ void CaptureQueue::Finish(std::vector<PendingCapture> captures) {
   Ways ways;
   for (PendingCapture& capture : captures) {
     PlaceOnItsWay& way = *capture.way;
-    if (capture.placed.ok() && way.copy == nullptr) BeginWay(way);
+    if (capture.placed.ok() && way.copy == nullptr) BeginWay(way, way.codec);
     if (!capture.placed.ok()) way.status = capture.placed;
     if (way.status.ok()) ways.push_back(capture.way);
   }
   const size_t entries = layers_.size() + 1;
-  uint64_t bytes = 0;
   for (size_t at = ways.empty() ? entries : ways[0]->copy->copied; at < entries;) {
-    for (const auto& way : ways) bytes += way->copy->segments.table()[at].bytes;
-    ++at;
-    if (bytes < kCopiedAtOnce && at < entries) continue;
+    at = EndOfPiece(SlotsOf(ways), at);
     Copy(ways, at);
     if (at < entries) Hand({ways, at, {}});
-    bytes = 0;
   }
   for (PendingCapture& capture : captures) {
     const bool lossy = capture.way->codec != StateCodec::kExact && !capture.way->packed;
@@ -334,12 +328,8 @@ void CaptureQueue::CopyExactly(PendingCapture& capture) {
   auto way = std::make_shared<PlaceOnItsWay>();
   way->place = std::move(capture.way->place);
   way->codec = capture.way->codec;
-  auto copy = BeginCopy(*ring_, /*vocab=*/0, StateCodec::kExact, /*packed=*/false, &buffers_);
-  way->status = copy.status();
-  if (copy.ok()) {
-    way->copy = std::make_unique<SlotCopy>(*std::move(copy));
-    Copy({way}, layers_.size() + 1);
-  }
+  BeginWay(*way, StateCodec::kExact);
+  if (way->status.ok()) Copy({way}, layers_.size() + 1);
   capture.way = std::move(way);
 }
 

@@ -144,8 +144,10 @@ class CaptureQueue {
   void CopyPlaces();
   std::vector<PendingCapture> TakeAdded() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Follow(const RunningStep& step);
-  void BeginWay(PlaceOnItsWay& way);
+  // `codec`: what it is copied in.
+  void BeginWay(PlaceOnItsWay& way, StateCodec codec);
   void Finish(std::vector<PendingCapture> captures);
+  std::vector<SlotToCopy> SlotsOf(const Ways& ways);
   void Copy(const Ways& ways, size_t last);
   void CopyExactly(PendingCapture& capture);
   void Hand(Unit unit);

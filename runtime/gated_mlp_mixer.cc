@@ -38,10 +38,7 @@ class GatedMlpMixer : public Mixer {
     const int64_t width = spec_.width;
     ANABRANCH_ASSIGN_OR_RETURN(Acts gate_up, step.workspace->Take(rows * 2 * width));
     ANABRANCH_ASSIGN_OR_RETURN(Acts product, step.workspace->Take(rows * width));
-    ANABRANCH_RETURN_IF_ERROR(
-        in.norm_weight != nullptr
-            ? in_.RunStep(in.Norm(rows, hidden), nullptr, gate_up, 2 * width, step)
-            : in_.Run(rows, in.x, hidden, gate_up, 2 * width, step));
+    ANABRANCH_RETURN_IF_ERROR(Project(step, in, in_, gate_up, 2 * width));
     if (adapter_) {
       ANABRANCH_RETURN_IF_ERROR(adapter_->Run(step, in.x, hidden, gate_up, 2 * width));
     }

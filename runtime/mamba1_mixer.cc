@@ -23,9 +23,7 @@ class Mamba1Mixer : public Mixer {
   bool NormsInput() const override { return true; }
 
  private:
-  absl::Status Project(const StepContext& step, const MixerInput& in, Acts projected, Acts u) const;
-  kernels::CausalConv1dParams ConvolutionOf(const StepContext& step, ConstActs projected,
-                                            Acts u) const;
+  kernels::CausalConv1dParams ConvolutionOf(const StepContext& step, Acts u) const;
   absl::Status NormaliseSections(const StepContext& step, Acts sections) const;
   absl::Status Scan(const StepContext& step, int64_t head, ConstActs u, ConstActs projected,
                     ConstActs sections, ConstActs dt, Acts y) const;
@@ -91,14 +89,11 @@ void Mamba1Mixer::DeclareState(int32_t layer, StateLayout& layout) {
   layout.entries.back().num_rates = spec_.inner * spec_.state_dim;
 }
 
-kernels::CausalConv1dParams Mamba1Mixer::ConvolutionOf(const StepContext& step, ConstActs projected,
-                                                       Acts u) const {
+kernels::CausalConv1dParams Mamba1Mixer::ConvolutionOf(const StepContext& step, Acts u) const {
   kernels::CausalConv1dParams params;
   params.rows = step.rows;
   params.channels = spec_.inner;
   params.width = spec_.conv_width;
-  params.u = projected;
-  params.u_stride = 2 * spec_.inner;
   params.weight = conv_weight_.floats();
   params.bias = conv_bias_.floats();
   params.window = static_cast<float*>(step.state->base[entry_]);
@@ -109,24 +104,6 @@ kernels::CausalConv1dParams Mamba1Mixer::ConvolutionOf(const StepContext& step, 
   params.out = u;
   params.out_stride = spec_.inner;
   return params;
-}
-
-// The projection and, of its first half, the convolution.
-absl::Status Mamba1Mixer::Project(const StepContext& step, const MixerInput& in, Acts projected,
-                                  Acts u) const {
-  const int64_t rows = step.rows.num_rows(), hidden = in_proj_.in_features();
-  const int64_t width = 2 * spec_.inner;
-  const kernels::CausalConv1dParams conv = ConvolutionOf(step, projected, u);
-  const bool rounds = RoundsForWindow(dtype_, projected.dtype);
-  if (in.norm_weight != nullptr && !rounds) {
-    return in_proj_.RunStep(in.Norm(rows, hidden), &conv, projected, width, step);
-  }
-  ANABRANCH_RETURN_IF_ERROR(
-      in.norm_weight != nullptr
-          ? in_proj_.RunStep(in.Norm(rows, hidden), nullptr, projected, width, step)
-          : in_proj_.Run(rows, in.x, hidden, projected, width, step));
-  ANABRANCH_RETURN_IF_ERROR(RoundForWindow(step, dtype_, spec_.inner, projected, width));
-  return step.kernels->causal_conv1d(conv, step.launch);
 }
 
 absl::Status Mamba1Mixer::NormaliseSections(const StepContext& step, Acts values) const {
@@ -194,7 +171,8 @@ absl::Status Mamba1Mixer::Run(const StepContext& step, const MixerInput& in, Act
   ANABRANCH_ASSIGN_OR_RETURN(Acts dt, step.workspace->Take(rows * channels));
   ANABRANCH_ASSIGN_OR_RETURN(Acts scanned, step.workspace->Take(rows * inner));
   const int64_t hidden = out_proj_.out_features();
-  ANABRANCH_RETURN_IF_ERROR(Project(step, in, projected, u));
+  ANABRANCH_RETURN_IF_ERROR(ProjectAndConvolve(step, in, in_proj_, dtype_, projected, 2 * inner, 0,
+                                               ConvolutionOf(step, u)));
   for (int64_t head = 0; head < spec_.heads; ++head) {
     ANABRANCH_RETURN_IF_ERROR(
         x_proj_[head].Run(rows, u + head * channels, inner, values, sections(), step));

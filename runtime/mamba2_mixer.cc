@@ -20,10 +20,7 @@ class Mamba2Mixer : public Mixer {
   bool NormsInput() const override { return true; }
 
  private:
-  absl::Status Project(const StepContext& step, const MixerInput& in, Acts projected,
-                       Acts xbc) const;
-  kernels::CausalConv1dParams ConvolutionOf(const StepContext& step, ConstActs projected,
-                                            Acts xbc) const;
+  kernels::CausalConv1dParams ConvolutionOf(const StepContext& step, Acts xbc) const;
   absl::Status Scan(const StepContext& step, ConstActs xbc, ConstActs projected, Acts y) const;
   kernels::GatedRmsNormParams GateOf(const StepContext& step, ConstActs projected, Acts y) const;
   // Sizes, rates, and where the state lies.
@@ -140,14 +137,11 @@ absl::Status Mamba2Mixer::Fold(const StepContext& step) const {
   return step.kernels->ssd_fold(ScanOf(step), step.launch);
 }
 
-kernels::CausalConv1dParams Mamba2Mixer::ConvolutionOf(const StepContext& step, ConstActs projected,
-                                                       Acts xbc) const {
+kernels::CausalConv1dParams Mamba2Mixer::ConvolutionOf(const StepContext& step, Acts xbc) const {
   kernels::CausalConv1dParams params;
   params.rows = step.rows;
   params.channels = conv_channels();
   params.width = spec_.conv_width;
-  params.u = projected + spec_.inner;
-  params.u_stride = projected_width();
   params.weight = conv_weight_.floats();
   params.bias = conv_bias_.floats();
   params.window = static_cast<float*>(step.state->base[entry_]);
@@ -158,24 +152,6 @@ kernels::CausalConv1dParams Mamba2Mixer::ConvolutionOf(const StepContext& step, 
   params.out = xbc;
   params.out_stride = conv_channels();
   return params;
-}
-
-// The projection and, of x, B and C, the convolution.
-absl::Status Mamba2Mixer::Project(const StepContext& step, const MixerInput& in, Acts projected,
-                                  Acts xbc) const {
-  const int64_t rows = step.rows.num_rows(), hidden = in_proj_.in_features();
-  const kernels::CausalConv1dParams conv = ConvolutionOf(step, projected, xbc);
-  const bool rounds = RoundsForWindow(dtype_, projected.dtype);
-  if (in.norm_weight != nullptr && !rounds) {
-    return in_proj_.RunStep(in.Norm(rows, hidden), &conv, projected, projected_width(), step);
-  }
-  ANABRANCH_RETURN_IF_ERROR(
-      in.norm_weight != nullptr
-          ? in_proj_.RunStep(in.Norm(rows, hidden), nullptr, projected, projected_width(), step)
-          : in_proj_.Run(rows, in.x, hidden, projected, projected_width(), step));
-  ANABRANCH_RETURN_IF_ERROR(
-      RoundForWindow(step, dtype_, conv_channels(), projected + spec_.inner, projected_width()));
-  return step.kernels->causal_conv1d(conv, step.launch);
 }
 
 absl::Status Mamba2Mixer::Scan(const StepContext& step, ConstActs xbc, ConstActs projected,
@@ -226,7 +202,9 @@ absl::Status Mamba2Mixer::Run(const StepContext& step, const MixerInput& in, Act
   ANABRANCH_ASSIGN_OR_RETURN(Acts projected, step.workspace->Take(rows * projected_width()));
   ANABRANCH_ASSIGN_OR_RETURN(Acts xbc, step.workspace->Take(rows * conv_channels()));
   ANABRANCH_ASSIGN_OR_RETURN(Acts scanned, step.workspace->Take(rows * spec_.inner));
-  ANABRANCH_RETURN_IF_ERROR(Project(step, in, projected, xbc));
+  ANABRANCH_RETURN_IF_ERROR(ProjectAndConvolve(step, in, in_proj_, dtype_, projected,
+                                               projected_width(), spec_.inner,
+                                               ConvolutionOf(step, xbc)));
   ANABRANCH_RETURN_IF_ERROR(Scan(step, xbc, projected, scanned));
   return out_proj_.RunStep(GateOf(step, projected, scanned), nullptr, y, hidden, step, add);
 }

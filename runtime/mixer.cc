@@ -6,6 +6,33 @@
 #include "statestore/base/status_macros.h"
 
 namespace anabranch {
+namespace {
+
+// Rows of x [rows of the step, width] to bfloat16, in place.
+absl::Status Round(const StepContext& step, int64_t width, Acts x, int64_t x_stride) {
+  kernels::ScaleParams params;
+  params.rows = step.rows.num_rows();
+  params.width = width;
+  params.x = params.y = x;
+  params.x_stride = params.y_stride = x_stride;
+  params.round_to_bf16 = true;
+  return step.kernels->scale(params, step.launch);
+}
+
+// The norm of a layer's input.
+kernels::GatedRmsNormParams NormOf(const StepContext& step, const MixerInput& in,
+                                   const Linear& layer) {
+  kernels::GatedRmsNormParams params;
+  params.norm.rows = step.rows.num_rows();
+  params.norm.width = params.norm.x_stride = params.norm.y_stride = layer.in_features();
+  params.norm.x = in.x;
+  params.norm.y = in.normed;
+  params.norm.weight = in.norm_weight;
+  params.norm.eps = in.norm_eps;
+  return params;
+}
+
+}  // namespace
 
 void ListTensors(const ResidualStep& step, int64_t hidden, std::vector<ExpectedTensor>& out) {
   const auto list = [&](const std::string& prefix, const MixerSpec& mixer) {
@@ -35,31 +62,26 @@ StateEntry RecurrentEntry(int32_t layer, kernels::DType dtype, std::vector<int64
   return {layer, StateKind::kRecurrent, kept, std::move(shape), kept};
 }
 
-kernels::GatedRmsNormParams MixerInput::Norm(int64_t rows, int64_t width) const {
-  kernels::GatedRmsNormParams params;
-  params.norm.rows = rows;
-  params.norm.width = params.norm.x_stride = params.norm.y_stride = width;
-  params.norm.x = x;
-  params.norm.y = normed;
-  params.norm.weight = norm_weight;
-  params.norm.eps = norm_eps;
-  return params;
+absl::Status Project(const StepContext& step, const MixerInput& in, const Linear& layer, Acts y,
+                     int64_t y_stride) {
+  if (in.norm_weight != nullptr) {
+    return layer.RunStep(NormOf(step, in, layer), nullptr, y, y_stride, step);
+  }
+  return layer.Run(step.rows.num_rows(), in.x, layer.in_features(), y, y_stride, step);
 }
 
-bool RoundsForWindow(kernels::DType dtype, kernels::DType activations) {
-  return dtype == kernels::DType::kBFloat16 && activations != dtype;
-}
-
-absl::Status RoundForWindow(const StepContext& step, kernels::DType dtype, int64_t channels, Acts x,
-                            int64_t x_stride) {
-  if (!RoundsForWindow(dtype, x.dtype)) return absl::OkStatus();
-  kernels::ScaleParams params;
-  params.rows = step.rows.num_rows();
-  params.width = channels;
-  params.x = params.y = x;
-  params.x_stride = params.y_stride = x_stride;
-  params.round_to_bf16 = true;
-  return step.kernels->scale(params, step.launch);
+absl::Status ProjectAndConvolve(const StepContext& step, const MixerInput& in, const Linear& layer,
+                                kernels::DType dtype, Acts y, int64_t y_stride, int64_t first,
+                                kernels::CausalConv1dParams conv) {
+  conv.u = y + first;
+  conv.u_stride = y_stride;
+  const bool rounds = dtype == kernels::DType::kBFloat16 && y.dtype != dtype;
+  if (in.norm_weight != nullptr && !rounds) {
+    return layer.RunStep(NormOf(step, in, layer), &conv, y, y_stride, step);
+  }
+  ANABRANCH_RETURN_IF_ERROR(Project(step, in, layer, y, y_stride));
+  if (rounds) ANABRANCH_RETURN_IF_ERROR(Round(step, conv.channels, y + first, y_stride));
+  return step.kernels->causal_conv1d(conv, step.launch);
 }
 
 absl::StatusOr<Decay> ReadDecay(const std::string& name, WeightReader& weights) {

@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "kernels/causal_conv1d.h"
 #include "kernels/launch.h"
-#include "kernels/norm.h"
 #include "runtime/model_description.h"
 #include "runtime/state_layout.h"
 #include "runtime/step_context.h"
@@ -28,9 +28,6 @@ struct MixerInput {
   const float* norm_weight = nullptr;
   float norm_eps = 0;
   Acts normed;  // room for that
-
-  // The norm of all rows, of a mixer that was given one.
-  kernels::GatedRmsNormParams Norm(int64_t rows, int64_t width) const;
 };
 
 class Mixer {
@@ -80,14 +77,20 @@ MixerOr MakeMixer(const MlpSpec& spec, const std::string& prefix, WeightReader& 
 MixerOr MakeMixer(const MoeSpec& spec, const std::string& prefix, WeightReader& weights);
 MixerOr MakeMixer(const LinearSpec& spec, const std::string& prefix, WeightReader& weights);
 
+// y [rows of the step, y_stride] = the layer of the input, normed first if it is to be.
+absl::Status Project(const StepContext& step, const MixerInput& in, const Linear& layer, Acts y,
+                     int64_t y_stride);
+// The same, and then the convolution of y's columns from `first` on, in a mixer whose windows are
+// of `dtype`. Of `conv` all but u. The columns may be left unwritten.
+absl::Status ProjectAndConvolve(const StepContext& step, const MixerInput& in, const Linear& layer,
+                                kernels::DType dtype, Acts y, int64_t y_stride, int64_t first,
+                                kernels::CausalConv1dParams conv);
+
 // Recurrent tensors, in a slot and in a stored state alike.
 StateEntry RecurrentEntry(int32_t layer, kernels::DType dtype, std::vector<int64_t> shape);
-// Windows: float32 in slots, stored in the compute dtype. RoundForWindow makes that lossless: it
-// rounds what a convolution reads, x [rows of the step, channels], in place, unless x is bfloat16.
+// Windows: float32 in slots, stored in the compute dtype. ProjectAndConvolve makes that lossless:
+// it rounds what a convolution reads unless that is bfloat16 already.
 StateEntry WindowEntry(int32_t layer, int32_t conv_width, int64_t channels, kernels::DType dtype);
-bool RoundsForWindow(kernels::DType dtype, kernels::DType activations);
-absl::Status RoundForWindow(const StepContext& step, kernels::DType dtype, int64_t channels, Acts x,
-                            int64_t x_stride);
 // A = -exp(A_log), in float32: for the host, which merges states, and where the kernels run.
 struct Decay {
   Buffer host, placed;

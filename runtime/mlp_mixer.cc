@@ -23,9 +23,7 @@ class MlpMixer : public Mixer {
     const int64_t rows = step.rows.num_rows(), width = spec_.width;
     const int64_t hidden = down_.out_features();
     ANABRANCH_ASSIGN_OR_RETURN(Acts inside, step.workspace->Take(rows * width));
-    ANABRANCH_RETURN_IF_ERROR(in.norm_weight != nullptr
-                                  ? up_.RunStep(in.Norm(rows, hidden), nullptr, inside, width, step)
-                                  : up_.Run(rows, in.x, hidden, inside, width, step));
+    ANABRANCH_RETURN_IF_ERROR(Project(step, in, up_, inside, width));
     kernels::GatedMulParams params;
     params.activation = spec_.activation;
     params.rows = rows;

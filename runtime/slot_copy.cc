@@ -55,16 +55,20 @@ absl::Status CopyTensors(SlotPool& pool, const SlotRef& slot, const SlotCopy& co
 
 }  // namespace
 
+SlotSegments SegmentsOfCopy(SlotPool& pool, int64_t vocab, StateCodec codec) {
+  if (pool.device().coder() == nullptr) return SlotSegments(pool.layout(), vocab);
+  return SlotSegments(pool.layout(), vocab, codec);
+}
+
 absl::StatusOr<SlotCopy> BeginCopy(SlotPool& pool, int64_t vocab, StateCodec codec, bool packed,
                                    HostBuffers* buffers) {
   const bool codes = pool.device().coder() != nullptr;
-  SlotCopy copy{
-      codes ? SlotSegments(pool.layout(), vocab, codec) : SlotSegments(pool.layout(), vocab),
-      codes ? codec : StateCodec::kExact,
-      packed,
-      Buffer(),
-      {},
-      {}};
+  SlotCopy copy{SegmentsOfCopy(pool, vocab, codec),
+                codes ? codec : StateCodec::kExact,
+                packed,
+                Buffer(),
+                {},
+                {}};
   if (codes) copy.measures.resize(copy.segments.num_entries());
   copy.table = copy.segments.table();
   ANABRANCH_ASSIGN_OR_RETURN(copy.block, TakeBlock(buffers, copy.segments.block_bytes()));
@@ -85,6 +89,17 @@ void CopyEntries(SlotPool& pool, absl::Span<SlotToCopy> slots, size_t last) {
     }
   }
   for (SlotToCopy* slot : wanted) slot->copy->copied = last;
+}
+
+size_t EndOfPiece(absl::Span<const SlotToCopy> slots, size_t at) {
+  constexpr uint64_t kPiece = uint64_t{24} << 20;
+  uint64_t bytes = 0;
+  const size_t entries = slots[0].copy->segments.num_entries();
+  while (at < entries && bytes < kPiece) {
+    for (const SlotToCopy& slot : slots) bytes += slot.copy->segments.table()[at].bytes;
+    ++at;
+  }
+  return at;
 }
 
 absl::Status Seal(SlotCopy& copy, size_t last) {

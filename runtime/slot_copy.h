@@ -31,6 +31,9 @@ struct SlotCopy {
   size_t copied = 0, sealed = 0;  // entries
 };
 
+// How a state of the pool is laid out in host memory: `vocab` and codec as below.
+SlotSegments SegmentsOfCopy(SlotPool& pool, int64_t vocab, StateCodec codec);
+
 // Nothing is copied yet. `vocab`: of the last logits that the image will be given; 0 if the layout
 // has an entry of them. The codec is the one asked for, or kExact where the device has no coder.
 // `packed` demands a coder and kCompact. `buffers` may be null.
@@ -46,6 +49,10 @@ struct SlotToCopy {
 };
 // Copies the entries of each up to `last`. Not of one whose status is an error.
 void CopyEntries(SlotPool& pool, absl::Span<SlotToCopy> slots, size_t last);
+
+// Where the entries from `at` on end that are worth copying in one go: enough for the link, few
+// enough that checksums keep up with it. All copies have as many.
+size_t EndOfPiece(absl::Span<const SlotToCopy> slots, size_t at);
 
 // Makes the final bytes and the checksums of entries up to `last`, which have arrived; may run
 // while further ones are copied. INTERNAL as above.

@@ -18,22 +18,15 @@
 namespace anabranch {
 namespace {
 
-// Copied in one go: enough for the link, few enough that checksums keep up with it.
-constexpr uint64_t kCopiedAtOnce = uint64_t{24} << 20;
-
 // All entries. `arrived` is told, rising to their number, how many are there.
 absl::Status CopyTensors(SlotPool& pool, const SlotRef& slot, SlotCopy& copy,
                          absl::FunctionRef<void(size_t)> arrived) {
   SlotToCopy to_copy{&slot, &copy, absl::OkStatus()};
-  const size_t entries = copy.segments.num_entries();
-  uint64_t bytes = 0;
-  for (size_t i = copy.copied; i < entries; ++i) {
-    bytes += copy.segments.table()[i].bytes;
-    if (bytes < kCopiedAtOnce && i + 1 < entries) continue;
-    CopyEntries(pool, absl::MakeSpan(&to_copy, 1), i + 1);
+  const auto slots = absl::MakeSpan(&to_copy, 1);
+  while (copy.copied < copy.segments.num_entries()) {
+    CopyEntries(pool, slots, EndOfPiece(slots, copy.copied));
     ANABRANCH_RETURN_IF_ERROR(to_copy.status);
-    bytes = 0;
-    arrived(i + 1);
+    arrived(copy.copied);
   }
   return absl::OkStatus();
 }

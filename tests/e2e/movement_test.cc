@@ -17,6 +17,7 @@
 #include "tests/e2e/cli_run.h"
 #include "tests/e2e/test_client.h"
 #include "tests/e2e/test_server.h"
+#include "tests/statestore/closed_library.h"
 
 namespace anabranch {
 namespace {
@@ -347,20 +348,11 @@ class DamageTest : public MovementTest {
  protected:
   // Flips a bit of a stored value; no server has the library open.
   void Flip(Family family, const std::string& key) {
-    std::vector<rocksdb::ColumnFamilyDescriptor> families;
-    for (int i = 0; i < kFamilies; ++i) {
-      families.emplace_back(FamilyName(static_cast<Family>(i)), rocksdb::ColumnFamilyOptions());
-    }
-    std::vector<rocksdb::ColumnFamilyHandle*> handles;
-    rocksdb::DB* db = nullptr;
-    ASSERT_TRUE(rocksdb::DB::Open({}, Path("here/rocksdb"), families, &handles, &db).ok());
-    std::string value;
-    auto* handle = handles[static_cast<int>(family)];
-    ASSERT_TRUE(db->Get({}, handle, key, &value).ok());
-    value[value.size() / 2] = static_cast<char>(value[value.size() / 2] ^ 4);
-    ASSERT_TRUE(db->Put({}, handle, key, value).ok());
-    for (auto* each : handles) ASSERT_TRUE(db->DestroyColumnFamilyHandle(each).ok());
-    delete db;
+    WithClosedLibrary(Path("here/rocksdb"), [&](rocksdb::DB& db, const auto& handles) {
+      EditStoredValue(db, handles[static_cast<int>(family)], key, [](std::string& value) {
+        value[value.size() / 2] = static_cast<char>(value[value.size() / 2] ^ 4);
+      });
+    });
   }
 };
 

@@ -7,6 +7,7 @@
 
 #include "statestore/high_water_mark.h"
 #include "statestore/key_schema.h"
+#include "tests/statestore/closed_library.h"
 #include "tests/statestore/library_fixture.h"
 
 namespace anabranch {
@@ -25,20 +26,9 @@ class DamageTest : public LibraryTest {
   template <typename Edit>
   void EditValue(Family family, const std::string& key, Edit edit) {
     Close();
-    std::vector<rocksdb::ColumnFamilyDescriptor> families;
-    for (int i = 0; i < kFamilies; ++i) {
-      families.emplace_back(FamilyName(static_cast<Family>(i)), rocksdb::ColumnFamilyOptions());
-    }
-    std::vector<rocksdb::ColumnFamilyHandle*> handles;
-    rocksdb::DB* db = nullptr;
-    ASSERT_TRUE(rocksdb::DB::Open({}, database(), families, &handles, &db).ok());
-    std::string value;
-    const auto handle = handles[static_cast<int>(family)];
-    ASSERT_TRUE(db->Get({}, handle, key, &value).ok());
-    edit(value);
-    ASSERT_TRUE(db->Put({}, handle, key, value).ok());
-    for (auto* each : handles) ASSERT_TRUE(db->DestroyColumnFamilyHandle(each).ok());
-    delete db;
+    WithClosedLibrary(database(), [&](rocksdb::DB& db, const auto& handles) {
+      EditStoredValue(db, handles[static_cast<int>(family)], key, edit);
+    });
     Reopen();
   }
   void FlipByte(const fs::path& path, std::streamoff offset) {

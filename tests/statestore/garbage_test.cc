@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "statestore/disk_use.h"
 #include "statestore/key_schema.h"
+#include "tests/statestore/closed_library.h"
 #include "tests/statestore/library_fixture.h"
 
 namespace anabranch {
@@ -48,17 +49,9 @@ class GarbageTest : public LibraryTest {
   // Adds a key under the library's feet.
   void Plant(Family family, const std::string& key, const std::string& value) {
     Close();
-    std::vector<rocksdb::ColumnFamilyDescriptor> families;
-    for (int i = 0; i < kFamilies; ++i) {
-      families.emplace_back(FamilyName(static_cast<Family>(i)), rocksdb::ColumnFamilyOptions());
-    }
-    std::vector<rocksdb::ColumnFamilyHandle*> handles;
-    rocksdb::DB* db = nullptr;
-    const std::string path = options_.directory + "/rocksdb";
-    ASSERT_TRUE(rocksdb::DB::Open({}, path, families, &handles, &db).ok());
-    ASSERT_TRUE(db->Put({}, handles[static_cast<int>(family)], key, value).ok());
-    for (auto* each : handles) ASSERT_TRUE(db->DestroyColumnFamilyHandle(each).ok());
-    delete db;
+    WithClosedLibrary(options_.directory + "/rocksdb", [&](rocksdb::DB& db, const auto& handles) {
+      ASSERT_TRUE(db.Put({}, handles[static_cast<int>(family)], key, value).ok());
+    });
     Reopen();
   }
 

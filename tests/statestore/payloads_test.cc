@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "statestore/bundle_format.h"
 #include "statestore/high_water_mark.h"
+#include "tests/statestore/closed_library.h"
 #include "tests/statestore/library_fixture.h"
 #include "tests/statestore/payload_keys.h"
 
@@ -62,17 +63,7 @@ class PayloadsTest : public LibraryTest {
   template <typename Edit>
   void WithRocks(Edit edit) {
     Close();
-    std::vector<rocksdb::ColumnFamilyDescriptor> families;
-    for (int i = 0; i < kFamilies; ++i) {
-      families.emplace_back(FamilyName(static_cast<Family>(i)), rocksdb::ColumnFamilyOptions());
-    }
-    std::vector<rocksdb::ColumnFamilyHandle*> handles;
-    rocksdb::DB* db = nullptr;
-    const std::string path = options_.directory + "/rocksdb";
-    ASSERT_TRUE(rocksdb::DB::Open({}, path, families, &handles, &db).ok());
-    edit(*db, handles);
-    for (auto* each : handles) ASSERT_TRUE(db->DestroyColumnFamilyHandle(each).ok());
-    delete db;
+    WithClosedLibrary(options_.directory + "/rocksdb", edit);
     Reopen();
   }
   void Edit(Family family, const std::string& key, absl::FunctionRef<void(std::string&)> edit) {

@@ -7,6 +7,7 @@
 
 #include "statestore/key_schema.h"
 #include "statestore/stopped_library.h"
+#include "tests/statestore/closed_library.h"
 #include "tests/statestore/library_fixture.h"
 
 namespace anabranch {
@@ -51,30 +52,17 @@ class ScrubTest : public LibraryTest {
   template <typename Edit>
   void WithRocks(Edit edit) {
     Close();
-    std::vector<rocksdb::ColumnFamilyDescriptor> families;
     rocksdb::ColumnFamilyOptions family;  // as the library's own
     family.compression = rocksdb::kNoCompression;
     family.enable_blob_files = true;
     family.min_blob_size = 4096;
-    for (int i = 0; i < kFamilies; ++i) {
-      families.emplace_back(FamilyName(static_cast<Family>(i)), family);
-    }
-    std::vector<rocksdb::ColumnFamilyHandle*> handles;
-    rocksdb::DB* db = nullptr;
-    ASSERT_TRUE(
-        rocksdb::DB::Open({}, options_.directory + "/rocksdb", families, &handles, &db).ok());
-    edit(*db, handles);
-    for (auto* each : handles) ASSERT_TRUE(db->DestroyColumnFamilyHandle(each).ok());
-    delete db;
+    WithClosedLibrary(options_.directory + "/rocksdb", edit, family);
     Reopen();
   }
   void Flip(Family family, const std::string& key) {
     WithRocks([&](rocksdb::DB& db, const auto& handles) {
-      auto* handle = handles[static_cast<int>(family)];
-      std::string value;
-      ASSERT_TRUE(db.Get({}, handle, key, &value).ok());
-      value[value.size() / 2] ^= 1;
-      ASSERT_TRUE(db.Put({}, handle, key, value).ok());
+      EditStoredValue(db, handles[static_cast<int>(family)], key,
+                      [](std::string& value) { value[value.size() / 2] ^= 1; });
     });
   }
   void Remove(Family family, const std::string& key) {
