@@ -9,9 +9,12 @@
 
 namespace anabranch::kernels {
 
-enum class DType : uint8_t { kFloat32 = 0, kBFloat16 = 1 };
+// kInt8: only of recurrent states, whose elements share scales (kernels/int8_state.h).
+enum class DType : uint8_t { kFloat32 = 0, kBFloat16 = 1, kInt8 = 2 };
 
-constexpr int64_t ElementBytes(DType dtype) { return dtype == DType::kFloat32 ? 4 : 2; }
+constexpr int64_t ElementBytes(DType dtype) {
+  return dtype == DType::kFloat32 ? 4 : dtype == DType::kBFloat16 ? 2 : 1;
+}
 
 // To be read. Converts from and to a plain array of floats; arithmetic is in elements.
 struct ConstActs {

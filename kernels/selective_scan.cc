@@ -177,7 +177,7 @@ void ScanItems(const SelectiveScanParams& p, int64_t begin, int64_t end) {
     ScanBlock blk;
     blk.channel = item % blocks * kChannels;
     blk.channels = static_cast<int>(std::min<int64_t>(kChannels, p.channels - blk.channel));
-    ResidentState resident(p.state, int64_t{blk.channels} * p.state_dim);
+    ResidentState resident(p.state, p.state_scales, int64_t{blk.channels} * p.state_dim);
     float* state = resident.Open(slot * p.state_slot_stride, blk.channel * p.state_dim);
     double* t_sum = p.t_sum + slot * p.t_slot_stride + blk.channel;
     const int64_t last = p.rows.row_start[seq + 1];

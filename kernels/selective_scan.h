@@ -22,12 +22,15 @@ struct SelectiveScanParams {
   const float* a = nullptr;        // [channels, state_dim], negative: -exp(A_log)
   const float* d = nullptr;        // [channels]
   const float* dt_bias = nullptr;  // [channels]
-  // [slots, channels, state_dim]; read and updated. float32; or bfloat16, into which it is rounded
-  // where the launch ends (kernels/state_rounding.h), by the seed and the positions.
+  // [slots, channels, state_dim]; read and updated. float32; or bfloat16 or int8, into which
+  // it is rounded where the launch ends (kernels/state_rounding.h), by the seed and the positions.
   Acts state;
   int64_t state_slot_stride = 0;
+  // In int8 (kernels/int8_state.h): bytes from a slot's first code to its first scale, as in the
+  // ring. state_dim is a multiple of 16 then.
+  int64_t state_scales = 0;
   uint32_t rounding_seed = 0;
-  const int64_t* positions = nullptr;  // [seqs]: tokens read before; only for a bfloat16 state
+  const int64_t* positions = nullptr;  // [seqs]: tokens read before; not for float32 states
   double* t_sum = nullptr;  // [slots, channels]: sum of dt since the first token; read and updated
   int64_t t_slot_stride = 0;
   Acts y;  // [rows, channels]; may not alias the inputs

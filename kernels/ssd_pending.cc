@@ -123,7 +123,7 @@ absl::Status CheckPending(const SsdScanParams& p, int32_t rows_each, const char*
 
 void StepDeferred(const SsdScanParams& p, int64_t begin, int64_t end) {
   const int64_t cells = int64_t{p.head_dim} * p.state_dim;
-  ResidentState resident(p.state, cells);
+  ResidentState resident(p.state, p.state_scales, cells);
   for (int64_t item = begin; item < end; ++item) {
     const auto seq = static_cast<int32_t>(item / p.heads);
     const auto head = static_cast<int32_t>(item % p.heads);
@@ -153,7 +153,7 @@ absl::Status SsdFold(const SsdScanParams& p, const Launch& launch) {
   }
   const int64_t cells = int64_t{p.head_dim} * p.state_dim;
   launch.For(static_cast<int64_t>(p.rows.num_seqs) * p.heads, 1, [&](int64_t begin, int64_t end) {
-    ResidentState resident(p.state, cells);
+    ResidentState resident(p.state, p.state_scales, cells);
     for (int64_t item = begin; item < end; ++item) {
       const auto seq = static_cast<int32_t>(item / p.heads);
       const auto head = static_cast<int32_t>(item % p.heads);

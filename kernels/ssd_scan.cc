@@ -168,7 +168,7 @@ HWY_INLINE void WalkTile(const SsdScanParams& p, const Steps& steps, int32_t hea
 void SsdItems(const SsdScanParams& p, int64_t begin, int64_t end) {
   Steps steps;
   const int64_t cells = int64_t{p.head_dim} * p.state_dim;
-  ResidentState resident(p.state, cells);
+  ResidentState resident(p.state, p.state_scales, cells);
   for (int64_t item = begin; item < end; ++item) {
     const int32_t seq = static_cast<int32_t>(item / p.heads);
     const int32_t head = static_cast<int32_t>(item % p.heads);

@@ -56,12 +56,15 @@ struct SsdScanParams {
   const float* d = nullptr;        // [heads]
   const float* dt_bias = nullptr;  // [heads]
   float dt_lo = 0, dt_hi = 0;      // dt_hi may be infinity
-  // [slots, heads, head_dim, state_dim]; read and updated. float32; or bfloat16, into which it is
-  // rounded where the launch ends (kernels/state_rounding.h), by the seed and the positions.
+  // [slots, heads, head_dim, state_dim]; read and updated. float32; or bfloat16 or int8, into which
+  // it is rounded where the launch ends (kernels/state_rounding.h), by the seed and the positions.
   Acts state;
   int64_t state_slot_stride = 0;
+  // In int8 (kernels/int8_state.h): bytes from a slot's first code to its first scale, as in the
+  // ring. state_dim is a multiple of 16 then.
+  int64_t state_scales = 0;
   uint32_t rounding_seed = 0;
-  const int64_t* positions = nullptr;  // [seqs]: tokens read before; only for a bfloat16 state
+  const int64_t* positions = nullptr;  // [seqs]: tokens read before; not for float32 states
   double* t_sum = nullptr;  // [slots, heads]: sum of dt since the first token; read and updated
   int64_t t_slot_stride = 0;
   Acts y;  // [rows, heads * head_dim]; may not alias the inputs

@@ -2,6 +2,7 @@
 // delta | B | C, projection of delta into dt, selective scan gated by z, projection back. With
 // heads, each part of u has its own middle: from the second projection to the scan.
 #include "kernels/causal_conv1d.h"
+#include "kernels/int8_state.h"
 #include "kernels/norm.h"
 #include "kernels/selective_scan.h"
 #include "runtime/mixer.h"
@@ -63,6 +64,7 @@ absl::Status Mamba1Mixer::LoadHeads(const std::string& prefix, WeightReader& wei
 absl::Status Mamba1Mixer::Load(const std::string& prefix, WeightReader& weights) {
   dtype_ = weights.dtype();
   state_dtype_ = weights.state_dtype();
+  ANABRANCH_RETURN_IF_ERROR(CheckStateDType(state_dtype_, spec_.state_dim));
   ANABRANCH_RETURN_IF_ERROR(LoadHeads(prefix, weights));
   ANABRANCH_ASSIGN_OR_RETURN(out_proj_, weights.ReadLinear({prefix + "out_proj"}, spec_.proj_bias));
   ANABRANCH_ASSIGN_OR_RETURN(conv_weight_, weights.ReadConvolution(prefix + "conv1d.weight"));
@@ -144,6 +146,9 @@ absl::Status Mamba1Mixer::Scan(const StepContext& step, int64_t head, ConstActs 
   params.d = skip_.floats() + first;
   params.dt_bias = dt_bias_.floats() + first;
   params.state = Acts(step.state->base[entry_ + 1], state_dtype_) + first * spec_.state_dim;
+  // From the first code of this head's channels to their first scale.
+  params.state_scales = (spec_.inner - first) * spec_.state_dim +
+                        kernels::Int8StateBytes(first * spec_.state_dim) - first * spec_.state_dim;
   params.rounding_seed = static_cast<uint32_t>(entry_);
   params.positions = step.positions;
   params.state_slot_stride = step.state->stride[entry_ + 1];

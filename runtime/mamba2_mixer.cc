@@ -45,6 +45,7 @@ class Mamba2Mixer : public Mixer {
 absl::Status Mamba2Mixer::Load(const std::string& prefix, WeightReader& weights) {
   dtype_ = weights.dtype();
   state_dtype_ = weights.state_dtype();
+  ANABRANCH_RETURN_IF_ERROR(CheckStateDType(state_dtype_, spec_.state_dim));
   activations_ = weights.activations();
   room_ = weights.pending_room();
   if (auto* const packs_from = weights.device().kernels().ssd_packs_from; packs_from != nullptr) {
@@ -127,6 +128,7 @@ kernels::SsdScanParams Mamba2Mixer::ScanOf(const StepContext& step) const {
   params.a = decay_.placed.floats();
   params.state = Acts(step.state->base[entry_ + 1], state_dtype_);
   params.state_slot_stride = step.state->stride[entry_ + 1];
+  params.state_scales = spec_.heads * spec_.head_dim * spec_.state_dim;
   params.rounding_seed = static_cast<uint32_t>(entry_);
   params.positions = step.positions;
   params.pending = PendingOf(step);

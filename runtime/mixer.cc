@@ -2,7 +2,9 @@
 
 #include <cmath>
 
+#include "absl/strings/str_cat.h"
 #include "kernels/elementwise.h"
+#include "kernels/int8_state.h"
 #include "statestore/base/status_macros.h"
 
 namespace anabranch {
@@ -47,6 +49,15 @@ void ListTensors(const ResidualStep& step, int64_t hidden, std::vector<ExpectedT
   }
 }
 
+absl::Status CheckStateDType(kernels::DType dtype, int64_t state_dim) {
+  if (dtype != kernels::DType::kInt8 || state_dim % kernels::kInt8Group == 0) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(absl::StrCat(
+      "recurrent states cannot be int8: the model has a state_dim of ", state_dim,
+      ", which is not a multiple of ", kernels::kInt8Group, "; use bfloat16 or float32"));
+}
+
 StateEntry WindowEntry(int32_t layer, int32_t conv_width, int64_t channels, kernels::DType dtype) {
   const bool bf16 = dtype == kernels::DType::kBFloat16;
   return {layer,
@@ -57,8 +68,9 @@ StateEntry WindowEntry(int32_t layer, int32_t conv_width, int64_t channels, kern
 }
 
 StateEntry RecurrentEntry(int32_t layer, kernels::DType dtype, std::vector<int64_t> shape) {
-  const StateDType kept =
-      dtype == kernels::DType::kBFloat16 ? StateDType::kBFloat16 : StateDType::kFloat32;
+  const StateDType kept = dtype == kernels::DType::kInt8       ? StateDType::kInt8
+                          : dtype == kernels::DType::kBFloat16 ? StateDType::kBFloat16
+                                                               : StateDType::kFloat32;
   return {layer, StateKind::kRecurrent, kept, std::move(shape), kept};
 }
 

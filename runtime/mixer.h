@@ -86,6 +86,8 @@ absl::Status ProjectAndConvolve(const StepContext& step, const MixerInput& in, c
                                 kernels::DType dtype, Acts y, int64_t y_stride, int64_t first,
                                 kernels::CausalConv1dParams conv);
 
+// INVALID_ARGUMENT if a model's states cannot be kept so.
+absl::Status CheckStateDType(kernels::DType dtype, int64_t state_dim);
 // Recurrent tensors, in a slot and in a stored state alike.
 StateEntry RecurrentEntry(int32_t layer, kernels::DType dtype, std::vector<int64_t> shape);
 // Windows: float32 in slots, stored in the compute dtype. ProjectAndConvolve makes that lossless:

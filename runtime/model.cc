@@ -177,8 +177,10 @@ std::string ProfileOf(const Device& device, const LoadOptions& options) {
     const bool wide = !is_half(device.activations(options.dtype));
     numerics = wide ? "-bfloat16-wide" : "-bfloat16";
   }
-  std::string profile =
-      absl::StrCat(device.kind(), numerics, is_half(options.state_dtype) ? "-state-bfloat16" : "");
+  const char* state = is_half(options.state_dtype)                         ? "-state-bfloat16"
+                      : options.state_dtype == kernels::DType::kInt8 ? "-state-int8"
+                                                                     : "";
+  std::string profile = absl::StrCat(device.kind(), numerics, state);
   // Where states do not depend on how tokens were split into steps, deferring would make them.
   if (device.in_host_memory() && options.state_write_every > 1) {
     absl::StrAppend(&profile, "-written-every-", options.state_write_every);

@@ -27,8 +27,9 @@ struct LoadOptions {
   // kFloat32 converts bfloat16 weights exactly. Part of the fingerprint.
   kernels::DType dtype = kernels::DType::kFloat32;
   // Of recurrent tensors between steps. kBFloat16 halves the bytes of a state and of decoding large
-  // batches; rounded at random (kernels/state_rounding.h), where a step ends: on the CPU, too, bits
-  // then depend on how tokens were split into steps. Part of the fingerprint.
+  // batches, kInt8 (kernels/int8_state.h) nearly halves them again; rounded at random where a step
+  // ends (kernels/state_rounding.h): on the CPU, too, bits then depend on how tokens were split
+  // into steps. Part of the fingerprint.
   kernels::DType state_dtype = kernels::DType::kFloat32;
   int num_threads = 0;      // 0: one per hardware thread
   LoadProgressFn progress;  // called often while loading; may be null

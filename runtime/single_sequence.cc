@@ -31,7 +31,7 @@ absl::StatusOr<SingleSequence> SingleSequence::Create(Model& model, int64_t max_
   ANABRANCH_RETURN_IF_ERROR(model.device()->Fill({memory}, 0));
   for (size_t i = 0; i < layout.entries.size(); ++i) {
     sequence.arrays_.base.push_back(static_cast<char*>(sequence.memory_.data()) + offsets[i]);
-    sequence.arrays_.stride.push_back(layout.entries[i].num_elements());
+    sequence.arrays_.stride.push_back(layout.entries[i].stride());
   }
   return sequence;
 }

@@ -64,6 +64,7 @@ absl::StatusOr<size_t> CheckedBytes(const StateEntry& entry, int32_t count) {
     valid = valid && dim > 0 && !__builtin_mul_overflow(bytes, dim, &bytes);
   }
   if (entry.paged()) valid = valid && entry.shape[0] == kKvPageTokens;
+  if (valid) bytes = static_cast<int64_t>(entry.bytes());  // with scales: at most an eighth more
   if (!valid || __builtin_mul_overflow(bytes, int64_t{count}, &bytes)) {
     return absl::InvalidArgumentError(absl::StrCat("state entry of layer ", entry.layer, " kind ",
                                                    static_cast<int>(entry.kind),
@@ -137,11 +138,11 @@ class SlotPoolImpl final : public SlotPool {
         pages_(layout.has_kv() ? options.num_kv_pages : 0) {
     for (size_t e = 0; e < layout_.entries.size(); ++e) {
       arrays_.base.push_back(memory_[e].data());
-      arrays_.stride.push_back(layout_.entries[e].num_elements());
+      arrays_.stride.push_back(layout_.entries[e].stride());
     }
     for (size_t e = layout_.entries.size(); e < parts_.size(); ++e) {
       arrays_.pending_base.push_back(memory_[e].data());
-      arrays_.pending_stride.push_back(parts_[e].num_elements());
+      arrays_.pending_stride.push_back(parts_[e].stride());
     }
   }
 

@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "runtime/merge_kv.h"
+#include "runtime/state_table.h"
 #include "runtime/state_tensors.h"
 #include "statestore/base/status_macros.h"
 
@@ -56,7 +57,7 @@ absl::Status ComputeRecurrent(Formula& formula, const StateSegment& segment) {
   ANABRANCH_ASSIGN_OR_RETURN(const RecurrentDecay decay,
                              DecayOf(formula.layout, formula.out.header, segment));
   const std::vector<double> now = formula.Time(decay.t);
-  std::vector<double> sum(NumElements(segment));
+  std::vector<double> sum(CountOf(segment));
   for (const Term& term : formula.terms) {
     const std::vector<float> in = ReadFloats(*term.image, segment);
     const std::vector<double> then = ReadSegment<double>(*term.image, decay.t);

@@ -8,6 +8,7 @@
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "kernels/int8_state.h"
 #include "runtime/state_image.h"
 #include "runtime/state_table.h"
 #include "runtime/tensor_codec.h"
@@ -26,7 +27,7 @@ constexpr size_t kHashBytes = 32;
 // Fixed bytes of one segment (without its dims) and of one KV block reference.
 constexpr size_t kSegmentBytes = 4 + 1 + 1 + 2 + 8 + 8 + 8;
 constexpr size_t kBlockBytes = kHashBytes + 4 + 8;
-constexpr uint32_t kWithInnerSum = 2, kWithCodec = 3, kWithPacked = 4;  // versions
+constexpr uint32_t kWithInnerSum = 2, kWithCodec = 3, kWithPacked = 4, kWithInt8 = 5;  // versions
 constexpr uint32_t kMaxLossyRestores = uint32_t{1} << 31;
 
 // Far above any model, far below what could hurt.
@@ -93,7 +94,10 @@ class Reader {
 
 // The payload's kinds; keys and values are in blocks.
 bool IsSegmentKind(uint8_t kind) { return kind <= static_cast<uint8_t>(StateKind::kCumulative); }
-bool IsDType(uint8_t dtype) { return dtype <= static_cast<uint8_t>(StateDType::kFloat64); }
+bool IsDType(uint8_t dtype, uint32_t version) {
+  const StateDType last = version >= kWithInt8 ? StateDType::kInt8 : StateDType::kFloat64;
+  return dtype <= static_cast<uint8_t>(last);
+}
 
 // Whether a tensor of `plain` bytes can take segment.bytes in the segment's form.
 bool FitsEncoding(const StateSegment& segment, uint64_t plain) {
@@ -158,8 +162,23 @@ bool HasPacked(const StateHeader& header) {
       [](const StateSegment& segment) { return segment.encoding == StateEncoding::kPacked8; });
 }
 
+// What version 5 is for.
+bool HasInt8(const StateHeader& header) {
+  return std::any_of(
+      header.segments.begin(), header.segments.end(),
+      [](const StateSegment& segment) { return segment.dtype == StateDType::kInt8; });
+}
+
+// The first version that has all that a header says.
+uint32_t VersionOf(const StateHeader& header) {
+  if (HasInt8(header)) return kWithInt8;
+  if (HasPacked(header)) return kWithPacked;
+  if (NeedsCodecFields(header)) return kWithCodec;
+  return header.inner_sum.empty() ? 1 : kWithInnerSum;
+}
+
 absl::Status CheckCodec(const StateHeader& header) {
-  if (!NeedsCodecFields(header) || (header.format_version >= kWithPacked && !HasPacked(header))) {
+  if (header.format_version > VersionOf(header)) {
     return Damaged("its version says more than it does");
   }
   if (header.codec != StateCodec::kExact) return absl::OkStatus();
@@ -169,7 +188,8 @@ absl::Status CheckCodec(const StateHeader& header) {
   return absl::OkStatus();
 }
 
-// Reads the dims and checks that shape, dtype and form give the segment's bytes.
+// Reads the dims and checks that shape, dtype and form give the segment's bytes, and that an int8
+// tensor can have scales.
 absl::Status ReadShape(Reader& reader, uint16_t rank, StateSegment& segment) {
   if (rank == 0 || rank > kMaxRank) return Damaged("a segment's rank is out of range");
   uint64_t bytes = StateDTypeBytes(segment.dtype);
@@ -181,6 +201,12 @@ absl::Status ReadShape(Reader& reader, uint16_t rank, StateSegment& segment) {
       return Damaged("a segment's shape is out of range");
     }
     segment.shape.push_back(dim);
+  }
+  if (segment.dtype == StateDType::kInt8) {
+    if (segment.shape.back() % kernels::kInt8Group != 0) {
+      return Damaged("rows of int8 are not whole groups");
+    }
+    bytes = TensorBytes(segment.dtype, static_cast<int64_t>(bytes));
   }
   if (!FitsEncoding(segment, bytes)) return Damaged("a segment's shape and bytes differ");
   return absl::OkStatus();
@@ -201,7 +227,7 @@ absl::StatusOr<StateSegment> ReadSegment(Reader& reader, uint32_t version) {
     ANABRANCH_RETURN_IF_ERROR(ReadEncoding(reader, version, segment));
   }
   if (segment.layer < kLastLogitsLayer) return Damaged("a segment's layer is out of range");
-  if (!IsSegmentKind(kind) || !IsDType(dtype)) {
+  if (!IsSegmentKind(kind) || !IsDType(dtype, version)) {
     return Damaged("a segment's kind or dtype is unknown");
   }
   segment.kind = static_cast<StateKind>(kind);
@@ -322,11 +348,8 @@ absl::StatusOr<absl::string_view> CheckFrame(absl::string_view bytes) {
 
 std::string SerializeStateHeader(const StateHeader& header) {
   std::string out(kMagic);
-  // One with nothing to say in a version is of the one before.
-  const bool codec_fields = NeedsCodecFields(header);
-  const uint32_t version = codec_fields ? (HasPacked(header) ? kWithPacked : kWithCodec)
-                           : header.inner_sum.empty() ? 1
-                                                      : kWithInnerSum;
+  const uint32_t version = VersionOf(header);
+  const bool codec_fields = version >= kWithCodec;
   Put(out, version);
   Put(out, uint32_t{0});  // length, set below
   PutString(out, header.fingerprint);

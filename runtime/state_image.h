@@ -20,7 +20,7 @@
 
 namespace anabranch {
 
-inline constexpr uint32_t kStateFormatVersion = 4;
+inline constexpr uint32_t kStateFormatVersion = 5;
 
 inline constexpr int32_t kLastLogitsLayer = -1;
 

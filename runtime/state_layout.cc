@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "kernels/int8_state.h"
+
 namespace anabranch {
 
 size_t StateDTypeBytes(StateDType dtype) {
@@ -12,8 +14,15 @@ size_t StateDTypeBytes(StateDType dtype) {
       return 2;
     case StateDType::kFloat64:
       return 8;
+    case StateDType::kInt8:
+      return 1;
   }
   return 0;
+}
+
+size_t TensorBytes(StateDType dtype, int64_t elements) {
+  if (dtype == StateDType::kInt8) return kernels::Int8StateBytes(elements);
+  return elements * StateDTypeBytes(dtype);
 }
 
 int64_t StateEntry::num_elements() const {

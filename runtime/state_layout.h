@@ -10,15 +10,19 @@ namespace anabranch {
 
 enum class StateKind : uint8_t {
   kWindow = 0,      // convolution window: the last inputs, oldest first. float32 in slots
-  kRecurrent = 1,   // recurrent tensor. float32, or bfloat16 in models loaded so
+  kRecurrent = 1,   // recurrent tensor. float32, or bfloat16 or int8 in models loaded so
   kCumulative = 2,  // T: sum of the step sizes dt since the first token. float64
   kKeys = 3,        // attention keys (after rotary embedding), in pages
   kValues = 4,      // attention values, in pages
 };
 
-enum class StateDType : uint8_t { kFloat32 = 0, kBFloat16 = 1, kFloat64 = 2 };
+// kInt8: codes, and behind all of them the scales of groups of neighbours (kernels/int8_state.h).
+enum class StateDType : uint8_t { kFloat32 = 0, kBFloat16 = 1, kFloat64 = 2, kInt8 = 3 };
 
+// Of an element; of an int8 tensor without its scales.
 size_t StateDTypeBytes(StateDType dtype);
+// Of a tensor of so many elements.
+size_t TensorBytes(StateDType dtype, int64_t elements);
 
 struct StateEntry {
   int32_t layer = 0;
@@ -43,7 +47,9 @@ struct StateEntry {
   double rope_theta = 0;
 
   int64_t num_elements() const;
-  size_t bytes() const { return num_elements() * StateDTypeBytes(dtype); }
+  size_t bytes() const { return TensorBytes(dtype, num_elements()); }
+  // From one slot's tensor to the next, as kernels count it: in elements; in int8, bytes.
+  int64_t stride() const { return static_cast<int64_t>(bytes() / StateDTypeBytes(dtype)); }
   bool paged() const { return kind == StateKind::kKeys || kind == StateKind::kValues; }
 };
 
@@ -69,7 +75,7 @@ struct StateLayout {
 // Device arrays behind a SlotPool: one per entry, [slots or pages, shape...], dense.
 struct StateArrays {
   std::vector<void*> base;      // by entry
-  std::vector<int64_t> stride;  // elements between slots or pages, by entry
+  std::vector<int64_t> stride;  // StateEntry::stride
   // The same of StateLayout::pending; empty where nothing defers.
   std::vector<void*> pending_base;
   std::vector<int64_t> pending_stride;

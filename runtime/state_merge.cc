@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "runtime/merge_kv.h"
 #include "runtime/merge_recurrent.h"
+#include "runtime/state_table.h"
 #include "runtime/state_tensors.h"
 #include "statestore/base/host_threads.h"
 #include "statestore/base/status_macros.h"
@@ -56,7 +57,7 @@ void MergeInOrder(Merge& merge, const StateSegment& segment) {
 // Windows and last logits, input after input: each is read once, from one end to the other.
 void MergeNumbers(Merge& merge, const StateSegment& segment) {
   if (merge.options.method == MergeMethod::kOrdered) return MergeInOrder(merge, segment);
-  std::vector<double> sum(NumElements(segment));
+  std::vector<double> sum(CountOf(segment));
   for (size_t k = 0; k < merge.inputs.size(); ++k) {
     const std::vector<float> in = ReadFloats(*merge.inputs[k], segment);
     const double weight = merge.options.weights[k];
@@ -84,15 +85,24 @@ void MergeCumulative(Merge& merge, const StateSegment& segment) {
 absl::Status MergeRecurrent(Merge& merge, const StateSegment& segment) {
   RecurrentLayer layer;
   ANABRANCH_ASSIGN_OR_RETURN(layer.decay, DecayOf(merge.layout, merge.merged.header, segment));
-  layer.dtype = segment.dtype;
-  for (const StateImage* input : merge.inputs) {
-    layer.in.push_back(input->payload.data() + segment.offset);
-  }
-  layer.old = merge.ancestor ? merge.ancestor->payload.data() + segment.offset : nullptr;
-  layer.out = merge.merged.payload.data() + segment.offset;
+  // An int8 tensor is merged as float32: scales lie apart from codes.
+  const bool widens = segment.dtype == StateDType::kInt8;
+  std::vector<std::vector<float>> wide;
+  wide.reserve(merge.inputs.size() + 1);
+  const auto in_place = [&](const StateImage& image) {
+    if (!widens) return image.payload.data() + segment.offset;
+    return reinterpret_cast<const char*>(wide.emplace_back(ReadFloats(image, segment)).data());
+  };
+  layer.dtype = widens ? StateDType::kFloat32 : segment.dtype;
+  for (const StateImage* input : merge.inputs) layer.in.push_back(in_place(*input));
+  layer.old = merge.ancestor ? in_place(*merge.ancestor) : nullptr;
+  std::vector<float> merged(widens ? CountOf(segment) : 0);
+  layer.out = widens ? reinterpret_cast<char*>(merged.data())
+                     : merge.merged.payload.data() + segment.offset;
   layer.t = ReadAll<double>(merge, layer.decay.t);
   layer.old_t = ReadSegment<double>(merge.ancestor, layer.decay.t);
   MergeRecurrent(merge.options, layer);
+  if (widens) WriteFloats(merged, segment, merge.merged);
   return absl::OkStatus();
 }
 

@@ -5,6 +5,8 @@
 #include <cstring>
 
 #include "runtime/float_convert.h"
+#include "runtime/state_table.h"
+#include "runtime/state_tensors.h"
 
 namespace anabranch {
 namespace {
@@ -28,6 +30,8 @@ double Number(const char* from, StateDType dtype) {
       std::memcpy(&value, from, sizeof(value));
       return value;
     }
+    case StateDType::kInt8:  // has no numbers one by one
+      break;
   }
   return 0;
 }
@@ -63,7 +67,7 @@ class Summary {
   int64_t nonfinite_ = 0;
 };
 
-TensorStats OfSegment(const StateSegment& segment, absl::string_view payload) {
+TensorStats OfSegment(const StateSegment& segment, const StateImage& image) {
   TensorStats stats;
   stats.layer = segment.layer;
   stats.kind = segment.kind;
@@ -75,13 +79,20 @@ TensorStats OfSegment(const StateSegment& segment, absl::string_view payload) {
   const bool window = !logits && segment.kind == StateKind::kWindow;
   const int64_t units = logits ? 1 : window ? segment.shape.back() : segment.shape.front();
   const int64_t heads = segment.shape.size() < 3 && units > kMaxUnits ? kGroups : units;
-  const int64_t step = StateDTypeBytes(segment.dtype);
-  const int64_t count = segment.bytes / step, run = window ? 1 : count / units;
+  std::vector<float> wide;
+  const char* from = image.payload.data() + segment.offset;
+  StateDType dtype = segment.dtype;
+  if (dtype == StateDType::kInt8) {
+    wide = ReadFloats(image, segment);
+    from = reinterpret_cast<const char*>(wide.data());
+    dtype = StateDType::kFloat32;
+  }
+  const int64_t step = StateDTypeBytes(dtype);
+  const int64_t count = CountOf(segment), run = window ? 1 : count / units;
   Summary summary(heads);
   for (int64_t i = 0; i < count; i += run) {
     const int64_t unit = i / run % units;
-    summary.Add(unit * heads / units, payload.data() + segment.offset + i * step, run,
-                segment.dtype);
+    summary.Add(unit * heads / units, from + i * step, run, dtype);
   }
   summary.Fill(&stats);
   return stats;
@@ -112,7 +123,7 @@ TensorStats OfPages(const StateEntry& entry, int64_t before, const StateImage& i
 std::vector<TensorStats> ComputeStateStats(const StateLayout& layout, const StateImage& image) {
   std::vector<TensorStats> all;
   for (const StateSegment& segment : image.header.segments) {
-    all.push_back(OfSegment(segment, image.payload));
+    all.push_back(OfSegment(segment, image));
   }
   int64_t before = 0;
   for (const StateEntry& entry : layout.entries) {

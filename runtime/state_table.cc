@@ -57,7 +57,7 @@ uint64_t BytesIn(StateEncoding encoding, const StateSegment& segment) {
   const int64_t count = CountOf(segment);
   if (encoding == StateEncoding::kGroups16) return GroupsBytes(count);
   if (encoding == StateEncoding::kPacked8) return PackedBytes(count, CutOf(segment));
-  return static_cast<uint64_t>(count) * StateDTypeBytes(segment.dtype);
+  return TensorBytes(segment.dtype, count);
 }
 
 std::string SegmentName(const StateSegment& segment) {
@@ -82,8 +82,7 @@ std::vector<StateSegment> SegmentTable(const StateLayout& layout, int32_t vocab)
   std::vector<StateSegment> table;
   uint64_t offset = 0;
   const auto add = [&](StateSegment segment) {
-    segment.bytes = StateDTypeBytes(segment.dtype);
-    for (int64_t dim : segment.shape) segment.bytes *= dim;
+    segment.bytes = TensorBytes(segment.dtype, CountOf(segment));
     segment.offset = offset;
     offset += segment.bytes;
     table.push_back(std::move(segment));

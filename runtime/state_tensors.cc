@@ -3,13 +3,35 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/int8_state.h"
 #include "runtime/float_convert.h"
+#include "runtime/state_table.h"
 
 namespace anabranch {
 
-int64_t NumElements(const StateSegment& segment) {
-  return static_cast<int64_t>(segment.bytes / StateDTypeBytes(segment.dtype));
+namespace {
+
+// An int8 tensor of `count` elements, whose scales lie behind them.
+void LoadInt8(const char* from, int64_t count, float* to) {
+  constexpr int kGroup = kernels::kInt8Group;
+  for (int64_t i = 0; i < count; i += kGroup) {
+    uint16_t scale;
+    std::memcpy(&scale, from + count + i / kGroup * sizeof(scale), sizeof(scale));
+    kernels::Int8ToFloats(reinterpret_cast<const int8_t*>(from) + i, scale, to + i);
+  }
 }
+
+void StoreInt8(const float* from, int64_t count, char* to) {
+  constexpr int kGroup = kernels::kInt8Group;
+  const auto nearest = [](uint32_t) { return 0x80808080u; };
+  for (int64_t i = 0; i < count; i += kGroup) {
+    const uint16_t scale =
+        kernels::FloatsToInt8(from + i, nearest, reinterpret_cast<int8_t*>(to) + i);
+    std::memcpy(to + count + i / kGroup * sizeof(scale), &scale, sizeof(scale));
+  }
+}
+
+}  // namespace
 
 void LoadFloats(const char* from, StateDType dtype, int64_t count, float* to) {
   if (dtype == StateDType::kFloat32) {
@@ -35,15 +57,25 @@ void StoreFloats(const float* from, StateDType dtype, int64_t count, char* to) {
 }
 
 std::vector<float> ReadFloats(const StateImage& image, const StateSegment& segment) {
-  std::vector<float> values(NumElements(segment));
-  LoadFloats(image.payload.data() + segment.offset, segment.dtype, NumElements(segment),
-             values.data());
+  std::vector<float> values(CountOf(segment));
+  const auto count = static_cast<int64_t>(values.size());
+  const char* from = image.payload.data() + segment.offset;
+  if (segment.dtype == StateDType::kInt8) {
+    LoadInt8(from, count, values.data());
+  } else {
+    LoadFloats(from, segment.dtype, count, values.data());
+  }
   return values;
 }
 
 void WriteFloats(const std::vector<float>& values, const StateSegment& segment, StateImage& image) {
-  StoreFloats(values.data(), segment.dtype, NumElements(segment),
-              image.payload.data() + segment.offset);
+  const auto count = static_cast<int64_t>(values.size());
+  char* to = image.payload.data() + segment.offset;
+  if (segment.dtype == StateDType::kInt8) {
+    StoreInt8(values.data(), count, to);
+  } else {
+    StoreFloats(values.data(), segment.dtype, count, to);
+  }
 }
 
 absl::StatusOr<RecurrentDecay> DecayOf(const StateLayout& layout, const StateHeader& header,
@@ -61,7 +93,7 @@ absl::StatusOr<RecurrentDecay> DecayOf(const StateLayout& layout, const StateHea
   decay.t = *t;
   decay.rates = entry->rates;
   decay.groups = entry->num_elements();
-  decay.size = NumElements(segment) / decay.groups;
+  decay.size = CountOf(segment) / decay.groups;
   decay.num_rates = entry->num_rates / decay.groups;
   return decay;
 }

@@ -27,12 +27,12 @@ void WriteSegment(const std::vector<T>& values, const StateSegment& segment, Sta
   std::memcpy(image.payload.data() + segment.offset, values.data(), segment.bytes);
 }
 
-// The same for tensors of float32 or bfloat16: to float32, and to the nearest.
-int64_t NumElements(const StateSegment& segment);
-void LoadFloats(const char* from, StateDType dtype, int64_t count, float* to);
-void StoreFloats(const float* from, StateDType dtype, int64_t count, char* to);
+// The same for tensors of float32, bfloat16 or int8: to float32, and to the nearest.
 std::vector<float> ReadFloats(const StateImage& image, const StateSegment& segment);
 void WriteFloats(const std::vector<float>& values, const StateSegment& segment, StateImage& image);
+// A part of a tensor of float32 or bfloat16.
+void LoadFloats(const char* from, StateDType dtype, int64_t count, float* to);
+void StoreFloats(const float* from, StateDType dtype, int64_t count, char* to);
 
 // How the recurrent tensor of a layer decays. Its elements are `groups` (heads or channels) of
 // `size`, contiguous; element i of group g decays by exp(rates[g * num_rates + i % num_rates] dt)

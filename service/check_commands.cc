@@ -42,7 +42,7 @@ int RunCheckModelCommand(const std::string& directory, const std::string& dtype,
   if (!parsed.ok()) return CannotRun(parsed.status());
   LoadOptions options;
   options.dtype = *parsed;
-  const auto parsed_state = ParseDType(state_dtype);
+  const auto parsed_state = ParseStateDType(state_dtype);
   if (!parsed_state.ok()) return CannotRun(parsed_state.status());
   options.state_dtype = *parsed_state;
   options.device = device;

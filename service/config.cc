@@ -100,7 +100,7 @@ absl::Status CheckModels(const ServerConfig& config) {
           absl::StrCat("--model: the name ", name, " has a quote, \\ or line break in it"));
     }
     ANABRANCH_RETURN_IF_ERROR(ParseDType(spec.dtype.value_or(config.dtype)).status());
-    ANABRANCH_RETURN_IF_ERROR(ParseDType(spec.state_dtype.value_or(config.state_dtype)).status());
+    ANABRANCH_RETURN_IF_ERROR(ParseStateDType(spec.state_dtype.value_or(config.state_dtype)).status());
     ANABRANCH_RETURN_IF_ERROR(CheckDevices(config.DevicesOf(spec)));
     ANABRANCH_RETURN_IF_ERROR(InRange("slots", spec.slots.value_or(config.slots), 1, kMostSlots));
     ANABRANCH_RETURN_IF_ERROR(
@@ -116,6 +116,14 @@ absl::StatusOr<kernels::DType> ParseDType(const std::string& name) {
   if (name == "bfloat16") return kernels::DType::kBFloat16;
   return absl::InvalidArgumentError(
       absl::StrCat("--dtype is '", name, "', must be float32 or bfloat16"));
+}
+
+absl::StatusOr<kernels::DType> ParseStateDType(const std::string& name) {
+  if (name == "int8") return kernels::DType::kInt8;
+  auto dtype = ParseDType(name);
+  if (dtype.ok()) return dtype;
+  return absl::InvalidArgumentError(
+      absl::StrCat("--state-dtype is '", name, "', must be float32, bfloat16 or int8"));
 }
 
 std::vector<std::string> ServerConfig::DevicesOf(const ModelSpec& spec) const {

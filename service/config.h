@@ -22,7 +22,7 @@ struct ServerConfig {
   std::string listen = "127.0.0.1:50051";  // port 0: any free one
   std::string metrics = "127.0.0.1:9464";  // "off": none
   std::string dtype = "float32";           // or "bfloat16"
-  std::string state_dtype = "float32";     // of resident states; or "bfloat16"
+  std::string state_dtype = "float32";     // of resident states; or "bfloat16", "int8"
   int state_write_every = 1;               // see LoadOptions
   std::string device = "cpu";              // see Device::Open; several, an engine each: a,b
   std::string chat_format;                 // as for LoadModelText; empty: the folder's own
@@ -50,6 +50,8 @@ struct ServerConfig {
   absl::Status Validate() const;
 };
 
+// INVALID_ARGUMENT names the flag and what it takes.
 absl::StatusOr<kernels::DType> ParseDType(const std::string& name);
+absl::StatusOr<kernels::DType> ParseStateDType(const std::string& name);
 
 }  // namespace anabranch

@@ -18,8 +18,8 @@ namespace anabranch {
 namespace {
 
 constexpr const char* kStateDTypeHelp =
-    "What recurrent states are kept in between steps: float32 or bfloat16 (half the "
-    "memory, rounded at random)";
+    "What recurrent states are kept in between steps: float32, bfloat16 (half the memory, rounded "
+    "at random) or int8 (a little more than a quarter, rounded more coarsely)";
 constexpr char kStateWriteEveryHelp[] =
     "For a GPU: how many tokens of a generation may wait, up to 16, until Mamba-2's recurrent "
     "states are written; 1: none. With 16, mamba2-2.7b on an H200 took 6 % (16-bit states) to 12 % "

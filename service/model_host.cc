@@ -29,7 +29,7 @@ absl::StatusOr<LoadOptions> LoadOptionsFor(const ServerConfig& config, const Mod
   LoadOptions load;
   ANABRANCH_ASSIGN_OR_RETURN(load.dtype, ParseDType(spec.dtype.value_or(config.dtype)));
   ANABRANCH_ASSIGN_OR_RETURN(load.state_dtype,
-                             ParseDType(spec.state_dtype.value_or(config.state_dtype)));
+                             ParseStateDType(spec.state_dtype.value_or(config.state_dtype)));
   load.state_write_every = config.state_write_every;
   load.num_threads = config.threads;
   load.device = config.DevicesOf(spec).front();

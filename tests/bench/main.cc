@@ -97,7 +97,7 @@ void AddShapeOptions(CLI::App& app, ShapeOptions& options, std::string& dtype,
       ->check(CLI::IsMember({"bfloat16", "float32"}))
       ->capture_default_str();
   app.add_option("--state-dtype", state_dtype, "of --shape: what recurrent states are kept in")
-      ->check(CLI::IsMember({"bfloat16", "float32"}))
+      ->check(CLI::IsMember({"bfloat16", "float32", "int8"}))
       ->capture_default_str();
   app.add_option("--state-write-every", options.state_write_every,
                  "of --shape: decode steps from one write of Mamba-2's states to the next")
@@ -148,6 +148,7 @@ int main(int argc, char** argv) {
   if (app.count("--shape") == 0) return RunFolderBenches(options, which, json);
   const auto parsed = [](const std::string& name) {
     return name == "float32" ? anabranch::kernels::DType::kFloat32
+           : name == "int8"  ? anabranch::kernels::DType::kInt8
                              : anabranch::kernels::DType::kBFloat16;
   };
   shape.dtype = parsed(dtype);

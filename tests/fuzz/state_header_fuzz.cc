@@ -33,6 +33,7 @@ std::string Framed(const uint8_t* data, size_t size, uint32_t version) {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   Check(std::string(reinterpret_cast<const char*>(data), size));
   // The newest version differs from the one before in what a segment's form may be.
+  Check(Framed(data, size, anabranch::kStateFormatVersion - 2));
   Check(Framed(data, size, anabranch::kStateFormatVersion - 1));
   Check(Framed(data, size, anabranch::kStateFormatVersion));
   return 0;

@@ -32,6 +32,11 @@ inline std::vector<std::string> GoldenModels() {
   return names;
 }
 
+inline std::string NameOf(kernels::DType dtype) {
+  if (dtype == kernels::DType::kInt8) return "int8";
+  return dtype == kernels::DType::kBFloat16 ? "bfloat16" : "float32";
+}
+
 struct GoldenCase {
   std::string model;
   kernels::DType dtype;
@@ -39,9 +44,8 @@ struct GoldenCase {
   int state_write_every = 1;
 
   std::string name() const {
-    const auto half = [](kernels::DType type) { return type == kernels::DType::kBFloat16; };
-    return model + (half(dtype) ? "_bfloat16" : "_float32") +
-           (half(state_dtype) ? "_state_bfloat16" : "") +
+    const bool full = state_dtype == kernels::DType::kFloat32;
+    return model + "_" + NameOf(dtype) + (full ? "" : "_state_" + NameOf(state_dtype)) +
            (state_write_every > 1 ? "_every_" + std::to_string(state_write_every) : "");
   }
   friend void PrintTo(const GoldenCase& one, std::ostream* out) { *out << one.name(); }

@@ -16,7 +16,7 @@ class ManySlots {
       const int copies = entry.paged() ? slots * pages_each : slots;
       memory_.emplace_back(entry.bytes() * copies / sizeof(double) + 1, 0.0);
       arrays_.base.push_back(memory_.back().data());
-      arrays_.stride.push_back(entry.num_elements());
+      arrays_.stride.push_back(entry.stride());
     }
   }
   const StateArrays& arrays() const { return arrays_; }

@@ -9,6 +9,7 @@
 #include "gtest/gtest.h"
 #include "runtime/single_sequence.h"
 #include "runtime/state_table.h"
+#include "runtime/state_tensors.h"
 #include "tests/runtime/engine_harness.h"
 #include "tests/runtime/golden_models.h"
 
@@ -48,15 +49,8 @@ std::vector<float> RecurrentOf(const StateImage& image) {
   std::vector<float> out;
   for (const StateSegment& segment : image.header.segments) {
     if (segment.kind != StateKind::kRecurrent || segment.layer == kLastLogitsLayer) continue;
-    const size_t each = StateDTypeBytes(segment.dtype);
-    for (uint64_t at = 0; at < segment.bytes; at += each) {
-      uint32_t bits = 0;  // the upper half of a float32 is its bfloat16
-      std::memcpy(reinterpret_cast<char*>(&bits) + 4 - each,
-                  image.payload.data() + segment.offset + at, each);
-      float value;
-      std::memcpy(&value, &bits, sizeof(value));
-      out.push_back(value);
-    }
+    const std::vector<float> values = ReadFloats(image, segment);
+    out.insert(out.end(), values.begin(), values.end());
   }
   return out;
 }
@@ -328,11 +322,12 @@ TEST_P(StateWriteEvery, RefusesWhatCannotBeDeferred) {
 INSTANTIATE_TEST_SUITE_P(Models, StateWriteEvery,
                          ::testing::Values(Case{"mamba2", kernels::DType::kFloat32},
                                            Case{"mamba2", kernels::DType::kBFloat16},
+                                           Case{"mamba2", kernels::DType::kInt8},
                                            Case{"nemotron_h", kernels::DType::kFloat32},
                                            Case{"zamba2", kernels::DType::kBFloat16, 7}),
                          [](const auto& info) {
-                           const bool half = info.param.state_dtype == kernels::DType::kBFloat16;
-                           return info.param.model + (half ? "_bfloat16" : "_float32");
+                           return absl::StrCat(info.param.model, "_",
+                                               testing::NameOf(info.param.state_dtype));
                          });
 
 TEST(StateWriteEveryTest, AModelWithoutMamba2DefersNothing) {
