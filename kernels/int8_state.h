@@ -4,8 +4,8 @@
 // element.
 //
 // A scale is what makes the largest of its group 127, rounded up. Codes are rounded at random as
-// bfloat16 states are (kernels/state_rounding.h): the mean is exact, and what is a whole multiple of
-// the scale stays as it is. A group with a NaN or an infinity in it becomes NaN as a whole.
+// bfloat16 states are (kernels/state_rounding.h): the mean is exact, and what is a whole multiple
+// of the scale stays as it is. A group that holds a NaN or more than 2^100 becomes NaN as a whole.
 #pragma once
 
 #include <bit>
@@ -25,9 +25,11 @@ constexpr int64_t Int8StateBytes(int64_t elements) {
   return elements + elements / kInt8Group * static_cast<int64_t>(sizeof(uint16_t));
 }
 
+inline constexpr float kInt8Largest = 0x1p100f;
+
 // The scale of a group whose largest magnitude is `most`. What is below 2^-100 becomes 0.
 constexpr uint16_t Int8Scale(float most) {
-  if (!(most <= std::numeric_limits<float>::max())) return 0x7fc0;
+  if (!(most <= kInt8Largest)) return 0x7fc0;
   if (most < 0x1p-100f) return 0;
   return static_cast<uint16_t>((std::bit_cast<uint32_t>(most * (1.0f / 127)) + 0xffffu) >> 16);
 }
@@ -39,8 +41,8 @@ constexpr float Int8Inverse(uint16_t scale) {
   return scale == 0 ? 0.0f : 256.0f / Int8ScaleValue(scale);
 }
 
-// What is added to an element times 256 / scale (magnitude at most 127 * 256), so that the sum's low
-// 16 bits are it as a whole number, rounded to nearest, plus 128 * 256.
+// What is added to an element times 256 / scale (magnitude at most 127 * 256), so that the sum's
+// low 16 bits are it as a whole number, rounded to nearest, plus 128 * 256.
 inline constexpr float kInt8Magic = 0x1p23f + 0x1p15f;
 
 // `noise`: one byte. 128 rounds to nearest.
@@ -62,7 +64,7 @@ uint16_t FloatsToInt8(const float* values, const Noise& noise, int8_t* codes) {
   for (int i = 0; i < kInt8Group; ++i) {
     const float magnitude = std::fabs(values[i]);
     most = magnitude > most ? magnitude : most;
-    numbers = numbers && magnitude <= std::numeric_limits<float>::max();
+    numbers = numbers && magnitude <= kInt8Largest;
   }
   const uint16_t scale = Int8Scale(numbers ? most : std::numeric_limits<float>::infinity());
   const float inverse = numbers ? Int8Inverse(scale) : 0.0f;

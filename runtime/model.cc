@@ -177,7 +177,7 @@ std::string ProfileOf(const Device& device, const LoadOptions& options) {
     const bool wide = !is_half(device.activations(options.dtype));
     numerics = wide ? "-bfloat16-wide" : "-bfloat16";
   }
-  const char* state = is_half(options.state_dtype)                         ? "-state-bfloat16"
+  const char* state = is_half(options.state_dtype)                   ? "-state-bfloat16"
                       : options.state_dtype == kernels::DType::kInt8 ? "-state-int8"
                                                                      : "";
   std::string profile = absl::StrCat(device.kind(), numerics, state);

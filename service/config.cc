@@ -100,7 +100,8 @@ absl::Status CheckModels(const ServerConfig& config) {
           absl::StrCat("--model: the name ", name, " has a quote, \\ or line break in it"));
     }
     ANABRANCH_RETURN_IF_ERROR(ParseDType(spec.dtype.value_or(config.dtype)).status());
-    ANABRANCH_RETURN_IF_ERROR(ParseStateDType(spec.state_dtype.value_or(config.state_dtype)).status());
+    ANABRANCH_RETURN_IF_ERROR(
+        ParseStateDType(spec.state_dtype.value_or(config.state_dtype)).status());
     ANABRANCH_RETURN_IF_ERROR(CheckDevices(config.DevicesOf(spec)));
     ANABRANCH_RETURN_IF_ERROR(InRange("slots", spec.slots.value_or(config.slots), 1, kMostSlots));
     ANABRANCH_RETURN_IF_ERROR(

@@ -73,7 +73,7 @@ __device__ void StoreTile(const SelectiveScanParams& p, int64_t row, int count, 
 
 // Sequences of at least `min_rows` rows. Thread (channel k, lane) holds the states 4 (lane + kLanes
 // q) to + 3 for q < kStates / 4.
-template <int kLanes, int kStates>
+template <int kLanes, int kStates, bool kInt8>
 __global__ void __launch_bounds__(kThreads) Walk(SelectiveScanParams p, int32_t min_rows) {
   using Tile = WalkTile<kLanes, kStates>;
   __shared__ Tile tile;
@@ -90,14 +90,23 @@ __global__ void __launch_bounds__(kThreads) Walk(SelectiveScanParams p, int32_t 
   for (int i = 0; i < kStates; ++i) {
     const int n = 4 * (lane + kLanes * (i / 4)) + i % 4;
     const bool in = live && n < p.state_dim;
-    h[i] = in ? LoadOne(p.state, slot * p.state_slot_stride + at_state + n) : 0.0f;
+    h[i] = in ? LoadStateOne<kInt8>(p, slot * p.state_slot_stride, at_state + n) : 0.0f;
     a[i] = in ? p.a[(channel + k) * p.state_dim + n] : 0.0f;
   }
   double* t_sum = p.t_sum + slot * p.t_slot_stride + channel + k;
   double sum = live && lane == 0 ? *t_sum : 0.0;
   const auto keep = [&](const Acts& to, int64_t at, int64_t after) {
-    if (!live) return;
     const uint32_t key = RoundingKeyOf(p, seq, after - begin);
+    if constexpr (kInt8) {
+#pragma unroll
+      for (int i = 0; i < kStates; i += 4) {  // four lanes have a group
+        const int n = 4 * (lane + kLanes * (i / 4));
+        const float four[4] = {h[i], h[i + 1], h[i + 2], h[i + 3]};
+        StoreInt8<4, 4>(p, to, at, at_state + n, key, live && n < p.state_dim, four);
+      }
+      return;
+    }
+    if (!live) return;
 #pragma unroll
     for (int i = 0; i < kStates; ++i) {
       const int n = 4 * (lane + kLanes * (i / 4)) + i % 4;
@@ -153,7 +162,9 @@ template <int kLanes, int kStates>
 absl::Status RunWalk(const SelectiveScanParams& p, int32_t min_rows, const Launch& launch) {
   const dim3 grid(static_cast<unsigned>(p.rows.num_seqs),
                   static_cast<unsigned>(CeilDiv(p.channels, WalkTile<kLanes, kStates>::kChannels)));
-  return Start(launch, kName, Walk<kLanes, kStates>, grid, kThreads, 0, p, min_rows);
+  const bool int8 = p.state.dtype == DType::kInt8;
+  return Start(launch, kName, int8 ? Walk<kLanes, kStates, true> : Walk<kLanes, kStates, false>,
+               grid, kThreads, 0, p, min_rows);
 }
 
 absl::Status Check(const SelectiveScanParams& p, const Launch& launch) {

@@ -1,5 +1,5 @@
 // One token a sequence: the state is read and written once and nothing else counts. Floor: 2 * 4
-// (or 2) bytes a state; A comes from cache.
+// (or 2, or 1.125) bytes a state; A comes from cache.
 //
 // A thread has 16 bytes of a channel's state, in kRounds channels, and asks for all of them before
 // the kernels ahead have ended: blocks with one short round trip to memory each would spend most of
@@ -16,8 +16,8 @@ namespace anabranch::kernels::cuda {
 namespace {
 
 constexpr int kThreads = 128, kDim = 16;
-constexpr int kMostRounds = 4;
-
+template <class S>
+inline constexpr int kMostRounds = sizeof(S) == 1 ? 2 : 4;  // of int8 a thread has 16 states
 template <class S>
 inline constexpr int kLanes = kDim / kStateEach<S>;  // threads of a channel
 template <class S>
@@ -27,13 +27,12 @@ inline constexpr int kChannels = kThreads / kLanes<S>;  // of a round
 // constant offset, which costs no instruction.
 template <class S>
 struct Places {
-  S* state;
+  StatePlace<S> state;
   const float *a, *bias, *skip;
   double* t_sum;
 
   __device__ Places(const SelectiveScanParams& p, int64_t slot, int64_t channel, int lane)
-      : state(static_cast<S*>(p.state.data) + slot * p.state_slot_stride + channel * kDim +
-              kStateEach<S> * lane),
+      : state(p, p.state, slot * p.state_slot_stride, channel * kDim + kStateEach<S> * lane),
         a(p.a + channel * kDim + kStateEach<S> * lane),
         bias(p.dt_bias + channel),
         skip(p.d + channel),
@@ -43,14 +42,14 @@ struct Places {
 // What a round reads before the kernels ahead have ended.
 template <class S>
 struct Cell {
-  uint4 state;
+  StateVector<S> state;
   Raw<float, kStateEach<S>> a;
   float bias, skip;
   double t_sum;
 
   __device__ void Load(const Places<S>& at, int round) {
     const int ahead = round * kChannels<S>;
-    state = *reinterpret_cast<const uint4*>(at.state + ahead * kDim);
+    state = at.state.Load(ahead * kDim);
     a.Load(at.a + ahead * kDim);
     bias = at.bias[ahead];
     skip = at.skip[ahead];
@@ -116,13 +115,13 @@ __global__ void __launch_bounds__(kThreads) Step(SelectiveScanParams p) {
     }
     if (!live(i)) continue;
     const int64_t at_state = (first + ahead) * kDim + kEach * lane;
-    const uint4 packed = PackState(h, key, static_cast<uint32_t>(at_state), any);
-    *reinterpret_cast<uint4*>(at.state + ahead * kDim) = packed;
+    const StateVector<S> packed = PackState(h, key, static_cast<uint32_t>(at_state), any);
+    at.state.Store(ahead * kDim, packed);
     const double sum = cells[i].t_sum + dt;
     for (int32_t k = check; k < p.checkpoints.count && p.checkpoints.row[k] == row; ++k) {
       const int64_t place = p.checkpoints.place[k];
-      *reinterpret_cast<uint4*>(static_cast<S*>(p.checkpoint_state.data) +
-                                place * p.checkpoint_state_stride + at_state) = packed;
+      StatePlace<S>(p, p.checkpoint_state, place * p.checkpoint_state_stride, at_state)
+          .Store(0, packed);
       if (lane == 0) p.checkpoint_t[place * p.checkpoint_t_stride + first + ahead] = sum;
     }
     if (lane != 0) continue;
@@ -148,21 +147,22 @@ absl::Status Run(const SelectiveScanParams& p, const Launch& launch) {
 
 template <class S>
 absl::Status Run(const SelectiveScanParams& p, const Launch& launch) {
-  const int64_t blocks = p.rows.num_seqs * CeilDiv(p.channels, int64_t{kChannels<S>} * kMostRounds);
+  const int64_t blocks =
+      p.rows.num_seqs * CeilDiv(p.channels, int64_t{kChannels<S>} * kMostRounds<S>);
   const bool few = blocks < int64_t{8} * launch.cuda->multiprocessors();
-  return few ? Run<S, 1>(p, launch) : Run<S, kMostRounds>(p, launch);
+  return few ? Run<S, 1>(p, launch) : Run<S, kMostRounds<S>>(p, launch);
 }
 
 }  // namespace
 
 bool TakesSelectiveSteps(const SelectiveScanParams& p) {
-  return p.state_dim == kDim && IsAligned(p.a) && TakesVectors(p.state.data, p.state_slot_stride) &&
+  return p.state_dim == kDim && IsAligned(p.a) && TakesStateVectors(p.state, p.state_slot_stride) &&
          TakesFours(p.b, p.b_stride) && TakesFours(p.c, p.c_stride) &&
-         TakesVectors(p.checkpoint_state.data, p.checkpoint_state_stride);
+         TakesStateVectors(p.checkpoint_state, p.checkpoint_state_stride);
 }
 
 absl::Status SelectiveStep(const SelectiveScanParams& p, const Launch& launch) {
-  return p.state.dtype == DType::kFloat32 ? Run<float>(p, launch) : Run<Bf16>(p, launch);
+  return WithStateType(p.state.dtype, [&]<class S>() { return Run<S>(p, launch); });
 }
 
 }  // namespace anabranch::kernels::cuda

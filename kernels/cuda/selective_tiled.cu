@@ -206,6 +206,7 @@ __device__ inline double SumOfGroups(double of_group, Tile& tile) {
   return sum;
 }
 
+template <bool kInt8>
 __global__ void __launch_bounds__(kThreads) Tiled(SelectiveScanParams p) {
   __shared__ Tile tile;
   const int32_t seq = static_cast<int32_t>(blockIdx.x);
@@ -231,7 +232,12 @@ __global__ void __launch_bounds__(kThreads) Tiled(SelectiveScanParams p) {
   Cells cells{};
   if (live) {
     const int64_t at_slot = slot * p.state_slot_stride + at_state;
-    if (p.state.dtype == DType::kFloat32) {
+    if constexpr (kInt8) {
+#pragma unroll
+      for (int i = 0; i < kStates; ++i) {
+        cells.h[i] = LoadStateOne<true>(p, slot * p.state_slot_stride, at_state + i);
+      }
+    } else if (p.state.dtype == DType::kFloat32) {
       LoadPart<kStates>(static_cast<const float*>(p.state.data) + at_slot, cells.h);
     } else {
       LoadPart<kStates>(static_cast<const Bf16*>(p.state.data) + at_slot, cells.h);
@@ -246,8 +252,12 @@ __global__ void __launch_bounds__(kThreads) Tiled(SelectiveScanParams p) {
     asm volatile("" : "+f"(cells.a[i]), "+f"(cells.h[i]));
   }
   const auto keep = [&](const Acts& to, int64_t at_slot, int64_t after) {
-    StoreState(to, at_slot + at_state, static_cast<uint32_t>(at_state),
-               RoundingKeyOf(p, seq, after - begin), cells.h);
+    const uint32_t key = RoundingKeyOf(p, seq, after - begin);
+    if constexpr (kInt8) {
+      StoreInt8<kStates, kLanes>(p, to, at_slot, at_state, key, live, cells.h);
+    } else if (live) {
+      StoreState(to, at_slot + at_state, static_cast<uint32_t>(at_state), key, cells.h);
+    }
   };
   int32_t check = p.checkpoints.FirstFrom(begin);
   double t_sum = 0;  // of channel thread % kChannels, the tokens that are this group's
@@ -265,7 +275,7 @@ __global__ void __launch_bounds__(kThreads) Tiled(SelectiveScanParams p) {
       Walk(cells, t, stop, k, lane, tile);
       for (; check < p.checkpoints.count && p.checkpoints.row[check] < row + stop; ++check) {
         const int64_t place = p.checkpoints.place[check];
-        if (live) keep(p.checkpoint_state, place * p.checkpoint_state_stride, row + stop);
+        keep(p.checkpoint_state, place * p.checkpoint_state_stride, row + stop);
         const double sum = SumOfGroups(t_sum + SumSteps(stop, tile), tile);
         if (thread < kChannels && first + thread < p.channels) {
           const int64_t channel = first + thread;
@@ -278,7 +288,7 @@ __global__ void __launch_bounds__(kThreads) Tiled(SelectiveScanParams p) {
     __syncthreads();
     StoreTile(p, at, loaded, skip, row, end, tile);
   }
-  if (live) keep(p.state, slot * p.state_slot_stride, end);
+  keep(p.state, slot * p.state_slot_stride, end);
   const double sum = SumOfGroups(t_sum, tile);
   if (thread < kChannels && first + thread < p.channels) {
     p.t_sum[slot * p.t_slot_stride + first + thread] += sum;
@@ -294,14 +304,15 @@ bool TakesTiles(const SelectiveScanParams& p) {
   return p.state_dim == kDim && p.channels % kVector == 0 && fits(p.u, p.u_stride) &&
          fits(p.dt, p.dt_stride) && fits(p.b, p.b_stride) && fits(p.c, p.c_stride) &&
          fits(p.y, p.y_stride) && (p.z.data == nullptr || fits(p.z, p.z_stride)) &&
-         IsAligned(p.a) && TakesVectors(p.state.data, p.state_slot_stride) &&
-         TakesVectors(p.checkpoint_state.data, p.checkpoint_state_stride);
+         IsAligned(p.a) && TakesStateVectors(p.state, p.state_slot_stride) &&
+         TakesStateVectors(p.checkpoint_state, p.checkpoint_state_stride);
 }
 
 absl::Status SelectiveTiled(const SelectiveScanParams& p, const Launch& launch) {
   const dim3 grid(static_cast<unsigned>(p.rows.num_seqs),
                   static_cast<unsigned>(CeilDiv(p.channels, kChannels)));
-  return Start(launch, kName, Tiled, grid, kThreads, 0, p);
+  const bool int8 = p.state.dtype == DType::kInt8;
+  return Start(launch, kName, int8 ? Tiled<true> : Tiled<false>, grid, kThreads, 0, p);
 }
 
 }  // namespace anabranch::kernels::cuda

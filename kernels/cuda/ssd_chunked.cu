@@ -151,8 +151,9 @@ bool TakesChunks(const SsdScanParams& p, const Launch& launch) {
   return dtypes && p.head_dim == 64 && (p.state_dim == 64 || p.state_dim == 128) &&
          TakesVectors(p.x.data, p.x_stride) && TakesVectors(p.b.data, p.b_stride) &&
          TakesVectors(p.c.data, p.c_stride) && TakesVectors(p.y.data, p.y_stride) &&
-         IsAligned(p.state) && p.state_slot_stride % 4 == 0 && IsAligned(p.checkpoint_state) &&
-         p.checkpoint_state_stride % 4 == 0 && p.rows.num_seqs <= 65535;
+         IsAligned(p.state.data) && p.state_slot_stride % 4 == 0 &&
+         IsAligned(p.checkpoint_state.data) && p.checkpoint_state_stride % 4 == 0 &&
+         p.rows.num_seqs <= 65535;
 }
 
 // The walk of a segment takes only some of the multiprocessors and waits for nobody: Outputs of the

@@ -72,7 +72,7 @@ __device__ bool KeepsB(const SsdScanParams& p, const Place& at) {
 }
 
 template <class Shape>
-using Vectors = uint4[Shape::kRounds][Shape::kWide];
+using Vectors = StateVector<typename Shape::State>[Shape::kRounds][Shape::kWide];
 
 // Row k of B for a lane.
 template <class Shape>
@@ -88,7 +88,7 @@ template <class Shape>
 __device__ void Fold(const Vectors<Shape>& s, const Tokens<Shape::kStates>& tokens,
                      const float (*x)[kMostTokens + 1], int count, float decay, uint32_t key,
                      int32_t head_dim, int64_t at_head, int32_t begin, int32_t row,
-                     typename Shape::State* state) {
+                     const StatePlace<typename Shape::State>& state) {
   constexpr int kEach = Shape::kEach;
   constexpr int kMany = 2 / Shape::kWide;  // more cost registers, and with them blocks
   constexpr int kTogether = Shape::kRounds < kMany ? Shape::kRounds : kMany;
@@ -128,8 +128,7 @@ __device__ void Fold(const Vectors<Shape>& s, const Tokens<Shape::kStates>& toke
 #pragma unroll
         for (int e = 0; e < kEach; ++e) any = fmaf(v[j][w][e], 0.0f, any);
         const int64_t at = int64_t{r} * Shape::kStates + w * Shape::kApart;
-        *reinterpret_cast<uint4*>(state + at) =
-            PackState(v[j][w], key, static_cast<uint32_t>(at_head + at), any);
+        state.Store(at, PackState(v[j][w], key, static_cast<uint32_t>(at_head + at), any));
       }
     }
   }
@@ -159,17 +158,16 @@ __global__ void __launch_bounds__(Shape::kThreads, kBlocks) Deferred(SsdScanPara
   const int32_t row =
       threadIdx.x / kWarp * Shape::kRowsOfWarp + threadIdx.x % kWarp / Shape::kLanes;
   const int64_t at_head = int64_t{at.head} * p.head_dim * kDim + kEach * lane;
-  auto* state =
-      static_cast<typename Shape::State*>(p.state.data) + at.slot * p.state_slot_stride + at_head;
+  const StatePlace<typename Shape::State> state(p, p.state, at.slot * p.state_slot_stride, at_head);
   Vectors<Shape> s;
 #pragma unroll
   for (int i = 0; i < Shape::kRounds; ++i) {
     const int32_t r = begin + row + i * Shape::kRowsOfSet;
 #pragma unroll
     for (int w = 0; w < Shape::kWide; ++w) {
-      s[i][w] = make_uint4(0, 0, 0, 0);
+      s[i][w] = {};
       if (r >= p.head_dim) continue;
-      s[i][w] = *reinterpret_cast<const uint4*>(state + int64_t{r} * kDim + w * Shape::kApart);
+      s[i][w] = state.Load(int64_t{r} * kDim + w * Shape::kApart);
     }
   }
   const bool needs_b = !kAhead || folds;
@@ -270,7 +268,7 @@ __global__ void __launch_bounds__(Shape::kThreads, kBlocks) Deferred(SsdScanPara
 }
 
 // The same for any shape: a warp takes a row of S at a time, a lane every 32nd state.
-template <bool kStep>
+template <bool kStep, bool kInt8>
 __global__ void __launch_bounds__(kThreads) DeferredAny(SsdScanParams p) {
   constexpr int kWidth = 256, kOfLane = kWidth / kWarp;
   __shared__ Tokens<kWidth> tokens;
@@ -307,12 +305,12 @@ __global__ void __launch_bounds__(kThreads) DeferredAny(SsdScanParams p) {
       if (!folds) StoreOne(p.pending.x, at.X(p, before) + r, x);
     }
     const int64_t of_row = (int64_t{at.head} * p.head_dim + r) * dim;
-    const int64_t from = at.slot * p.state_slot_stride + of_row;
+    const int64_t at_slot = at.slot * p.state_slot_stride;
     float v[kOfLane], y = 0;
 #pragma unroll
     for (int i = 0; i < kOfLane; ++i) {
       const int n = lane + i * kWarp;
-      v[i] = n < dim ? LoadOne(p.state, from + n) : 0.0f;
+      v[i] = n < dim ? LoadStateOne<kInt8>(p, at_slot, of_row + n) : 0.0f;
       if (kStep && n < dim) y = fmaf(v[i], tokens.c[n], y);
     }
     if constexpr (kStep) {
@@ -339,7 +337,11 @@ __global__ void __launch_bounds__(kThreads) DeferredAny(SsdScanParams p) {
     for (int i = 0; i < kOfLane; ++i) {
       const int n = lane + i * kWarp;
       const float value[1] = {v[i]};
-      if (n < dim) StoreState(p.state, from + n, static_cast<uint32_t>(of_row + n), key, value);
+      if constexpr (kInt8) {
+        StoreInt8<1, kInt8Group>(p, p.state, at_slot, of_row + n, key, n < dim, value);
+      } else if (n < dim) {
+        StoreState(p.state, at_slot + of_row + n, static_cast<uint32_t>(of_row + n), key, value);
+      }
     }
   }
 }
@@ -356,7 +358,9 @@ template <bool kStep>
 absl::Status RunDeferred(const SsdScanParams& p, const char* name, const Launch& launch) {
   if (!TakesDeferredVectors(p, kStep)) {
     const dim3 grid(static_cast<unsigned>(p.rows.num_seqs), static_cast<unsigned>(p.heads));
-    return Start(launch, name, DeferredAny<kStep>, grid, kThreads, 0, p);
+    const bool int8 = p.state.dtype == DType::kInt8;
+    return Start(launch, name, int8 ? DeferredAny<kStep, true> : DeferredAny<kStep, false>, grid,
+                 kThreads, 0, p);
   }
   const bool ahead = kStep && p.rows.num_seqs >= kAheadFrom;
   if (ahead) {

@@ -62,7 +62,7 @@ __device__ void LoadTile(const SsdScanParams& p, int64_t row, int count, int32_t
 // Sequences of `min_rows` to `max_rows` rows. Thread (row r, lane) holds the states 4 (lane +
 // kLanes q) to
 // + 3 for q < kStates / 4: neighbours read neighbouring 16 bytes of B and C.
-template <int kLanes, int kStates>
+template <int kLanes, int kStates, bool kInt8>
 __global__ void __launch_bounds__(kThreads)
     Walk(SsdScanParams p, int32_t min_rows, int32_t max_rows) {
   using Tile = WalkTile<kLanes, kStates>;
@@ -80,14 +80,23 @@ __global__ void __launch_bounds__(kThreads)
   for (int i = 0; i < kStates; ++i) {
     const int n = 4 * (lane + kLanes * (i / 4)) + i % 4;
     const bool in = live && n < p.state_dim;
-    s[i] = in ? LoadOne(p.state, slot * p.state_slot_stride + at_state + n) : 0.0f;
+    s[i] = in ? LoadStateOne<kInt8>(p, slot * p.state_slot_stride, at_state + n) : 0.0f;
   }
   double* t_sum = p.t_sum + slot * p.t_slot_stride + head;
   const bool sums_t = blockIdx.z == 0 && threadIdx.x == 0;
   double sum = sums_t ? *t_sum : 0.0;
   const auto keep = [&](const Acts& to, int64_t at, int64_t after) {
-    if (!live) return;
     const uint32_t key = RoundingKeyOf(p, seq, after - begin);
+    if constexpr (kInt8) {
+#pragma unroll
+      for (int i = 0; i < kStates; i += 4) {  // four lanes have a group
+        const int n = 4 * (lane + kLanes * (i / 4));
+        const float four[4] = {s[i], s[i + 1], s[i + 2], s[i + 3]};
+        StoreInt8<4, 4>(p, to, at, at_state + n, key, live && n < p.state_dim, four);
+      }
+      return;
+    }
+    if (!live) return;
 #pragma unroll
     for (int i = 0; i < kStates; ++i) {
       const int n = 4 * (lane + kLanes * (i / 4)) + i % 4;
@@ -149,7 +158,9 @@ absl::Status RunWalk(const SsdScanParams& p, int32_t min_rows, int32_t max_rows,
   constexpr int kRows = WalkTile<kLanes, kStates>::kRows;
   const dim3 grid(static_cast<unsigned>(p.rows.num_seqs), static_cast<unsigned>(p.heads),
                   static_cast<unsigned>(CeilDiv(p.head_dim, kRows)));
-  return Start(launch, kName, Walk<kLanes, kStates>, grid, kThreads, 0, p, min_rows, max_rows);
+  const bool int8 = p.state.dtype == DType::kInt8;
+  return Start(launch, kName, int8 ? Walk<kLanes, kStates, true> : Walk<kLanes, kStates, false>,
+               grid, kThreads, 0, p, min_rows, max_rows);
 }
 
 absl::Status Walk(const SsdScanParams& p, int32_t min_rows, int32_t max_rows,

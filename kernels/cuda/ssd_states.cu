@@ -102,7 +102,7 @@ __device__ void Weight(StatesStage<kP, kWidth>& stage) {
 
 // The accumulators of a warp: kM x kT tiles of 16 rows (of head_dim) x 8 columns (of state_dim),
 // from column `column` + first_n on.
-template <int kP, int kN, int kWidth>
+template <int kP, int kN, int kWidth, bool kInt8>
 struct Tiles {
   static constexpr int kDown = kWidth > 32 ? 2 : 4, kAcross = 8 / kDown;  // warps
   static constexpr int kM = kP / 16 / kDown, kT = kWidth / 8 / kAcross;
@@ -132,7 +132,9 @@ struct Tiles {
   }
   // The state of a head: `at_head` within the sequence's, whose first element is at `at` of the
   // array.
-  __device__ void Load(const Acts& state, int64_t at, int64_t at_head) {
+  __device__ void Load(const SsdScanParams& p, int64_t at, int64_t at_head) {
+    const Acts& state = p.state;
+    if constexpr (kInt8) return LoadInt8(p, at, at_head);
     ForEach([&](int i, float& a, float& b) {
       if (state.dtype == DType::kFloat32) {
         const auto pair = *reinterpret_cast<const float2*>(static_cast<const float*>(state.data) +
@@ -145,7 +147,9 @@ struct Tiles {
       }
     });
   }
-  __device__ void Store(const Acts& state, int64_t at, int64_t at_head, uint32_t key) {
+  __device__ void Store(const SsdScanParams& p, const Acts& state, int64_t at, int64_t at_head,
+                        uint32_t key) {
+    if constexpr (kInt8) return StoreInt8(p, state, at, at_head, key);
     ForEach([&](int i, float a, float b) {
       const float pair[2] = {a, b};
       StoreState(state, at + at_head + i, static_cast<uint32_t>(at_head + i), key, pair);
@@ -205,6 +209,56 @@ struct Tiles {
   }
 
  private:
+  // Calls f(place of the first of 16 neighbours in the head's state, this lane's four of them: in
+  // pairs from places 2 t and 8 + 2 t on). Four lanes have a group together.
+  template <class F>
+  __device__ void ForGroups(F f) {
+#pragma unroll
+    for (int m = 0; m < kM; ++m) {
+#pragma unroll
+      for (int n = 0; n < kT; n += 2) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          const int row = first_p + m * 16 + half * 8 + g;
+          float four[4] = {s[m][n][2 * half], s[m][n][2 * half + 1], s[m][n + 1][2 * half],
+                           s[m][n + 1][2 * half + 1]};
+          f(row * kN + column + first_n + n * 8, four);
+          s[m][n][2 * half] = four[0], s[m][n][2 * half + 1] = four[1];
+          s[m][n + 1][2 * half] = four[2], s[m][n + 1][2 * half + 1] = four[3];
+        }
+      }
+    }
+  }
+  __device__ void LoadInt8(const SsdScanParams& p, int64_t at, int64_t at_head) {
+    const auto* codes = static_cast<const int8_t*>(p.state.data) + at + at_head;
+    const uint16_t* scales = Int8Scales(p.state, at, p.state_scales) + at_head / kInt8Group;
+    ForGroups([&](int i, float(&four)[4]) {
+      const float scale = Int8ScaleValue(scales[i / kInt8Group]);
+#pragma unroll
+      for (int k = 0; k < 4; ++k) four[k] = codes[i + k / 2 * 8 + 2 * t + k % 2] * scale;
+    });
+  }
+  __device__ void StoreInt8(const SsdScanParams& p, const Acts& state, int64_t at, int64_t at_head,
+                            uint32_t key) {
+    auto* codes = static_cast<int8_t*>(state.data) + at + at_head;
+    uint16_t* scales = Int8Scales(state, at, p.state_scales) + at_head / kInt8Group;
+    ForGroups([&](int i, const float(&four)[4]) {
+      float most = 0;
+#pragma unroll
+      for (int k = 0; k < 4; ++k) most = MaxMagnitude(most, four[k]);
+      const uint16_t scale = Int8Scale(MaxOfLanes<4>(most));
+      const float inverse = FastInt8Inverse(scale);
+#pragma unroll
+      for (int k = 0; k < 4; k += 2) {
+        const int of_pair = i + k / 2 * 8 + 2 * t;  // its bytes of noise are neighbours
+        const uint32_t noise =
+            RoundingBits(key, static_cast<uint32_t>((at_head + of_pair) / 4)) >> 8 * (of_pair % 4);
+        codes[of_pair] = RoundInt8One(four[k], inverse, noise & 0xffu);
+        codes[of_pair + 1] = RoundInt8One(four[k + 1], inverse, noise >> 8 & 0xffu);
+      }
+      if (t == 0) scales[i / kInt8Group] = scale;
+    });
+  }
   // Rows [k, k + 16) of x, as operands a.
   __device__ void LoadX(const StatesStage<kP, kWidth>& stage, int k, uint32_t (&a)[kM][4]) const {
     const int lane = threadIdx.x % kWarp;
@@ -271,26 +325,26 @@ class CheckpointCursor {
 
 // S to where it is kept for checkpoint `check`; what is to be packed as it is, for the kernel
 // behind the walk. `key`: what it is rounded by.
-template <int kP, int kN, int kWidth>
+template <int kP, int kN, int kWidth, bool kInt8>
 __device__ void StoreCheckpoint(const SsdScanParams& p, const Segment& segment, int32_t head,
                                 const CheckpointCursor& check, uint32_t key,
-                                Tiles<kP, kN, kWidth>& tiles) {
+                                Tiles<kP, kN, kWidth, kInt8>& tiles) {
   const int64_t at_head = int64_t{head} * kP * kN;
   if (check.packed()) {
-    tiles.Store(segment.kept, int64_t{check.index()} * p.heads * kP * kN, at_head, key);
+    tiles.Store(p, segment.kept, int64_t{check.index()} * p.heads * kP * kN, at_head, key);
   } else {
-    tiles.Store(p.checkpoint_state, check.place() * p.checkpoint_state_stride, at_head, key);
+    tiles.Store(p, p.checkpoint_state, check.place() * p.checkpoint_state_stride, at_head, key);
   }
 }
 
 // The state after row `local` of a chunk, from the one before it and the chunk's rows, to where
 // checkpoint `check` goes: what the walk itself carries on does not notice. `item` is the chunk's
 // and head's, `t_before` the sum of dt up to the chunk, in thread 0.
-template <int kP, int kN, int kWidth>
+template <int kP, int kN, int kWidth, bool kInt8>
 __device__ void KeepCheckpoint(const SsdScanParams& p, const Segment& segment, int32_t head,
                                int64_t item, int local, double t_before,
                                const CheckpointCursor& check, uint32_t key,
-                               const Tiles<kP, kN, kWidth>& before,
+                               const Tiles<kP, kN, kWidth, kInt8>& before,
                                const StatesStage<kP, kWidth>& stage,
                                StatesShared<kP, kWidth>& shared) {
   const float* dt = segment.dt + item * kChunk;
@@ -309,13 +363,13 @@ __device__ void KeepCheckpoint(const SsdScanParams& p, const Segment& segment, i
     }
   }
   __syncthreads();
-  Tiles<kP, kN, kWidth> tiles = before;
+  Tiles<kP, kN, kWidth, kInt8> tiles = before;
   tiles.Decay(expf(sums[local]));
   tiles.Add(stage, shared.weights);
   StoreCheckpoint(p, segment, head, check, key, tiles);
 }
 
-template <int kP, int kN, int kWidth>
+template <int kP, int kN, int kWidth, bool kInt8>
 __global__ void __launch_bounds__(kThreads, 1) States(SsdScanParams p, Segment segment) {
   auto& shared = *static_cast<StatesShared<kP, kWidth>*>(DynamicShared());
   StatesStage<kP, kWidth>* stages = shared.stages;
@@ -334,8 +388,8 @@ __global__ void __launch_bounds__(kThreads, 1) States(SsdScanParams p, Segment s
   for (int i = 0; i < kStages - 1; ++i) loader.Load(stages[i]);
   const int64_t slot = p.rows.slot[seq];
   const int64_t at_head = int64_t{walker.head} * kP * kN;
-  Tiles<kP, kN, kWidth> tiles(walker.column);
-  tiles.Load(p.state, slot * p.state_slot_stride, at_head);
+  Tiles<kP, kN, kWidth, kInt8> tiles(walker.column);
+  tiles.Load(p, slot * p.state_slot_stride, at_head);
   double* t_sum = p.t_sum + slot * p.t_slot_stride + walker.head;
   const bool sums_t = threadIdx.x == 0 && walker.column == 0;
   double sum = sums_t ? *t_sum : 0.0;
@@ -394,7 +448,7 @@ __global__ void __launch_bounds__(kThreads, 1) States(SsdScanParams p, Segment s
     if (chunk + 1 < walker.to) weighted = weight(chunk + 1, stages[at]);
   }
   const int64_t read = walker.LastRow(walker.to - 1) + 1 - walker.begin;
-  tiles.Store(p.state, slot * p.state_slot_stride, at_head, RoundingKeyOf(p, seq, read));
+  tiles.Store(p, p.state, slot * p.state_slot_stride, at_head, RoundingKeyOf(p, seq, read));
   if (sums_t) *t_sum = sum;
 }
 
@@ -402,7 +456,9 @@ template <int kP, int kN, int kWidth>
 absl::Status Run(const SsdScanParams& p, const Segment& segment, const Launch& launch) {
   const dim3 grid(static_cast<unsigned>(p.heads * (kN / kWidth)),
                   static_cast<unsigned>(p.rows.num_seqs));
-  return Start(launch, "SsdScan", States<kP, kN, kWidth>, grid, kThreads,
+  const bool int8 = p.state.dtype == DType::kInt8;
+  return Start(launch, "SsdScan",
+               int8 ? States<kP, kN, kWidth, true> : States<kP, kN, kWidth, false>, grid, kThreads,
                sizeof(StatesShared<kP, kWidth>), p, segment);
 }
 

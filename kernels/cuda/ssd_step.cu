@@ -1,5 +1,5 @@
 // One token a sequence of the Mamba-2 recurrence: S is read and written once and nothing else
-// counts. Floor: 2 * 4 (or 2) bytes for each element of S.
+// counts. Floor: 2 * 4 (or 2, or 1.125) bytes for each element of S.
 //
 // A warp takes whole rows of S, 16 bytes a lane, kRounds sets of them at once so that enough loads
 // are under way, and asks for them before the kernels ahead have ended. At hundreds of sequences
@@ -37,15 +37,13 @@ __global__ void __launch_bounds__(kThreads, 5) Step(SsdScanParams p) {
   const auto live = [&](int round) { return round * kRowsOfSet < left; };
   const int64_t at_row = int64_t{head} * p.head_dim + first,
                 at_state = at_row * kDim + kEach * lane;
-  S* const state = static_cast<S*>(p.state.data) + slot * p.state_slot_stride + at_state;
-  uint4 s[kRounds][Shape::kWide] = {};
+  const StatePlace<S> state(p, p.state, slot * p.state_slot_stride, at_state);
+  StateVector<S> s[kRounds][Shape::kWide] = {};
 #pragma unroll
   for (int i = 0; i < kRounds; ++i) {
 #pragma unroll
     for (int w = 0; w < Shape::kWide; ++w) {
-      if (live(i)) {
-        s[i][w] = *reinterpret_cast<const uint4*>(state + i * kRowsOfSet * kDim + w * kApart);
-      }
+      if (live(i)) s[i][w] = state.Load(i * kRowsOfSet * kDim + w * kApart);
     }
   }
   WaitForInputs();  // none of those ahead has to do with this layer's state
@@ -83,7 +81,7 @@ __global__ void __launch_bounds__(kThreads, 5) Step(SsdScanParams p) {
       }
       const int at = i * kRowsOfSet * kDim + w * kApart;
       s[i][w] = PackState(v, key, static_cast<uint32_t>(at_state + at), y[i]);
-      if (live(i)) *reinterpret_cast<uint4*>(state + at) = s[i][w];
+      if (live(i)) state.Store(at, s[i][w]);
     }
   }
   const float sum = SumOverLanes<kRounds, Shape::kLanes>(y, lane);
@@ -94,15 +92,12 @@ __global__ void __launch_bounds__(kThreads, 5) Step(SsdScanParams p) {
   for (int32_t check = p.checkpoints.FirstFrom(row);
        check < p.checkpoints.count && p.checkpoints.row[check] == row; ++check) {
     const int64_t place = p.checkpoints.place[check];
-    S* const kept =
-        static_cast<S*>(p.checkpoint_state.data) + place * p.checkpoint_state_stride + at_state;
+    const StatePlace<S> kept(p, p.checkpoint_state, place * p.checkpoint_state_stride, at_state);
 #pragma unroll
     for (int i = 0; i < kRounds; ++i) {
 #pragma unroll
       for (int w = 0; w < Shape::kWide; ++w) {
-        if (live(i)) {
-          *reinterpret_cast<uint4*>(kept + i * kRowsOfSet * kDim + w * kApart) = s[i][w];
-        }
+        if (live(i)) kept.Store(i * kRowsOfSet * kDim + w * kApart, s[i][w]);
       }
     }
     if (blockIdx.z == 0 && threadIdx.x == 0) {
@@ -115,7 +110,7 @@ __global__ void __launch_bounds__(kThreads, 5) Step(SsdScanParams p) {
 
 bool TakesWholeSteps(const SsdScanParams& p) {
   return TakesSteps(p) && TakesFours(p.b, p.b_stride) && TakesFours(p.c, p.c_stride) &&
-         TakesVectors(p.checkpoint_state.data, p.checkpoint_state_stride);
+         TakesStateVectors(p.checkpoint_state, p.checkpoint_state_stride);
 }
 
 absl::Status SsdStep(const SsdScanParams& p, const Launch& launch) {

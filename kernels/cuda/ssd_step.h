@@ -22,7 +22,9 @@ struct StepShape {
   static constexpr int kWide = kDim / (kEach * kLanes);
   static constexpr int kApart = kEach * kWarp;  // elements between the vectors of a lane
   static constexpr int kRowsOfSet = kWarp / kLanes;
-  static constexpr int kFits = 8 / kWide < 16 / kRowsOfSet ? 8 / kWide : 16 / kRowsOfSet;
+  static constexpr int kVectors = sizeof(S) == 1 ? 4 : 8;  // that fit a lane's registers, unpacked
+  static constexpr int kFits =
+      kVectors / kWide < 16 / kRowsOfSet ? kVectors / kWide : 16 / kRowsOfSet;
   static constexpr int kRounds = kFits < kSets ? kFits : kSets;
   static constexpr int kRowsOfWarp = kRounds * kRowsOfSet;
   static constexpr int kRows = kRowsOfWarp * (kThreads / kWarp);  // of a block
@@ -31,7 +33,7 @@ struct StepShape {
 // Whether S can be read in vectors.
 inline bool TakesSteps(const SsdScanParams& p) {
   return (p.state_dim == 64 || p.state_dim == 128 || p.state_dim == 256) &&
-         TakesVectors(p.state.data, p.state_slot_stride);
+         TakesStateVectors(p.state, p.state_slot_stride);
 }
 
 // Calls run.template operator()<Shape>() with the shape for the launch, which TakesSteps. Few
@@ -50,8 +52,7 @@ absl::Status WithStepShape(const SsdScanParams& p, const Launch& launch, Run run
 }
 template <class Run>
 absl::Status WithStepShape(const SsdScanParams& p, const Launch& launch, Run run) {
-  return p.state.dtype == DType::kFloat32 ? WithStepShape<float>(p, launch, run)
-                                          : WithStepShape<Bf16>(p, launch, run);
+  return WithStateType(p.state.dtype, [&]<class S>() { return WithStepShape<S>(p, launch, run); });
 }
 
 // The same, and B and C in fours, and the ring as S.

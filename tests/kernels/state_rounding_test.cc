@@ -1,5 +1,5 @@
-// States in bfloat16 and int8: the rounding itself, and that the scans do nothing else to a state than round
-// it where a launch ends.
+// States in bfloat16 and int8: the rounding itself, and that the scans do nothing else to a state
+// than round it where a launch ends.
 #include "kernels/state_rounding.h"
 
 #include <cmath>

@@ -96,12 +96,14 @@ TEST_P(CudaGoldenModel, PassesTheRuleOfBFloat16) {
   EXPECT_TRUE(std::isfinite(report->total.max_abs_error));
 }
 
-TEST_P(CudaGoldenModel, PassesTheRuleOfBFloat16WithStatesInBFloat16) {
+TEST_P(CudaGoldenModel, PassesTheRuleOfBFloat16WithStatesInFewerBits) {
   LoadOptions options = CudaOptions(kernels::DType::kBFloat16);
-  options.state_dtype = kernels::DType::kBFloat16;
-  const auto report = RunCheckModel(dir(), options, 1e9);
-  ASSERT_TRUE(report.ok()) << report.status();
-  EXPECT_TRUE(report->passed) << FormatCheckReport(*report);
+  for (kernels::DType dtype : {kernels::DType::kBFloat16, kernels::DType::kInt8}) {
+    options.state_dtype = dtype;
+    const auto report = RunCheckModel(dir(), options, 1e9);
+    ASSERT_TRUE(report.ok()) << report.status();
+    EXPECT_TRUE(report->passed) << testing::NameOf(dtype) << FormatCheckReport(*report);
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, CudaGoldenModel, ::testing::ValuesIn(ModelsAndRecall()),

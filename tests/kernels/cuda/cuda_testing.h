@@ -17,6 +17,7 @@
 namespace anabranch::kernels::testing {
 
 inline constexpr DType kBothDTypes[] = {DType::kFloat32, DType::kBFloat16};
+inline constexpr DType kStateDTypes[] = {DType::kFloat32, DType::kBFloat16, DType::kInt8};
 
 inline uint16_t ToBf16(float v) {
   uint32_t bits;

@@ -1,6 +1,7 @@
 // The CUDA scan against the CPU's. As for the other scan, the CPU kernel run on absolute values
 // gives the sizes of the sums that roundings are relative to.
 #include "tests/kernels/cuda/cuda_testing.h"
+#include "tests/kernels/cuda/state_slots.h"
 
 namespace anabranch::kernels {
 namespace {
@@ -51,7 +52,7 @@ struct Scan {
     for (int64_t i = 0; i < channels * state_dim; ++i) a.push_back(-random.Uniform(0.01f, 4));
     d = random.Normals(channels), dt_bias = random.Normals(channels);
     for (float& v : dt_bias) v -= 3;
-    slot_stride = channels * state_dim + 8, t_stride = channels + 1;
+    slot_stride = channels * state_dim + kSlotPad, t_stride = channels + 1;
     const int64_t slots = 2 * static_cast<int64_t>(lengths.size()) + 1;
     state0 = random.Normals(slots * slot_stride);
     for (int64_t i = 0; i < slots * t_stride; ++i) t0.push_back(random.Uniform(0, 9));
@@ -73,7 +74,9 @@ struct Scan {
     p.c = memory.PutActs(c.Gather(plan, p.c_stride), dtype);
     if (gate) p.z = memory.PutActs(z.Gather(plan, p.z_stride), dtype);
     p.a = memory.Put(a), p.d = memory.Put(d), p.dt_bias = memory.Put(dt_bias);
-    p.state = memory.PutState(out.state, state_dtype), p.state_slot_stride = slot_stride;
+    const StateSlots slots = SlotsOf();
+    p.state = slots.Put(out.state, memory), p.state_slot_stride = slots.stride();
+    p.state_scales = slots.elements;
     p.positions = memory.Put(packing.position), p.rounding_seed = 3;
     p.t_sum = memory.Put(out.t_sum), p.t_slot_stride = t_stride;
     const auto count = static_cast<size_t>(packing.row_start.back() * p.y_stride);
@@ -83,16 +86,16 @@ struct Scan {
     if (!keep.empty()) {
       p.checkpoints = {static_cast<int32_t>(keep.size()), memory.Put(keep),
                        memory.Put(BackwardPlaces(keep.size()))};
-      p.checkpoint_state = memory.PutState(Floats(kept, -77.0f), state_dtype);
+      p.checkpoint_state = slots.Put(Floats(kept, -77.0f), memory);
       p.checkpoint_t = memory.Put(std::vector<double>(kept_t, -77.0));
-      p.checkpoint_state_stride = slot_stride, p.checkpoint_t_stride = t_stride;
+      p.checkpoint_state_stride = slots.stride(), p.checkpoint_t_stride = t_stride;
     }
     const absl::Status status =
         where == Memory::Where::kHost ? SelectiveScan(p, launch) : cuda::SelectiveScan(p, launch);
     ASSERT_TRUE(status.ok()) << status;
-    out.state = memory.GetActs(p.state, out.state.size());
+    out.state = slots.Get(memory, p.state, out.state.size());
     out.t_sum = memory.Get(p.t_sum, out.t_sum.size());
-    out.kept = memory.GetActs(p.checkpoint_state, kept);
+    out.kept = slots.Get(memory, p.checkpoint_state, kept);
     out.kept_t = memory.Get(p.checkpoint_t, kept_t);
     out.y.Scatter(plan, memory.GetActs(p.y, count), p.y_stride);
   }
@@ -101,6 +104,7 @@ struct Scan {
     for (const LaunchPlan& one : plan) Launch1(one, where, launch, out);
     return out;
   }
+  StateSlots SlotsOf() const { return {state_dtype, slot_stride - kSlotPad}; }
   Scan Sizes() const {
     Scan out = *this;
     out.u = Absolute(u), out.b = Absolute(b), out.c = Absolute(c);
@@ -118,27 +122,34 @@ void ExpectSame(const Scan& s, const Plan& plan, const Launch& cuda) {
   const Result size = s.Sizes().Run(plan, Memory::Where::kHost, {});
   const Result got = s.Run(plan, Memory::Where::kDevice, cuda);
   const int64_t longest = *std::max_element(s.lengths.begin(), s.lengths.end());
-  // A state in bfloat16 lies on the one or the other side of what both sides agree on.
-  const double rough = s.state_dtype == DType::kBFloat16 ? 2 * kBf16Unit : 0;
-  const double exact = rough + kUnit * static_cast<double>(16 * (longest + 1) + s.state_dim + 64);
+  // A state that is rounded lies on the one or the other side of what both sides agree on, and y of
+  // later launches with it.
+  const double later = plan.size() == 1                    ? 0
+                       : s.state_dtype == DType::kBFloat16 ? 2 * kBf16Unit
+                       : s.state_dtype == DType::kInt8     ? 0.1
+                                                           : 0;
+  const double exact = kUnit * static_cast<double>(16 * (longest + 1) + s.state_dim + 64);
   for (size_t i = 0; i < s.lengths.size(); ++i) {
     std::vector<double> tolerance;
     for (size_t j = 0; j < want.y.of[i].size(); ++j) {
-      tolerance.push_back(exact * std::abs(size.y.of[i][j]) +
+      tolerance.push_back((exact + later) * std::abs(size.y.of[i][j]) +
                           UnitOf(s.dtype) * std::abs(want.y.of[i][j]) + 1e-30);
     }
     EXPECT_TRUE(AllNear(got.y.of[i], want.y.of[i], tolerance)) << "sequence " << i;
   }
+  const auto launches = static_cast<double>(plan.size());
   std::vector<double> tolerance(want.state.size(), 0);
+  s.SlotsOf().AddRoundings(size.state, launches, tolerance);
   for (size_t i = 0; i < s.lengths.size(); ++i) {
     const int64_t at = Packing::SlotOf(static_cast<int>(i)) * s.slot_stride;
-    for (int64_t j = at; j < at + s.slot_stride - 8; ++j) {
-      tolerance[static_cast<size_t>(j)] = exact * size.state[static_cast<size_t>(j)];
+    for (int64_t j = at; j < at + s.slot_stride - kSlotPad; ++j) {
+      tolerance[static_cast<size_t>(j)] += exact * size.state[static_cast<size_t>(j)];
     }
   }
   EXPECT_TRUE(AllNear(got.state, want.state, tolerance)) << "state";
   tolerance.clear();
   for (float v : size.kept) tolerance.push_back(exact * std::abs(v));
+  s.SlotsOf().AddRoundings(size.kept, launches, tolerance);
   EXPECT_TRUE(AllNear(got.kept, want.kept, tolerance)) << "checkpoints";
   for (size_t i = 0; i < want.kept_t.size(); ++i) {
     EXPECT_NEAR(got.kept_t[i], want.kept_t[i], 16 * kUnit * (1 + std::abs(want.kept_t[i]))) << i;
@@ -187,10 +198,30 @@ TEST_F(SelectiveScanCudaTest, StatesInBfloat16AreRoundedAsOnTheCpu) {
   }
 }
 
+TEST_F(SelectiveScanCudaTest, StatesInInt8AreRoundedAsOnTheCpu) {
+  for (DType dtype : kBothDTypes) {
+    for (int32_t state_dim : {16, 48, 64, 256}) {
+      SCOPED_TRACE(state_dim);
+      const auto scan = [&](std::vector<int64_t> lengths) {
+        Scan s(72, state_dim, std::move(lengths), dtype, 6);
+        s.state_dtype = DType::kInt8;
+        return s;
+      };
+      Scan s = scan({70, 5, 1});
+      s.keep = {0, 31, 69, 71, 74, 75};
+      ExpectSame(s, {{{0, 0, 70}, {1, 0, 5}, {2, 0, 1}}}, launch_);
+      Scan step = scan({1, 1});
+      step.keep = {0, 1};
+      ExpectSame(step, {{{1, 0, 1}, {0, 0, 1}}}, launch_);
+      ExpectSame(scan({70, 2}), {{{1, 0, 1}, {0, 0, 41}}, {{1, 1, 2}, {0, 41, 70}}}, launch_);
+    }
+  }
+}
+
 // So many that a thread has several channels.
 TEST_F(SelectiveScanCudaTest, StepsOfManySequences) {
   for (DType dtype : kBothDTypes) {
-    for (DType state_dtype : kBothDTypes) {
+    for (DType state_dtype : kStateDTypes) {
       Scan s(200, 16, std::vector<int64_t>(1100, 2), dtype, 9);
       s.state_dtype = state_dtype;
       s.state0 = KeptAs(state_dtype, s.state0);

@@ -6,6 +6,7 @@
 
 #include "kernels/ssd_scan.h"
 #include "tests/kernels/cuda/cuda_testing.h"
+#include "tests/kernels/cuda/state_slots.h"
 
 namespace anabranch::kernels::testing {
 
@@ -25,7 +26,7 @@ struct SsdInputs {
       : shape(s),
         dtype(type),
         lengths(std::move(n)),
-        slot_stride(int64_t{s.heads} * s.head_dim * s.state_dim + 8) {
+        slot_stride(int64_t{s.heads} * s.head_dim * s.state_dim + kSlotPad) {
     const auto make = [&](int64_t width, float scale) {
       Sequences out = Sequences::Make(lengths, width, random, scale);
       for (Floats& of : out.of) of = KeptAs(dtype, of);
@@ -40,6 +41,8 @@ struct SsdInputs {
     dt_bias = random.Normals(s.heads);
   }
 
+  StateSlots SlotsOf(DType state_dtype) const { return {state_dtype, slot_stride - kSlotPad}; }
+
   // Rows, sizes, and what every row of a launch needs, in `memory`.
   SsdScanParams ParamsOf(const Packing& packing, Memory::Where where, Memory& memory) const {
     SsdScanParams p;
@@ -50,6 +53,7 @@ struct SsdInputs {
     p.a = memory.Put(a), p.d = memory.Put(d), p.dt_bias = memory.Put(dt_bias);
     p.positions = memory.Put(packing.position), p.rounding_seed = 3;
     p.state_slot_stride = slot_stride;
+    p.state_scales = slot_stride - kSlotPad;
     return p;
   }
 };
