@@ -19,6 +19,7 @@
 #include "kernels/cuda/attention_prefill.h"
 #include "kernels/cuda/cuda_kernels.h"
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/start.h"
 
 namespace anabranch::kernels::cuda {
 namespace {
@@ -240,7 +241,8 @@ template <class K>
 __device__ void Attend(const AttentionParams& p, const Tile& tile, const Partials& partials,
                        int64_t chunk, Shared& shared) {
   constexpr int kCount = K::kCount, kQueries = K::kQueries;
-  extern __shared__ float parts[];  // [threads across keys, head_dim] of one query
+  // [threads across keys, head_dim] of one query
+  auto* const parts = static_cast<float*>(DynamicShared());
   const int across = static_cast<int>(CeilDiv(p.head_dim, kCount));
   const int step = kThreads / across, first = static_cast<int>(threadIdx.x) / across;
   const int channel = static_cast<int>(threadIdx.x) % across * kCount;
@@ -381,9 +383,9 @@ absl::Status Decode(const AttentionParams& p, const Launch& launch) {
   const auto seqs = static_cast<unsigned>(p.rows.num_seqs);
   const dim3 grid(static_cast<unsigned>(partials->chunks),
                   static_cast<unsigned>(p.kv_heads * tiles), seqs);
-  DecodeKernel<K><<<grid, kThreads, kParts<K>, stream>>>(p, *partials);
-  CombineKernel<<<dim3(static_cast<unsigned>(p.heads), seqs), kMaxHeadDim, 0, stream>>>(p,
-                                                                                        *partials);
+  StartOn(stream, DecodeKernel<K>, grid, kThreads, kParts<K>, p, *partials);
+  StartOn(stream, CombineKernel, dim3(static_cast<unsigned>(p.heads), seqs), kMaxHeadDim, 0, p,
+          *partials);
   return LaunchStatus("Attention, decode");
 }
 
@@ -392,14 +394,14 @@ absl::Status Prefill(const AttentionParams& p, const Launch& launch) {
   const int64_t queries = int64_t{p.rows.longest} * (p.heads / p.kv_heads);
   const dim3 grid(static_cast<unsigned>(CeilDiv(queries, K::kQueries)),
                   static_cast<unsigned>(p.kv_heads), static_cast<unsigned>(p.rows.num_seqs));
-  PrefillKernel<K><<<grid, kThreads, kParts<K>, launch.cuda->stream()>>>(p);
+  StartOn(launch.cuda->stream(), PrefillKernel<K>, grid, kThreads, kParts<K>, p);
   return LaunchStatus("Attention, prefill");
 }
 
 template <int kCount, class Kv>
 absl::Status Run(const AttentionParams& p, const Launch& launch) {
-  AppendKernel<kCount>
-      <<<static_cast<unsigned>(p.rows.num_rows()), kThreads, 0, launch.cuda->stream()>>>(p);
+  StartOn(launch.cuda->stream(), AppendKernel<kCount>, static_cast<unsigned>(p.rows.num_rows()),
+          kThreads, 0, p);
   if (p.rows.longest == 1) {
     return p.heads / p.kv_heads <= 4 ? Decode<Kind<kCount, Kv, 4>>(p, launch)
                                      : Decode<Kind<kCount, Kv, 8>>(p, launch);

@@ -268,8 +268,7 @@ __device__ inline void StoreRows(const AttentionParams& p, const Block& block, i
 // Blocks: (tiles of rows, heads, sequences).
 template <int kDim, int kStages>
 __global__ void __launch_bounds__(kThreads, kDim <= 64 ? 4 : 2) PrefillKernel(AttentionParams p) {
-  extern __shared__ __align__(16) unsigned char memory[];
-  auto& shared = *reinterpret_cast<Shared<kDim, kStages>*>(memory);
+  auto& shared = *static_cast<Shared<kDim, kStages>*>(DynamicShared());
   Block block;
   block.seq = static_cast<int32_t>(blockIdx.z);
   // Later rows have more to do: they start first.

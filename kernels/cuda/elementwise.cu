@@ -8,6 +8,7 @@
 
 #include "kernels/cuda/cuda_kernels.h"
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/start.h"
 
 namespace anabranch::kernels::cuda {
 namespace {
@@ -35,9 +36,9 @@ absl::Status LaunchRows(int64_t rows, int64_t width, bool vectors, const Op& op,
   const dim3 grid(static_cast<unsigned>(CeilDiv(rows, block.y)),
                   static_cast<unsigned>(std::min<int64_t>(CeilDiv(items, across), 1024)));
   if (vectors) {
-    RowsKernel<kVector><<<grid, block, 0, launch.cuda->stream()>>>(rows, width, op);
+    StartOn(launch.cuda->stream(), RowsKernel<kVector, Op>, grid, block, 0, rows, width, op);
   } else {
-    RowsKernel<1><<<grid, block, 0, launch.cuda->stream()>>>(rows, width, op);
+    StartOn(launch.cuda->stream(), RowsKernel<1, Op>, grid, block, 0, rows, width, op);
   }
   return LaunchStatus(what);
 }
@@ -274,20 +275,20 @@ absl::Status SumDirections(const SumDirectionsParams& p, const Launch& launch) {
   float* partials = scales + rows;
   const cudaStream_t stream = launch.cuda->stream();
   const auto warps = static_cast<unsigned>(CeilDiv(rows, kThreads / kWarp));
-  DirectionScales<<<warps, kThreads, 0, stream>>>(p.x, rows, p.width, scales);
+  StartOn(stream, DirectionScales, warps, kThreads, 0, p.x, rows, p.width, scales);
   const auto across = static_cast<unsigned>(CeilDiv(p.width, kThreads));
   const auto seqs = static_cast<unsigned>(p.rows.num_seqs);
   const bool direct = chunks == 1;
   const auto keep = [&] {
     const auto checkpoints = static_cast<unsigned>(p.checkpoints.count);
     if (checkpoints == 0) return;
-    KeepSums<<<dim3(across, checkpoints), kThreads, 0, stream>>>(p, scales, direct, partials);
+    StartOn(stream, KeepSums, dim3(across, checkpoints), kThreads, 0, p, scales, direct, partials);
   };
   if (direct) keep();
-  SumChunks<<<dim3(across, seqs, static_cast<unsigned>(chunks)), kThreads, 0, stream>>>(
-      p, scales, direct, partials);
+  StartOn(stream, SumChunks, dim3(across, seqs, static_cast<unsigned>(chunks)), kThreads, 0, p,
+          scales, direct, partials);
   if (!direct) keep();
-  if (chunks > 1) AddChunks<<<dim3(across, seqs), kThreads, 0, stream>>>(p, partials);
+  if (chunks > 1) StartOn(stream, AddChunks, dim3(across, seqs), kThreads, 0, p, partials);
   return LaunchStatus("SumDirections");
 }
 

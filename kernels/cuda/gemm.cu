@@ -8,6 +8,7 @@
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/gemm_own.h"
 #include "kernels/cuda/gemm_plans.h"
+#include "kernels/cuda/start.h"
 
 namespace anabranch::kernels::cuda {
 namespace {
@@ -111,8 +112,8 @@ absl::StatusOr<LtProduct> Prepare(const GemmParams& p, const Launch& launch) {
   }
   if (convert_bias) {
     auto* bias = reinterpret_cast<Bf16*>(static_cast<char*>(*scratch) + x_bytes);
-    RoundBias<<<static_cast<unsigned>(CeilDiv(p.w.n, kThreads)), kThreads, 0,
-                launch.cuda->stream()>>>(p.bias, p.w.n, bias);
+    StartOn(launch.cuda->stream(), RoundBias, static_cast<unsigned>(CeilDiv(p.w.n, kThreads)),
+            kThreads, 0, p.bias, p.w.n, bias);
     product.bias = bias;
   }
   return product;
@@ -130,7 +131,7 @@ absl::Status TileGemm(const GemmParams& p, cudaStream_t stream) {
     part.y = p.y + row * p.y_stride;
     const dim3 grid(static_cast<unsigned>(CeilDiv(p.w.n, kTile)),
                     static_cast<unsigned>(CeilDiv(part.m, kTile)));
-    TileKernel<<<grid, kThreads, 0, stream>>>(part);
+    StartOn(stream, TileKernel, grid, kThreads, 0, part);
   }
   return LaunchStatus("Gemm in tiles");
 }

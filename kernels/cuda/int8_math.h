@@ -6,6 +6,8 @@
 
 #include <cstdint>
 
+#include "kernels/cuda/device.h"
+#include "kernels/cuda/ptx.h"
 #include "kernels/int8_state.h"
 
 namespace anabranch::kernels::cuda {
@@ -15,18 +17,12 @@ __device__ inline uint16_t* Int8Scales(const Acts& state, int64_t slot, int64_t 
   return reinterpret_cast<uint16_t*>(static_cast<char*>(state.data) + slot + scales);
 }
 
-// max(a, |b|), NaN if one of them is.
-__device__ inline float MaxMagnitude(float a, float b) {
-  float most;
-  asm("max.NaN.f32 %0, %1, %2;" : "=f"(most) : "f"(a), "f"(fabsf(b)));
-  return most;
-}
-// Over the lanes of each aligned kLanes. All lanes of the warp call it.
+// MaxMagnitude over the lanes of each aligned kLanes. All lanes of the warp call it.
 template <int kLanes>
 __device__ inline float MaxOfLanes(float most) {
 #pragma unroll
   for (int step = kLanes / 2; step > 0; step /= 2) {
-    most = MaxMagnitude(most, __shfl_xor_sync(0xFFFFFFFFu, most, step));
+    most = MaxMagnitude(most, __shfl_xor_sync(kAllLanes, most, step));
   }
   return most;
 }

@@ -8,6 +8,7 @@
 #include "kernels/cuda/cuda_kernels.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/moe_gemm.h"
+#include "kernels/cuda/start.h"
 
 namespace anabranch::kernels::cuda {
 namespace {
@@ -106,7 +107,7 @@ __global__ void __launch_bounds__(kThreads) PlaceKernel(Grouping g) {
 
 absl::Status Group(const Grouping& g, cudaStream_t stream) {
   if (g.choices <= kOneBlock) {
-    GroupKernel<<<1, kThreads, 0, stream>>>(g);
+    StartOn(stream, GroupKernel, 1, kThreads, 0, g);
     return LaunchStatus("Experts, grouping");
   }
   const absl::Status cleared = CudaStatus(
@@ -114,9 +115,9 @@ absl::Status Group(const Grouping& g, cudaStream_t stream) {
       "Experts, grouping");
   if (!cleared.ok()) return cleared;
   const auto blocks = static_cast<unsigned>(CeilDiv(g.choices, kThreads));
-  CountKernel<<<blocks, kThreads, 0, stream>>>(g);
-  ScanKernel<<<1, kWarp, 0, stream>>>(g);
-  PlaceKernel<<<blocks, kThreads, 0, stream>>>(g);
+  StartOn(stream, CountKernel, blocks, kThreads, 0, g);
+  StartOn(stream, ScanKernel, 1, kWarp, 0, g);
+  StartOn(stream, PlaceKernel, blocks, kThreads, 0, g);
   return LaunchStatus("Experts, grouping");
 }
 
@@ -143,9 +144,9 @@ absl::Status Combine(const ExpertsParams& p, cudaStream_t stream) {
   const dim3 grid(static_cast<unsigned>(p.rows),
                   static_cast<unsigned>(CeilDiv(p.width, kAcross * (vectors ? kVector : 1))));
   if (vectors) {
-    CombineKernel<kVector><<<grid, kAcross, 0, stream>>>(p);
+    StartOn(stream, CombineKernel<kVector>, grid, kAcross, 0, p);
   } else {
-    CombineKernel<1><<<grid, kAcross, 0, stream>>>(p);
+    StartOn(stream, CombineKernel<1>, grid, kAcross, 0, p);
   }
   return LaunchStatus("Experts, sums");
 }

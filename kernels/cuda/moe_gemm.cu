@@ -11,6 +11,7 @@
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/mma.h"
 #include "kernels/cuda/moe_gemm.h"
+#include "kernels/cuda/start.h"
 
 namespace anabranch::kernels::cuda {
 namespace {
@@ -203,11 +204,11 @@ absl::Status MultiplyByExpert(const ExpertGemm& g, const ExpertGemm::Matrices& m
       TakesVectors(g.y.data, g.y_stride) &&
       std::all_of(matrices.of, matrices.of + g.experts, [](const void* m) { return IsAligned(m); });
   if (!tensor_cores) {
-    PlainKernel<<<grid, kPlainThreads, 0, stream>>>(g, matrices);
+    StartOn(stream, PlainKernel, grid, kPlainThreads, 0, g, matrices);
   } else if (g.tile_rows == kSmallExpertTile) {
-    MmaKernel<kSmallExpertTile, 4><<<grid, kMmaThreads, 0, stream>>>(g, matrices);
+    StartOn(stream, MmaKernel<kSmallExpertTile, 4>, grid, kMmaThreads, 0, g, matrices);
   } else {
-    MmaKernel<kExpertTile, 2><<<grid, kMmaThreads, 0, stream>>>(g, matrices);
+    StartOn(stream, MmaKernel<kExpertTile, 2>, grid, kMmaThreads, 0, g, matrices);
   }
   return LaunchStatus("Experts, product");
 }

@@ -6,6 +6,7 @@
 
 #include "kernels/cuda/cuda_kernels.h"
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/start.h"
 
 namespace anabranch::kernels::cuda {
 namespace {
@@ -123,7 +124,8 @@ __device__ void StoreChoices(const RouteParams& p, int64_t row, int lane, const 
 }
 
 __global__ void __launch_bounds__(kWarps* kWarp) RouteKernel(RouteParams p) {
-  extern __shared__ float memory[];  // a warp's scores, scores of groups, marks
+  // A warp's scores, scores of groups, marks.
+  auto* const memory = static_cast<float*>(DynamicShared());
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const int64_t row = static_cast<int64_t>(blockIdx.x) * kWarps + warp;
@@ -159,8 +161,8 @@ absl::Status Route(const RouteParams& p, const Launch& launch) {
   const size_t shared = size_t{kWarps} * sizeof(float) *
                         static_cast<size_t>(p.experts + p.groups + (p.experts + 3) / 4);
   if (shared > 48 * 1024) return Require(false, "Route", "more than 1,300 experts");
-  RouteKernel<<<static_cast<unsigned>(CeilDiv(p.rows, kWarps)), kWarps * kWarp, shared,
-                launch.cuda->stream()>>>(p);
+  StartOn(launch.cuda->stream(), RouteKernel, static_cast<unsigned>(CeilDiv(p.rows, kWarps)),
+          kWarps * kWarp, shared, p);
   return LaunchStatus("Route");
 }
 

@@ -6,6 +6,7 @@
 
 #include "kernels/cuda/cuda_kernels.h"
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/start.h"
 
 namespace anabranch::kernels::cuda {
 namespace {
@@ -59,8 +60,8 @@ absl::Status Rope(const RopeParams& p, const Launch& launch) {
     const float exponent = static_cast<float>(2 * pair) / static_cast<float>(p.rotary_dim);
     frequencies.of[pair] = 1.0f / std::pow(theta, exponent);
   }
-  RopeKernel<<<static_cast<unsigned>(p.rows.num_rows()), kThreads, 0, launch.cuda->stream()>>>(
-      p, frequencies);
+  StartOn(launch.cuda->stream(), RopeKernel, static_cast<unsigned>(p.rows.num_rows()), kThreads, 0,
+          p, frequencies);
   return LaunchStatus("Rope");
 }
 

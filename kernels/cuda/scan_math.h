@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/ptx.h"
 #include "kernels/ssd_scan.h"
 
 namespace anabranch::kernels::cuda {
@@ -18,13 +19,6 @@ __device__ inline float Silu(float x) { return __fdividef(x, 1.0f + __expf(-x));
 __device__ inline float Softplus(float x) { return x <= 20.0f ? log1pf(expf(x)) : x; }
 
 inline constexpr float kLog2E = 1.44269504088896341f;
-
-// 2^x to 2 units in the last place, results below the normal range as 0: one instruction.
-__device__ inline float Exp2(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
 
 // Softplus to a few units in the last place: max(x, 0) + log(1 + e) with e = e^-|x| <= 1, where the
 // polynomial is log(1 + e) / e (interpolation at Chebyshev nodes, error 1.6e-7).

@@ -12,6 +12,7 @@
 
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/search.h"
+#include "kernels/cuda/start.h"
 
 namespace anabranch::kernels::cuda {
 namespace {
@@ -53,7 +54,7 @@ __device__ inline void Load(const __half* from, float (&out)[8]) {
 template <class T>
 __global__ void __launch_bounds__(kThreads)
     ScanKernel(SearchParams p, int32_t first, int32_t queries, uint64_t* keys) {
-  extern __shared__ float query[];
+  auto* const query = static_cast<float*>(DynamicShared());
   __shared__ float offset[kQueries];  // query . mean
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
@@ -157,17 +158,10 @@ template <class T>
 absl::Status ScanAs(const SearchParams& p, int32_t first, int32_t queries, uint64_t* keys,
                     const Launch& launch) {
   const size_t shared = static_cast<size_t>(kQueries * p.width) * sizeof(float);
-  if (shared > 48 * 1024) {
-    const absl::Status s =
-        CudaStatus(cudaFuncSetAttribute(ScanKernel<T>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                        static_cast<int>(shared)),
-                   "Search");
-    if (!s.ok()) return s;
-  }
   const int64_t blocks = std::min<int64_t>(CeilDiv(p.count, kWarps * kRows),
                                            int64_t{16} * launch.cuda->multiprocessors());
-  ScanKernel<T><<<static_cast<unsigned>(blocks), kThreads, shared, launch.cuda->stream()>>>(
-      p, first, queries, keys);
+  StartOn(launch.cuda->stream(), ScanKernel<T>, static_cast<unsigned>(blocks), kThreads, shared, p,
+          first, queries, keys);
   return LaunchStatus("Search, scan");
 }
 
@@ -217,13 +211,13 @@ absl::Status Search(const SearchParams& p, const Launch& launch) {
     for (int round = 0; round == 0 || count > p.limit; ++round) {
       const int64_t parts = std::max<int64_t>(1, CeilDiv(count, kSortKeys));
       const dim3 grid(static_cast<unsigned>(parts), static_cast<unsigned>(queries));
-      SortKernel<<<grid, kSortThreads, 0, stream>>>(from, count, p.limit, best[round % 2]);
+      StartOn(stream, SortKernel, grid, kSortThreads, 0, from, count, p.limit, best[round % 2]);
       from = best[round % 2];
       count = parts * p.limit;
     }
     const dim3 grid(static_cast<unsigned>(CeilDiv(p.limit, kThreads)),
                     static_cast<unsigned>(queries));
-    ResultKernel<<<grid, kThreads, 0, stream>>>(from, p, first);
+    StartOn(stream, ResultKernel, grid, kThreads, 0, from, p, first);
   }
   return LaunchStatus("Search");
 }

@@ -249,7 +249,7 @@ __global__ void __launch_bounds__(kThreads) Tiled(SelectiveScanParams p) {
     cells.a[i] *= kLog2E;
     // Here and not in the walk, whose first group would wait there for the tile that comes next,
     // too: loads share the few counters that a thread waits for.
-    asm volatile("" : "+f"(cells.a[i]), "+f"(cells.h[i]));
+    LoadedHere(cells.a[i], cells.h[i]);
   }
   const auto keep = [&](const Acts& to, int64_t at_slot, int64_t after) {
     const uint32_t key = RoundingKeyOf(p, seq, after - begin);

@@ -8,34 +8,18 @@
 
 #include "absl/status/status.h"
 #include "kernels/cuda/context.h"
+#include "kernels/cuda/ptx.h"
 #include "kernels/launch.h"
 
 namespace anabranch::kernels::cuda {
 
-// The dynamic shared memory of a block, aligned for anything.
-__device__ inline void* DynamicShared() {
-  extern __shared__ __align__(1024) unsigned char shared[];
-  return shared;
-}
-
 // For the short kernels of a step, whose starts would cost as much as their work. A kernel begun
 // with StartEarly may run beside the kernels ahead of it. It calls LetNextStart, and WaitForInputs
 // in every thread before it reads what they write or writes what they read; before that it may
-// read weights.
+// read weights (both are in ptx.h). LetNextStart: from there on the kernel behind may be started,
+// once every block has come there; it takes what room there is and waits for its inputs. Soonest is
+// best. WaitForInputs: until the kernels ahead have ended and what they wrote can be seen.
 
-// From here on the kernel behind may be started, once every block has come here: it takes what room
-// there is and waits for its inputs. Soonest is best.
-__device__ inline void LetNextStart() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.launch_dependents;");
-#endif
-}
-// Until the kernels ahead have ended and what they wrote can be seen.
-__device__ inline void WaitForInputs() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
 enum class How { kInOrder, kEarly, kBeside };
 
 // An error names `what`. Nothing happens for an empty grid. More than 48 KB of dynamic shared
@@ -44,16 +28,14 @@ template <class... Params>
 absl::Status StartWith(How how, const Launch& launch, const char* what, void (*kernel)(Params...),
                        dim3 grid, dim3 block, size_t shared, std::type_identity_t<Params>... args) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return absl::OkStatus();
-  const void* function = reinterpret_cast<const void*>(kernel);
   constexpr size_t kAlwaysAllowed = 48 * 1024;
   if (shared > kAlwaysAllowed) {
-    absl::Status s =
-        CudaStatus(cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                        static_cast<int>(shared)),
-                   what);
+    absl::Status s = CudaStatus(
+        cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                             cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)),
+        what);
     if (!s.ok()) return s;
   }
-  void* pointers[] = {&args...};
   cudaLaunchAttribute overlap = {};
   overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   overlap.val.programmaticStreamSerializationAllowed = 1;
@@ -64,7 +46,19 @@ absl::Status StartWith(How how, const Launch& launch, const char* what, void (*k
   config.stream = how == How::kBeside ? launch.cuda->beside() : launch.cuda->stream();
   config.attrs = &overlap;
   config.numAttrs = how == How::kEarly && launch.cuda->starts_early() ? 1 : 0;
-  return CudaStatus(cudaLaunchKernelExC(&config, function, pointers), what);
+  return CudaStatus(StartKernel(config, kernel, args...), what);
+}
+
+// On any stream: kernel<<<grid, block, shared, stream>>>(args...). LaunchStatus tells its errors.
+template <class... Params>
+void StartOn(cudaStream_t stream, void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared,
+             std::type_identity_t<Params>... args) {
+  cudaLaunchConfig_t config = {};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.dynamicSmemBytes = shared;
+  config.stream = stream;
+  (void)StartKernel(config, kernel, args...);
 }
 
 // For kernels that know nothing of each other: each begins when the one before has ended.

@@ -11,6 +11,7 @@
 #include "kernels/cuda/codec_heads.h"
 #include "kernels/cuda/codec_math.h"
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/start.h"
 #include "kernels/cuda/state_codec.h"
 
 namespace anabranch::kernels::cuda {
@@ -350,14 +351,14 @@ bool IsOfHeads(const CodedTensor& t) {
 absl::Status EncodeNear(const CodeTensorsParams& p, cudaStream_t stream) {
   if (absl::Status s = Check(p, false, true); !s.ok()) return s;
   return ForTensors(p, NearBlocks, [&](const Table& table, dim3 grid, size_t first) {
-    EncodeNearKernel<<<grid, kThreads, 0, stream>>>(table, p.measures + first);
+    StartOn(stream, EncodeNearKernel, grid, kThreads, 0, table, p.measures + first);
   });
 }
 
 absl::Status DecodeNear(const CodeTensorsParams& p, cudaStream_t stream) {
   if (absl::Status s = Check(p, false, false); !s.ok()) return s;
   return ForTensors(p, NearBlocks, [&](const Table& table, dim3 grid, size_t) {
-    DecodeNearKernel<<<grid, kThreads, 0, stream>>>(table);
+    StartOn(stream, DecodeNearKernel, grid, kThreads, 0, table);
   });
 }
 
@@ -366,7 +367,7 @@ absl::Status EncodeCompact(const CodeTensorsParams& p, cudaStream_t stream) {
   const bool heads = std::all_of(p.tensors.begin(), p.tensors.end(), IsOfHeads);
   return ForTensors(p, Matrices, [&](const Table& table, dim3 grid, size_t first) {
     auto* const kernel = heads ? EncodeHeadsKernel : EncodeCompactKernel;
-    kernel<<<grid, kThreads, 0, stream>>>(table, p.measures + first);
+    StartOn(stream, kernel, grid, kThreads, 0, table, p.measures + first);
   });
 }
 
@@ -374,21 +375,21 @@ absl::Status DecodeCompact(const CodeTensorsParams& p, cudaStream_t stream) {
   if (absl::Status s = Check(p, true, false); !s.ok()) return s;
   const auto blocks = [](const CodedTensor& t) { return CeilDiv(t.count / t.cols, kWarps * 2); };
   return ForTensors(p, blocks, [&](const Table& table, dim3 grid, size_t) {
-    DecodeCompactKernel<<<grid, kThreads, 0, stream>>>(table);
+    StartOn(stream, DecodeCompactKernel, grid, kThreads, 0, table);
   });
 }
 
 absl::Status EncodeHalves(const CodeTensorsParams& p, cudaStream_t stream) {
   if (absl::Status s = Check(p, false, true); !s.ok()) return s;
   return ForTensors(p, HalvesBlocks, [&](const Table& table, dim3 grid, size_t first) {
-    EncodeHalvesKernel<<<grid, kThreads, 0, stream>>>(table, p.measures + first);
+    StartOn(stream, EncodeHalvesKernel, grid, kThreads, 0, table, p.measures + first);
   });
 }
 
 absl::Status DecodeHalves(const CodeTensorsParams& p, cudaStream_t stream) {
   if (absl::Status s = Check(p, false, false); !s.ok()) return s;
   return ForTensors(p, HalvesBlocks, [&](const Table& table, dim3 grid, size_t) {
-    DecodeHalvesKernel<<<grid, kThreads, 0, stream>>>(table);
+    StartOn(stream, DecodeHalvesKernel, grid, kThreads, 0, table);
   });
 }
 

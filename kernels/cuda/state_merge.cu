@@ -7,6 +7,7 @@
 // small beside reading n floats from memory.
 #include <cmath>
 
+#include "kernels/cuda/start.h"
 #include "kernels/cuda/state_tables.h"
 
 namespace anabranch::kernels::cuda {
@@ -273,20 +274,21 @@ absl::Status MergeTable(const Table<RecurrentTensor>& table, unsigned count, con
     const dim3 grid(static_cast<unsigned>(CeilDiv(size, kPart)), static_cast<unsigned>(groups),
                     count);
     if (vectors) {
-      MergeGroups<4><<<grid, kThreads, 0, stream>>>(table, m);
+      StartOn(stream, MergeGroups<4>, grid, kThreads, 0, table, m);
     } else {
-      MergeGroups<1><<<grid, kThreads, 0, stream>>>(table, m);
+      StartOn(stream, MergeGroups<1>, grid, kThreads, 0, table, m);
     }
   }
   if (rates > 0) {
     const dim3 grid(static_cast<unsigned>(CeilDiv(rates, kThreads)), 1, count);
-    MergeRates<<<grid, kThreads, 0, stream>>>(table, m);
+    StartOn(stream, MergeRates, grid, kThreads, 0, table, m);
   }
   if (m.norm == SlotMergeNorm::kInputs) {
-    ScaleToInputs<<<dim3(static_cast<unsigned>(groups), 1, count), kThreads, 0, stream>>>(table, m);
+    StartOn(stream, ScaleToInputs, dim3(static_cast<unsigned>(groups), 1, count), kThreads, 0,
+            table, m);
   }
   const dim3 grid(static_cast<unsigned>(CeilDiv(groups, kThreads)), 1, count);
-  MergeTimes<<<grid, kThreads, 0, stream>>>(table, m);
+  StartOn(stream, MergeTimes, grid, kThreads, 0, table, m);
   return LaunchStatus("MergeSlots");
 }
 

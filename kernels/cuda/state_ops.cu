@@ -2,6 +2,7 @@
 // reads and writes 168 MB for Mamba-2 2.7B, 80 us.
 #include <cmath>
 
+#include "kernels/cuda/start.h"
 #include "kernels/cuda/state_tables.h"
 
 namespace anabranch::kernels::cuda {
@@ -191,9 +192,9 @@ absl::Status CombineSlots(const CombineSlotsParams& p, const Launch& launch) {
     const int64_t groups = MostGroups(table, count);
     if (elements == 0) return absl::OkStatus();
     const auto blocks = static_cast<unsigned>(CeilDiv(elements, 4 * kThreads));
-    CombineKernel<<<dim3(blocks, 1, count), kThreads, 0, stream>>>(table, terms);
+    StartOn(stream, CombineKernel, dim3(blocks, 1, count), kThreads, 0, table, terms);
     const dim3 grid(static_cast<unsigned>(CeilDiv(groups, kThreads)), 1, count);
-    CombineTimes<<<grid, kThreads, 0, stream>>>(table, terms);
+    StartOn(stream, CombineTimes, grid, kThreads, 0, table, terms);
     return LaunchStatus("CombineSlots");
   });
 }
@@ -212,8 +213,8 @@ absl::Status CompareSlots(const CompareSlotsParams& p, const Launch& launch) {
     }
     const int64_t groups = MostGroups(table, count);
     if (groups == 0) return absl::OkStatus();
-    CompareKernel<<<dim3(static_cast<unsigned>(groups), 1, count), kThreads, 0,
-                    launch.cuda->stream()>>>(table, offsets, p.a, p.b, p.sums);
+    StartOn(launch.cuda->stream(), CompareKernel, dim3(static_cast<unsigned>(groups), 1, count),
+            kThreads, 0, table, offsets, p.a, p.b, p.sums);
     return LaunchStatus("CompareSlots");
   });
 }
@@ -223,9 +224,9 @@ absl::Status CopyBlocks(const CopyBlocksParams& p, cudaStream_t stream) {
     const BlockShape shape = ShapeOf(table, count);
     if (shape.most == 0) return absl::OkStatus();
     if (shape.wide) {
-      CopyKernel<uint4><<<shape.grid(count), kThreads, 0, stream>>>(table);
+      StartOn(stream, CopyKernel<uint4>, shape.grid(count), kThreads, 0, table);
     } else {
-      CopyKernel<char><<<shape.grid(count), kThreads, 0, stream>>>(table);
+      StartOn(stream, CopyKernel<char>, shape.grid(count), kThreads, 0, table);
     }
     return LaunchStatus("CopyBlocks");
   });
@@ -237,10 +238,10 @@ absl::Status FillBlocks(const FillBlocksParams& p, cudaStream_t stream) {
     if (shape.most == 0) return absl::OkStatus();
     if (shape.wide) {
       const uint32_t word = p.byte * 0x01010101u;
-      FillKernel<uint4>
-          <<<shape.grid(count), kThreads, 0, stream>>>(table, make_uint4(word, word, word, word));
+      StartOn(stream, FillKernel<uint4>, shape.grid(count), kThreads, 0, table,
+              make_uint4(word, word, word, word));
     } else {
-      FillKernel<uint8_t><<<shape.grid(count), kThreads, 0, stream>>>(table, p.byte);
+      StartOn(stream, FillKernel<uint8_t>, shape.grid(count), kThreads, 0, table, p.byte);
     }
     return LaunchStatus("FillBlocks");
   });
@@ -265,7 +266,8 @@ absl::Status MeanSlots(const MeanSlotsParams& p, const Launch& launch) {
     const int64_t most = MostBytes(table, count);
     if (most == 0) return absl::OkStatus();
     const dim3 grid(static_cast<unsigned>(CeilDiv(most, int64_t{16} * kThreads)), 1, count);
-    MeanKernel<<<grid, kThreads, 0, launch.cuda->stream()>>>(table, inputs, weight_sum, p.output);
+    StartOn(launch.cuda->stream(), MeanKernel, grid, kThreads, 0, table, inputs, weight_sum,
+            p.output);
     return LaunchStatus("MeanSlots");
   });
 }
