@@ -44,9 +44,26 @@ absl::Status CheckHeader(const StateRecord& state) {
                                           state.token_count));
 }
 
+// The writer looks again whether it leads nowhere.
+absl::Status DropStale(const ServiceContext& service, const std::vector<DropStaleKey>& stale) {
+  constexpr size_t kKeysPerCommit = 64;
+  for (size_t i = 0; i < stale.size(); i += kKeysPerCommit) {
+    const size_t end = std::min(i + kKeysPerCommit, stale.size());
+    Mutation mutation;
+    mutation.operations.assign(stale.begin() + i, stale.begin() + end);
+    ANABRANCH_RETURN_IF_ERROR(WriteError(service.store->CommitAndWait(std::move(mutation))));
+  }
+  return absl::OkStatus();
+}
+
 // Repairs every state that a finding names. A block is whole again with the first of them.
 void Repair(const ServiceContext& service, const Call& call, const DamagedPart& part,
             v1::Finding* finding) {
+  if (!part.stale.empty()) {
+    const absl::Status dropped = DropStale(service, part.stale);
+    if (!dropped.ok()) return finding->set_repair_problem(std::string(dropped.message()));
+    return finding->set_repaired(true);
+  }
   std::vector<std::string> states = part.states;
   if (states.empty() && part.kind == "index" && !part.tenant.empty()) states = {part.name};
   if (states.empty()) {

@@ -12,6 +12,7 @@
 #include "statestore/database.h"
 #include "statestore/library_reads.h"
 #include "statestore/payloads.h"
+#include "statestore/unnamed_payloads.h"
 
 namespace anabranch {
 namespace {
@@ -99,6 +100,7 @@ class Scrubber {
         snapshot_(database),
         hasher_(hasher),
         position_(std::move(position)),
+        gaps_(snapshot_, position_.phase == Phase::kStates ? position_.key : ""),
         max_bytes_(max_bytes) {}
 
   ScrubStep Run() {
@@ -112,6 +114,7 @@ class Scrubber {
     int keys = 0;
     for (; cursor->Valid(); cursor->Next()) {
       if (keys == kKeysPerStep || (keys > 0 && step_.bytes_checked >= max_bytes_)) {
+        EndPayloads(/*all=*/false);
         step_.next = Encode(position_);
         return std::move(step_);
       }
@@ -119,6 +122,7 @@ class Scrubber {
       Check(cursor->key(), cursor->value());
       ++keys;
     }
+    EndPayloads(/*all=*/cursor->status().ok());
     if (!cursor->status().ok()) TableDamaged(family, cursor->status());
     position_.phase = static_cast<Phase>(static_cast<uint8_t>(position_.phase) + 1);
     position_.key.clear();
@@ -182,9 +186,44 @@ class Scrubber {
             absl::DataLossError(absl::StrCat("a table is damaged: ", status.message())));
   }
 
+  // Behind a damaged place of the states' table nothing is known of what records name.
+  void EndPayloads(bool all) {
+    if (position_.phase != Phase::kStates) return;
+    PayloadsSeen(all ? gaps_.Finish() : gaps_.Pause());
+    DamagedPart part;
+    uint64_t bytes = 0;
+    const auto end_part = [&] {
+      if (part.stale.empty()) return;
+      part.kind = "payload";
+      part.problem = absl::StrCat("no record names ", part.stale.size(), " values of ", bytes,
+                                  " bytes that would be of it");
+      step_.bytes_checked += std::exchange(bytes, 0);
+      step_.damaged.push_back(std::exchange(part, {}));
+    };
+    for (UnnamedPayload& found : gaps_.Take()) {
+      absl::string_view tenant, id;
+      StateOfKey(Family::kPayloads, found.key, &tenant, &id);
+      if (part.tenant != tenant || part.name != id) {
+        end_part();
+        part.tenant = std::string(tenant);
+        part.name = std::string(id);
+      }
+      bytes += found.bytes;
+      part.stale.push_back({Family::kPayloads, std::move(found.key), found.bytes});
+    }
+    end_part();
+  }
+
+  void PayloadsSeen(const absl::Status& status) {
+    if (!status.ok()) Damaged("", "index", FamilyName(Family::kPayloads), status);
+  }
+
   void CheckState(absl::string_view tenant, absl::string_view id) {
     ++step_.states_checked;
     absl::StatusOr<StoredState> state = ReadState(snapshot_, tenant, id);
+    if (position_.phase == Phase::kStates) {
+      PayloadsSeen(gaps_.Pass(position_.key, state.ok() ? &state->record : nullptr));
+    }
     if (!state.ok()) return Damaged(tenant, "state", id, state.status(), {std::string(id)});
     CheckIndexes(*state);
     if (IsWhole(state->record)) {
@@ -326,6 +365,7 @@ class Scrubber {
   const Snapshot snapshot_;
   const PrefixHasher& hasher_;
   Position position_;
+  PayloadGaps gaps_;
   const uint64_t max_bytes_;
   ScrubStep step_;
 };

@@ -48,6 +48,15 @@ class ScrubTest : public LibraryTest {
   WholeScrub Scrub(uint64_t step_bytes = 1 << 20) {
     return ScrubAll([&](const std::string& from) { return store_->Scrub(from, step_bytes); });
   }
+  // As a repair does.
+  void DropAllStale() {
+    for (const DamagedPart& part : Scrub().damaged) {
+      Mutation mutation;
+      mutation.operations.assign(part.stale.begin(), part.stale.end());
+      EXPECT_FALSE(mutation.operations.empty()) << part.problem;
+      EXPECT_EQ(store_->CommitAndWait(std::move(mutation)), absl::OkStatus());
+    }
+  }
   // Under the library's feet; it is closed meanwhile.
   template <typename Edit>
   void WithRocks(Edit edit) {
@@ -247,6 +256,40 @@ TEST_F(ScrubTest, DamagedAndMissingPartsOfPayloadsAreNamed) {
   ASSERT_TRUE(
       Commit(Put(states[0], std::string(4500, 'a')), DeleteState{kTenant, states[2].id}).ok());
   EXPECT_THAT(Scrub().damaged, IsEmpty());
+}
+
+TEST_F(ScrubTest, PayloadsThatNoRecordNamesAreToldWithTheirBytesAndCanBeDropped) {
+  options_.payload_part_bytes = 1000;
+  Reopen();
+  std::vector<StateRecord> states;
+  for (int i = 0; i < 5; ++i) {
+    states.push_back(MakeState({i}));
+    ASSERT_TRUE(Commit(Put(states[i], std::string(2500, static_cast<char>('a' + i)))).ok());
+  }
+  const std::string nobody = MakeState({7}).id;
+  WithRocks([&](rocksdb::DB& db, const auto& handles) {
+    auto* family = handles[static_cast<int>(Family::kPayloads)];
+    for (const std::string& key :
+         {PayloadPartKey(kTenant, nobody, 0), PayloadPartKey(kTenant, nobody, 1),
+          PayloadPartKey(kTenant, states[2].id, 3)}) {
+      ASSERT_TRUE(db.Put({}, family, key, std::string(700, 'x')).ok());
+    }
+  });
+  for (const uint64_t step_bytes : {1, 1 << 20}) {
+    std::map<std::string, std::string> found;
+    for (const DamagedPart& part : Scrub(step_bytes).damaged) {
+      EXPECT_EQ(part.kind, "payload");
+      found[part.name] = part.problem;
+    }
+    EXPECT_THAT(found, SizeIs(2));
+    EXPECT_THAT(found[nobody], HasSubstr("2 values of 1400 bytes"));
+    EXPECT_THAT(found[states[2].id], HasSubstr("1 values of 700 bytes"));
+  }
+  DropAllStale();
+  EXPECT_THAT(Scrub().damaged, IsEmpty());
+  for (const StateRecord& state : states) {
+    EXPECT_TRUE(store_->GetPayload(kTenant, state.id).ok());
+  }
 }
 
 TEST_F(ScrubTest, AStateWhoseRecordIsGoneIsNamedByTheIndexes) {
