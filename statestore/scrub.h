@@ -2,10 +2,10 @@
 // snapshot of its own, so that a scrub of any length holds nothing up.
 //
 // States come in the order of their keys: record, payload, entries in the indexes, and values of
-// payloads that no record names. Then the indexes (which also find states whose records are
-// gone), every blob once, refs, sessions with their logs, and answers; at last every file whole,
-// for what no read comes by. One damaged table does not hide the rest: what it held is named one by
-// one through the other families.
+// payloads that no record names. Then the indexes (which also find states whose records are gone,
+// and entries that lead nowhere), every blob once, refs, sessions with their logs, and answers; at
+// last every file whole, for what no read comes by. One damaged table does not hide the rest: what
+// it held is named one by one through the other families.
 #pragma once
 
 #include <cstdint>

@@ -6,6 +6,7 @@
 #include <random>
 
 #include "statestore/key_schema.h"
+#include "statestore/prefix_index.h"
 #include "statestore/stopped_library.h"
 #include "tests/statestore/closed_library.h"
 #include "tests/statestore/library_fixture.h"
@@ -235,7 +236,8 @@ TEST_F(ScrubTest, EveryKindOfDamageIsNamed) {
   for (const DamagedPart& part : Scrub().damaged) found[part.kind].push_back(part.name);
   EXPECT_THAT(found["state"], IsEmpty());
   EXPECT_THAT(found["block"], IsEmpty());
-  EXPECT_THAT(found["index"], IsEmpty());
+  // The time at which it was created was lost with the record, and has left its entry.
+  EXPECT_THAT(found["index"], ElementsAre(other.id));
 }
 
 TEST_F(ScrubTest, DamagedAndMissingPartsOfPayloadsAreNamed) {
@@ -290,6 +292,35 @@ TEST_F(ScrubTest, PayloadsThatNoRecordNamesAreToldWithTheirBytesAndCanBeDropped)
   for (const StateRecord& state : states) {
     EXPECT_TRUE(store_->GetPayload(kTenant, state.id).ok());
   }
+}
+
+TEST_F(ScrubTest, EntriesThatLeadNowhereAreNamedAndCanBeDropped) {
+  const StateRecord root = MakeState({1, 2}), gone = MakeState({3});
+  ASSERT_TRUE(Commit(Put(root), SetRef{kTenant, "main", root.id, {}}).ok());
+  const PrefixHasher hasher(std::string(192, 'k'));
+  const std::string scope = hasher.Scope(gone.fingerprint, gone.numerics_profile);
+  const std::pair<Family, std::string> planted[] = {
+      {Family::kEdges, EdgeKey(kTenant, Edge::kChild, root.id, gone.id)},
+      {Family::kEdges, EdgeKey(kTenant, Edge::kRef, root.id, "none")},
+      {Family::kPrefixes, PrefixEntryKey(PrefixScopeKey(kTenant, scope), 1, scope, gone.id)},
+      {Family::kLog, LogChunkKey(kTenant, "nobody", 0)},
+      {Family::kTimeline, TimelineKey(kTenant, 5, root.id)}};
+  WithRocks([&](rocksdb::DB& db, const auto& handles) {
+    for (const auto& [family, key] : planted) {
+      ASSERT_TRUE(db.Put({}, handles[static_cast<int>(family)], key, "").ok());
+    }
+  });
+  std::vector<std::string> names;
+  for (const DamagedPart& part : Scrub().damaged) {
+    EXPECT_EQ(part.kind, "index");
+    EXPECT_THAT(part.problem, HasSubstr("leads nowhere"));
+    names.push_back(part.name);
+  }
+  EXPECT_THAT(names,
+              testing::UnorderedElementsAre(root.id, root.id, "prefixes", "nobody", root.id));
+  DropAllStale();
+  EXPECT_THAT(Scrub().damaged, IsEmpty());
+  EXPECT_TRUE(store_->GetRef(kTenant, "main").ok());
 }
 
 TEST_F(ScrubTest, AStateWhoseRecordIsGoneIsNamedByTheIndexes) {
