@@ -30,6 +30,8 @@ v1::GarbageReport ToProto(const GarbageReport& report) {
   message.set_stale_keys(report.stale_keys);
   message.set_orphaned_blocks(report.orphaned_blobs);
   message.set_orphaned_bytes(report.orphaned_bytes);
+  message.set_orphaned_payloads(report.orphaned_payloads);
+  message.set_orphaned_payload_bytes(report.orphaned_payload_bytes);
   message.set_dead_bytes_before(report.dead_bytes_before);
   message.set_dead_bytes_after(report.dead_bytes_after);
   message.set_disk_bytes_before(report.disk_bytes_before);

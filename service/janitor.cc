@@ -36,6 +36,7 @@ void LogCollection(const GarbageReport& report) {
             {"seconds", absl::ToDoubleSeconds(report.end - report.start)},
             {"stale_keys", report.stale_keys},
             {"orphaned_blocks", report.orphaned_blobs},
+            {"orphaned_payloads", report.orphaned_payloads},
             {"dead_bytes_before", report.dead_bytes_before},
             {"dead_bytes_after", report.dead_bytes_after},
             {"disk_bytes_before", report.disk_bytes_before},

@@ -1,5 +1,8 @@
 #include "service/model_router.h"
 
+#include <algorithm>
+
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "service/error_info.h"
@@ -10,14 +13,21 @@
 namespace anabranch {
 namespace {
 
-const std::string& FingerprintOf(const ServiceContext& service) {
+// Of 32 bytes, as FingerprintBuilder gives it.
+bool IsFingerprint(absl::string_view text) {
+  return text.size() == 64 && std::all_of(text.begin(), text.end(), [](char each) {
+           return absl::ascii_isdigit(each) || (each >= 'a' && each <= 'f');
+         });
+}
+
+const std::string& Fingerprint(const ServiceContext& service) {
   return service.model->model()->fingerprint();
 }
 
 ServiceContext* WithFingerprint(const std::vector<ServiceContext*>& models,
                                 absl::string_view fingerprint) {
   for (ServiceContext* service : models) {
-    if (FingerprintOf(*service) == fingerprint) return service;
+    if (Fingerprint(*service) == fingerprint) return service;
   }
   return nullptr;
 }
@@ -61,6 +71,14 @@ absl::StatusOr<ServiceContext*> ModelRouter::Named(absl::string_view field,
                                           absl::StrJoin(models_, ", ", append_name)));
 }
 
+absl::StatusOr<std::string> ModelRouter::FingerprintOf(
+    absl::string_view field, absl::string_view name_or_fingerprint) const {
+  const absl::StatusOr<ServiceContext*> served = Named(field, name_or_fingerprint);
+  if (served.ok()) return Fingerprint(**served);
+  if (IsFingerprint(name_or_fingerprint)) return std::string(name_or_fingerprint);
+  return served.status();
+}
+
 ServiceContext* ModelRouter::OfSession(const std::string& tenant, const std::string& id) const {
   if (models_.size() == 1) return first();
   // A loaded session needs no look at the library.
@@ -93,7 +111,7 @@ absl::StatusOr<ServiceContext*> ModelRouter::ForNewSession(
   ANABRANCH_ASSIGN_OR_RETURN(ServiceContext * asked, Named("model", request.model()));
   if (origin.empty()) return asked;
   const auto record = ResolveState(*first()->store, tenant, origin);
-  if (record.ok() && record->fingerprint != FingerprintOf(*asked)) {
+  if (record.ok() && record->fingerprint != Fingerprint(*asked)) {
     return InvalidField(
         "model", absl::StrCat("is ", request.model(), ", but ", origin, " is of model ",
                               record->fingerprint, ": leave it out, or read the tokens again"));

@@ -34,6 +34,11 @@ class ModelRouter {
   // served.
   absl::StatusOr<ServiceContext*> Named(absl::string_view field, absl::string_view name) const;
 
+  // What a filter over stored states means by a name or fingerprint: a fingerprint, also of a model
+  // that is not served. INVALID_ARGUMENT, as Named, for what is neither that nor a model's name.
+  absl::StatusOr<std::string> FingerprintOf(absl::string_view field,
+                                            absl::string_view name_or_fingerprint) const;
+
   // The model of what a request names. The first one if it names nothing, or nothing that exists,
   // which is then for the handler to say.
   ServiceContext* OfSession(const std::string& tenant, const std::string& id) const;

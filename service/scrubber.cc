@@ -14,6 +14,7 @@
 #include "service/error_info.h"
 #include "service/logging.h"
 #include "service/proto_conversion.h"
+#include "service/search_indexer.h"
 #include "service/state_loading.h"
 #include "service/state_repair.h"
 #include "statestore/base/status_macros.h"
@@ -25,6 +26,8 @@ constexpr uint64_t kStepBytes = 4u << 20;
 constexpr int64_t kMaxFindingsPerStep = 1000;
 // After a start, and between looks at the clock.
 constexpr absl::Duration kSettle = absl::Minutes(1);
+// How long the search index may take for what was committed before the end of a pass.
+constexpr absl::Duration kIndexPatience = absl::Seconds(5);
 
 v1::Finding ToProto(const DamagedPart& part) {
   v1::Finding finding;
@@ -44,9 +47,26 @@ absl::Status CheckHeader(const StateRecord& state) {
                                           state.token_count));
 }
 
+// The writer looks again whether it leads nowhere.
+absl::Status DropStale(const ServiceContext& service, const std::vector<DropStaleKey>& stale) {
+  constexpr size_t kKeysPerCommit = 64;
+  for (size_t i = 0; i < stale.size(); i += kKeysPerCommit) {
+    const size_t end = std::min(i + kKeysPerCommit, stale.size());
+    Mutation mutation;
+    mutation.operations.assign(stale.begin() + i, stale.begin() + end);
+    ANABRANCH_RETURN_IF_ERROR(WriteError(service.store->CommitAndWait(std::move(mutation))));
+  }
+  return absl::OkStatus();
+}
+
 // Repairs every state that a finding names. A block is whole again with the first of them.
 void Repair(const ServiceContext& service, const Call& call, const DamagedPart& part,
             v1::Finding* finding) {
+  if (!part.stale.empty()) {
+    const absl::Status dropped = DropStale(service, part.stale);
+    if (!dropped.ok()) return finding->set_repair_problem(std::string(dropped.message()));
+    return finding->set_repaired(true);
+  }
   std::vector<std::string> states = part.states;
   if (states.empty() && part.kind == "index" && !part.tenant.empty()) states = {part.name};
   if (states.empty()) {
@@ -217,6 +237,7 @@ absl::Status ScrubPass::Step(const Call& call, v1::VerifyProgress* progress) {
         progress);
   }
   if (from_.empty()) {
+    CheckSearchIndex(progress);
     *status_.mutable_end_time() = anabranch::ToProto(absl::Now());
     status_.set_running(false);
     progress->set_done(true);
@@ -235,15 +256,36 @@ absl::Status ScrubPass::Step(const Call& call, v1::VerifyProgress* progress) {
 void ScrubPass::Add(const Call& call, const DamagedPart& part, v1::VerifyProgress* progress) {
   v1::Finding finding = ToProto(part);
   if (options_.repair) Repair(*scrubber_->service_, call, part, &finding);
+  Report(std::move(finding), progress);
+}
+
+// It follows the library and needs no check of its own, but entries that an older build left behind
+// would stay for good.
+void ScrubPass::CheckSearchIndex(v1::VerifyProgress* progress) {
+  SearchIndexer& indexer = *scrubber_->service_->search_indexer;
+  const std::vector<StateName> gone = indexer.Gone(absl::Now() + kIndexPatience);
+  for (const StateName& state : gone) {
+    v1::Finding finding;
+    finding.set_kind("index");
+    finding.set_name(state.id);
+    finding.set_problem("the search index has it, the library does not");
+    finding.set_repaired(options_.repair);
+    Report(std::move(finding), progress);
+  }
+  if (options_.repair) indexer.LookAgain(gone);
+}
+
+void ScrubPass::Report(v1::Finding finding, v1::VerifyProgress* progress) {
   LogEvent(LogLevel::kError, "damage",
-           {{"kind", part.kind},
-            {"name", part.name},
-            {"problem", part.problem},
+           {{"kind", finding.kind()},
+            {"name", finding.name()},
+            {"problem", finding.problem()},
             {"repaired", finding.repaired()}});
   status_.set_findings(status_.findings() + 1);
   status_.set_repaired(status_.repaired() + (finding.repaired() ? 1 : 0));
   // The log has them all.
-  if (progress->findings_size() < kMaxFindingsPerStep) *progress->add_findings() = finding;
+  if (progress->findings_size() < kMaxFindingsPerStep)
+    *progress->add_findings() = std::move(finding);
 }
 
 absl::Duration ScrubPass::Pause() const {

@@ -75,6 +75,8 @@ class ScrubPass {
   friend class Scrubber;
   ScrubPass(Scrubber* scrubber, const ScrubOptions& options);
   void Add(const Call& call, const DamagedPart& part, v1::VerifyProgress* progress);
+  void CheckSearchIndex(v1::VerifyProgress* progress);
+  void Report(v1::Finding finding, v1::VerifyProgress* progress);
 
   Scrubber* const scrubber_;
   const ScrubOptions options_;

@@ -87,6 +87,23 @@ int64_t SearchIndexer::WaitUntilCurrent(absl::Time deadline) const {
   return compared_ ? std::max<int64_t>(wanted - done_, 0) : std::max<int64_t>(added_ - done_, 1);
 }
 
+// What is gone now may be on its way out of the index. A commit is answered after those before it
+// were told, also one that changes nothing.
+std::vector<StateName> SearchIndexer::Gone(absl::Time deadline) const {
+  const auto stays = [this](const StateName& name) {
+    return !absl::IsNotFound(store_->GetState(name.tenant, name.id).status());
+  };
+  std::vector<StateName> states = index_->States();
+  states.erase(std::remove_if(states.begin(), states.end(), stays), states.end());
+  if (states.empty()) return states;
+  if (!store_->CommitAndWait(Mutation()).ok() || WaitUntilCurrent(deadline) > 0) return {};
+  const auto left = [&](const StateName& name) {
+    return stays(name) || !index_->Etag(name).has_value();
+  };
+  states.erase(std::remove_if(states.begin(), states.end(), left), states.end());
+  return states;
+}
+
 void SearchIndexer::Run() {
   CompareAll();
   while (true) {

@@ -38,6 +38,13 @@ class SearchIndexer {
   // A search found the index damaged: it is emptied and filled again. Returns at once.
   void Rebuild();
 
+  // The states that the index has and the library does not, though it was told of all commits
+  // before the call: they take the places of others among what a search looks at. Blocks on the
+  // library, and on the index at most until `deadline`. Empty if it cannot be said.
+  std::vector<StateName> Gone(absl::Time deadline) const;
+  // Has the index made as the library is for these states. Returns at once.
+  void LookAgain(const std::vector<StateName>& states) { Observe(0, states); }
+
   // Waits until the index has all that was committed before the call, at most until `deadline`.
   // Returns how many changes it still lacks.
   int64_t WaitUntilCurrent(absl::Time deadline) const;

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "service/error_info.h"
 #include "service/library_handlers.h"
+#include "service/model_router.h"
 #include "service/names.h"
 #include "service/paging.h"
 #include "service/proto_conversion.h"
@@ -72,7 +73,11 @@ absl::Status HandleListStates(const ServiceContext& service, const Call& call,
   ANABRANCH_ASSIGN_OR_RETURN(const PageRequest page,
                              ParsePage(request.page_size(), request.page_token()));
   StateFilter filter;
-  filter.fingerprint = request.model_fingerprint();
+  if (!request.model_fingerprint().empty()) {
+    ANABRANCH_ASSIGN_OR_RETURN(
+        filter.fingerprint,
+        service.router->FingerprintOf("model_fingerprint", request.model_fingerprint()));
+  }
   ANABRANCH_ASSIGN_OR_RETURN(filter.labels, ParseLabels(request.labels()));
   if (!request.descendant_of().empty()) {
     ANABRANCH_RETURN_IF_ERROR(RequireStateId("descendant_of", request.descendant_of()));

@@ -95,8 +95,13 @@ absl::Status Apply(const DropStaleKey& operation, ApplyContext& context) {
   ANABRANCH_ASSIGN_OR_RETURN(const bool stale,
                              IsStale(context.changes, operation.family, operation.key));
   if (!stale) return absl::OkStatus();
-  ++context.effect.stale_keys;
   context.changes.Delete(operation.family, operation.key);
+  if (operation.family == Family::kPayloads) {
+    ++context.effect.orphaned_payloads;
+    context.effect.orphaned_payload_bytes += static_cast<int64_t>(operation.bytes);
+    return absl::OkStatus();
+  }
+  ++context.effect.stale_keys;
   const std::string blob = operation.family == Family::kEdges ? BlobOfEdge(operation.key) : "";
   if (blob.empty()) return absl::OkStatus();
   const size_t end = blob.find('\0');

@@ -221,7 +221,10 @@ CommitWriter::Written CommitWriter::WriteGroup(std::vector<Pending> group) {
   changes.Put(Family::kMeta, std::string(kCommitSeqKey),
               EncodeNumber(kCommitSeqKey, attempted_seq_));
   written.failure = Classify(Write(changes, written));
-  if (!written.failure.ok()) return written;
+  if (!written.failure.ok()) {
+    refused_ = StatesIn(changes);
+    return written;
+  }
   ReachCrashPoint(CrashPoint::kBatchWritten);
   written.commit_seq = written_seq_ = attempted_seq_;
   written_use_ = written.use;
@@ -243,16 +246,17 @@ absl::Status CommitWriter::MakeWritable() {
 }
 
 // A group that the disk was too full for was refused, and yet all of it can be in the log that was
-// read when the database was opened anew, the books with it. Which states it changed is not known:
-// the observer is told of all.
+// read when the database was opened anew, the books with it. Then the observer is told of its
+// states, also of those that it deleted, which nothing in the library names any more.
 absl::Status CommitWriter::ReadBooks() {
   const Snapshot snapshot(database_);
   ANABRANCH_ASSIGN_OR_RETURN(written_use_, ReadUse(snapshot));
   ANABRANCH_ASSIGN_OR_RETURN(const LibraryMeta meta, ReadLibraryMeta(database_));
   if (meta.commit_seq > written_seq_) {
-    ANABRANCH_ASSIGN_OR_RETURN(untold_, ReadStateNames(snapshot));
+    untold_.insert(untold_.end(), refused_.begin(), refused_.end());
     written_seq_ = meta.commit_seq;
   }
+  refused_.clear();
   books_due_ = false;
   return absl::OkStatus();
 }

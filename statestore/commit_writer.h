@@ -142,7 +142,8 @@ class CommitWriter {
   bool log_behind_ = false;                       // its log is not synced up to there
   UseByTenant written_use_;                       // what use_ will be
   bool books_due_ = false;                        // the two above may miss a group
-  std::vector<StateName> untold_;                 // that such a group may have changed
+  std::vector<StateName> refused_;                // that such a group changes if it is there
+  std::vector<StateName> untold_;                 // that such groups changed
   absl::Time next_answer_sweep_ = absl::InfinitePast();
 
   mutable absl::Mutex mutex_;

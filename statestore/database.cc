@@ -32,8 +32,8 @@ absl::string_view ToView(const rocksdb::Slice& slice) { return {slice.data(), sl
 class RocksCursor : public Cursor {
  public:
   RocksCursor(rocksdb::DB& db, rocksdb::ColumnFamilyHandle* handle,
-              const rocksdb::Snapshot* snapshot, absl::string_view prefix)
-      : prefix_(prefix), end_(PrefixEnd(prefix)), end_slice_(end_) {
+              const rocksdb::Snapshot* snapshot, absl::string_view begin, absl::string_view end)
+      : begin_(begin), end_(end), end_slice_(end_) {
     rocksdb::ReadOptions read;
     read.snapshot = snapshot;
     read.total_order_seek = true;
@@ -42,7 +42,7 @@ class RocksCursor : public Cursor {
   }
 
   void Seek(absl::string_view key) override {
-    iterator_->Seek(ToSlice(std::max<absl::string_view>(key, prefix_)));
+    iterator_->Seek(ToSlice(std::max<absl::string_view>(key, begin_)));
   }
   void Next() override { iterator_->Next(); }
   bool Valid() const override { return iterator_->Valid(); }
@@ -51,7 +51,7 @@ class RocksCursor : public Cursor {
   absl::Status status() const override { return FromRocks(iterator_->status(), "scan"); }
 
  private:
-  const std::string prefix_, end_;
+  const std::string begin_, end_;
   const rocksdb::Slice end_slice_;  // the iterator keeps a pointer to it
   std::unique_ptr<rocksdb::Iterator> iterator_;
 };
@@ -202,7 +202,12 @@ absl::Status Snapshot::Scan(Family family, absl::string_view prefix, absl::strin
 }
 
 std::unique_ptr<Cursor> Snapshot::NewCursor(Family family, absl::string_view prefix) const {
-  return std::make_unique<RocksCursor>(open_->db(), open_->handle(family), view_.get(), prefix);
+  return NewCursor(family, prefix, PrefixEnd(prefix));
+}
+
+std::unique_ptr<Cursor> Snapshot::NewCursor(Family family, absl::string_view begin,
+                                            absl::string_view end) const {
+  return std::make_unique<RocksCursor>(open_->db(), open_->handle(family), view_.get(), begin, end);
 }
 
 Database::Database(std::string directory, const StoreOptions& options)

@@ -95,6 +95,10 @@ class Snapshot : public KeyValueReader {
                     Visitor visitor) const override;
   // Starts invalid: Seek first. The keys outside `prefix` are not seen.
   std::unique_ptr<Cursor> NewCursor(Family family, absl::string_view prefix) const;
+  // Nor are those before `begin`, and from `end` (empty: the last one) on; nor are values there
+  // read.
+  std::unique_ptr<Cursor> NewCursor(Family family, absl::string_view begin,
+                                    absl::string_view end) const;
 
  private:
   // NOT_FOUND if there is no such key.

@@ -12,6 +12,7 @@
 #include "statestore/disk_use.h"
 #include "statestore/library_reads.h"
 #include "statestore/tenant_use.h"
+#include "statestore/unnamed_payloads.h"
 
 namespace anabranch {
 namespace {
@@ -118,6 +119,7 @@ class Collector {
     report_.disk_bytes_before = static_cast<int64_t>(BytesUnder(directory_));
     report_.dead_bytes_before = DeadBytes();
     for (const Family family : kScanned) ANABRANCH_RETURN_IF_ERROR(ScanFamily(family));
+    ANABRANCH_RETURN_IF_ERROR(ScanPayloads());
     if (!options_.dry_run) {
       ANABRANCH_RETURN_IF_ERROR(Compact());
       ANABRANCH_RETURN_IF_ERROR(Rewrite());
@@ -148,17 +150,31 @@ class Collector {
   absl::Status ScanFamily(Family family) {
     std::string from;
     do {
-      ANABRANCH_ASSIGN_OR_RETURN(std::vector<std::string> stale, NextStale(family, from));
-      ANABRANCH_RETURN_IF_ERROR(Drop(family, std::move(stale)));
-      const int64_t all = 6 * store_.stats().states + 1;
-      ANABRANCH_RETURN_IF_ERROR(Tell("scanning", report_.keys_scanned, all));
+      ANABRANCH_ASSIGN_OR_RETURN(std::vector<DropStaleKey> stale, NextStale(family, from));
+      ANABRANCH_RETURN_IF_ERROR(DropAndTell(std::move(stale)));
     } while (!from.empty());
     return absl::OkStatus();
   }
 
+  absl::Status ScanPayloads() {
+    std::string behind;
+    do {
+      ANABRANCH_ASSIGN_OR_RETURN(std::vector<DropStaleKey> stale, NextUnnamed(behind));
+      ANABRANCH_RETURN_IF_ERROR(DropAndTell(std::move(stale)));
+    } while (!behind.empty());
+    return absl::OkStatus();
+  }
+
+  absl::Status DropAndTell(std::vector<DropStaleKey> stale) {
+    ANABRANCH_RETURN_IF_ERROR(Drop(std::move(stale)));
+    const int64_t all = 7 * store_.stats().states + 1;
+    return Tell("scanning", report_.keys_scanned, all);
+  }
+
   // Of the keys from `from` on, as many as one snapshot is kept for; `from` is empty at the end.
-  absl::StatusOr<std::vector<std::string>> NextStale(Family family, std::string& from) {
-    std::vector<std::string> keys, stale;
+  absl::StatusOr<std::vector<DropStaleKey>> NextStale(Family family, std::string& from) {
+    std::vector<std::string> keys;
+    std::vector<DropStaleKey> stale;
     std::string next;
     const Snapshot snapshot(database_);
     ANABRANCH_RETURN_IF_ERROR(
@@ -172,18 +188,56 @@ class Collector {
         }));
     for (std::string& key : keys) {
       ANABRANCH_ASSIGN_OR_RETURN(const bool leads_nowhere, IsStale(snapshot, family, key));
-      if (leads_nowhere) stale.push_back(std::move(key));
+      if (leads_nowhere) stale.push_back({family, std::move(key)});
     }
     report_.keys_scanned += static_cast<int64_t>(keys.size());
     from = std::move(next);
     return stale;
   }
 
-  absl::Status Drop(Family family, std::vector<std::string> stale) {
+  // Of the payloads of as many states as one snapshot is kept for, from behind the state `behind`
+  // on; that is empty at the end.
+  absl::StatusOr<std::vector<DropStaleKey>> NextUnnamed(std::string& behind) {
+    const Snapshot snapshot(database_);
+    PayloadGaps gaps(snapshot, behind);
+    const std::unique_ptr<Cursor> cursor = snapshot.NewCursor(Family::kStates, "");
+    cursor->Seek(behind);
+    if (cursor->Valid() && cursor->key() == behind) cursor->Next();
+    size_t states = 0;
+    for (; cursor->Valid() && states < kKeysPerSnapshot; cursor->Next(), ++states) {
+      behind = std::string(cursor->key());
+      const absl::StatusOr<StoredState> state = DecodeState(behind, cursor->value());
+      ANABRANCH_RETURN_IF_ERROR(gaps.Pass(behind, state.ok() ? &state->record : nullptr));
+    }
+    ANABRANCH_RETURN_IF_ERROR(cursor->status());
+    report_.keys_scanned += static_cast<int64_t>(states);
+    if (cursor->Valid()) {
+      ANABRANCH_RETURN_IF_ERROR(gaps.Pause());
+    } else {
+      ANABRANCH_RETURN_IF_ERROR(gaps.Finish());
+      behind.clear();
+    }
+    std::vector<DropStaleKey> stale;
+    for (UnnamedPayload& found : gaps.Take()) {
+      stale.push_back({Family::kPayloads, std::move(found.key), found.bytes});
+    }
+    return stale;
+  }
+
+  void Count(const DropStaleKey& stale) {
+    if (stale.family != Family::kPayloads) {
+      ++report_.stale_keys;
+      return;
+    }
+    ++report_.orphaned_payloads;
+    report_.orphaned_payload_bytes += static_cast<int64_t>(stale.bytes);
+  }
+
+  absl::Status Drop(std::vector<DropStaleKey> stale) {
     if (stale.empty()) return absl::OkStatus();
     ReachCrashPoint(CrashPoint::kGarbageFound);
     if (options_.dry_run) {
-      report_.stale_keys += static_cast<int64_t>(stale.size());
+      for (const DropStaleKey& each : stale) Count(each);
       return absl::OkStatus();
     }
     for (size_t i = 0; i < stale.size(); i += kKeysPerCommit) {
@@ -191,13 +245,15 @@ class Collector {
       mutation.effect = std::make_shared<MutationEffect>();
       const std::shared_ptr<MutationEffect> effect = mutation.effect;
       for (size_t j = i; j < std::min(i + kKeysPerCommit, stale.size()); ++j) {
-        mutation.operations.push_back(DropStaleKey{family, std::move(stale[j])});
+        mutation.operations.push_back(std::move(stale[j]));
       }
       ANABRANCH_RETURN_IF_ERROR(store_.CommitAndWait(std::move(mutation)));
       ReachCrashPoint(CrashPoint::kGarbageDropped);
       report_.stale_keys += effect->stale_keys;
       report_.orphaned_blobs += effect->orphaned_blobs;
       report_.orphaned_bytes -= effect->bytes;
+      report_.orphaned_payloads += effect->orphaned_payloads;
+      report_.orphaned_payload_bytes += effect->orphaned_payload_bytes;
     }
     return absl::OkStatus();
   }
@@ -247,6 +303,8 @@ absl::StatusOr<bool> IsStale(const KeyValueReader& reader, Family family, absl::
       return IsStalePrefix(reader, key);
     case Family::kLog:
       return IsStaleLog(reader, key);
+    case Family::kPayloads:
+      return IsUnnamedPayload(reader, key);
     default:
       return false;
   }

@@ -80,12 +80,14 @@ std::string EdgeKey(absl::string_view tenant, Edge edge, absl::string_view used,
 
 bool StateOfKey(Family family, absl::string_view key, absl::string_view* tenant,
                 absl::string_view* id) {
-  if (family != Family::kStates && family != Family::kEdges) return false;
+  const bool payload = family == Family::kPayloads;
+  if (family != Family::kStates && family != Family::kEdges && !payload) return false;
   const size_t end = key.find('\0');
   if (end == absl::string_view::npos) return false;
   *tenant = key.substr(0, end);
   *id = key.substr(end + 1);
-  if (family == Family::kStates) return !id->empty();
+  if (payload) *id = id->substr(0, id->find('\0'));
+  if (family == Family::kStates || payload) return !id->empty();
   if (id->empty() || id->front() == static_cast<char>(Edge::kBlob) ||
       id->front() == static_cast<char>(Edge::kSpan)) {
     return false;

@@ -67,8 +67,9 @@ enum class Edge : char {
 std::string EdgeKey(absl::string_view tenant, Edge edge, absl::string_view used,
                     absl::string_view user);
 std::string EdgePrefix(absl::string_view tenant, Edge edge, absl::string_view used);
-// The state that a change of this key concerns: of kStates the state itself, of kEdges the one that
-// is needed. False for other families and for blobs. `tenant` and `id` point into the key.
+// The state that a change of this key concerns: of kStates the state itself, of kPayloads the one
+// that it is of, of kEdges the one that is needed. False for other families and for blobs. `tenant`
+// and `id` point into the key.
 bool StateOfKey(Family family, absl::string_view key, absl::string_view* tenant,
                 absl::string_view* id);
 absl::string_view UserOfEdgeKey(absl::string_view edge_prefix, absl::string_view key);

@@ -71,10 +71,12 @@ struct EvictState {
 struct DeleteArchived {
   std::string tenant, id;
 };
-// Deletes an edge or index entry that leads nowhere (garbage.h), or else does nothing.
+// Deletes an edge or index entry that leads nowhere, or a payload's value that no record names
+// (garbage.h), or else does nothing.
 struct DropStaleKey {
   Family family;
   std::string key;
+  uint64_t bytes = 0;  // of the value of a payload, for MutationEffect
 };
 // NOT_FOUND if the state does not exist; FAILED_PRECONDITION if it is thinned; ABORTED if expected
 // differs.
@@ -122,6 +124,7 @@ using Operation =
 struct MutationEffect {
   int64_t deleted = 0, archived = 0;  // states
   int64_t stale_keys = 0, orphaned_blobs = 0;
+  int64_t orphaned_payloads = 0, orphaned_payload_bytes = 0;  // values
   int64_t bytes = 0;  // as TenantUse counts them: less than 0 if some were freed
 };
 

@@ -61,14 +61,16 @@ struct SweepReport {
 };
 
 // Garbage. A state's record, payload, blobs and index entries go in one batch with it, so commits
-// leave none in the key space; damage that was healed may leave entries that lead nowhere. What
-// deleting leaves is space: values stay in RocksDB's files until these are rewritten.
+// leave none in the key space; damage that was healed may leave entries that lead nowhere, and
+// payloads, or parts of some, that no record names. What deleting leaves is space: values stay in
+// RocksDB's files until these are rewritten.
 struct GarbageReport {
   absl::Time start, end;
   bool dry_run = false;
   int64_t keys_scanned = 0, stale_keys = 0;
   int64_t orphaned_blobs = 0, orphaned_bytes = 0;
-  int64_t dead_bytes_before = 0, dead_bytes_after = 0;  // in files of values
+  int64_t orphaned_payloads = 0, orphaned_payload_bytes = 0;  // values that no record names
+  int64_t dead_bytes_before = 0, dead_bytes_after = 0;        // in files of values
   int64_t disk_bytes_before = 0, disk_bytes_after = 0;
 };
 

@@ -10,8 +10,10 @@
 #include "statestore/base/status_macros.h"
 #include "statestore/byte_coding.h"
 #include "statestore/database.h"
+#include "statestore/garbage.h"
 #include "statestore/library_reads.h"
 #include "statestore/payloads.h"
+#include "statestore/unnamed_payloads.h"
 
 namespace anabranch {
 namespace {
@@ -24,6 +26,8 @@ enum class Phase : uint8_t {
   kStates,
   kTimeline,
   kEdges,
+  kPrefixes,
+  kLog,
   kRefs,
   kSessions,
   kAnswers,
@@ -39,6 +43,10 @@ Family FamilyOf(Phase phase) {
       return Family::kTimeline;
     case Phase::kEdges:
       return Family::kEdges;
+    case Phase::kPrefixes:
+      return Family::kPrefixes;
+    case Phase::kLog:
+      return Family::kLog;
     case Phase::kRefs:
       return Family::kRefs;
     case Phase::kSessions:
@@ -99,6 +107,7 @@ class Scrubber {
         snapshot_(database),
         hasher_(hasher),
         position_(std::move(position)),
+        gaps_(snapshot_, position_.phase == Phase::kStates ? position_.key : ""),
         max_bytes_(max_bytes) {}
 
   ScrubStep Run() {
@@ -112,6 +121,7 @@ class Scrubber {
     int keys = 0;
     for (; cursor->Valid(); cursor->Next()) {
       if (keys == kKeysPerStep || (keys > 0 && step_.bytes_checked >= max_bytes_)) {
+        EndPayloads(/*all=*/false);
         step_.next = Encode(position_);
         return std::move(step_);
       }
@@ -119,6 +129,7 @@ class Scrubber {
       Check(cursor->key(), cursor->value());
       ++keys;
     }
+    EndPayloads(/*all=*/cursor->status().ok());
     if (!cursor->status().ok()) TableDamaged(family, cursor->status());
     position_.phase = static_cast<Phase>(static_cast<uint8_t>(position_.phase) + 1);
     position_.key.clear();
@@ -138,6 +149,9 @@ class Scrubber {
         return CheckTimeline(key);
       case Phase::kEdges:
         return CheckEdge(key);
+      case Phase::kPrefixes:
+      case Phase::kLog:
+        return CheckEntry(key);
       case Phase::kRefs:
         return CheckRef(key);
       case Phase::kSessions:
@@ -182,9 +196,44 @@ class Scrubber {
             absl::DataLossError(absl::StrCat("a table is damaged: ", status.message())));
   }
 
+  // Behind a damaged place of the states' table nothing is known of what records name.
+  void EndPayloads(bool all) {
+    if (position_.phase != Phase::kStates) return;
+    PayloadsSeen(all ? gaps_.Finish() : gaps_.Pause());
+    DamagedPart part;
+    uint64_t bytes = 0;
+    const auto end_part = [&] {
+      if (part.stale.empty()) return;
+      part.kind = "payload";
+      part.problem = absl::StrCat("no record names ", part.stale.size(), " values of ", bytes,
+                                  " bytes that would be of it");
+      step_.bytes_checked += std::exchange(bytes, 0);
+      step_.damaged.push_back(std::exchange(part, {}));
+    };
+    for (UnnamedPayload& found : gaps_.Take()) {
+      absl::string_view tenant, id;
+      StateOfKey(Family::kPayloads, found.key, &tenant, &id);
+      if (part.tenant != tenant || part.name != id) {
+        end_part();
+        part.tenant = std::string(tenant);
+        part.name = std::string(id);
+      }
+      bytes += found.bytes;
+      part.stale.push_back({Family::kPayloads, std::move(found.key), found.bytes});
+    }
+    end_part();
+  }
+
+  void PayloadsSeen(const absl::Status& status) {
+    if (!status.ok()) Damaged("", "index", FamilyName(Family::kPayloads), status);
+  }
+
   void CheckState(absl::string_view tenant, absl::string_view id) {
     ++step_.states_checked;
     absl::StatusOr<StoredState> state = ReadState(snapshot_, tenant, id);
+    if (position_.phase == Phase::kStates) {
+      PayloadsSeen(gaps_.Pass(position_.key, state.ok() ? &state->record : nullptr));
+    }
     if (!state.ok()) return Damaged(tenant, "state", id, state.status(), {std::string(id)});
     CheckIndexes(*state);
     if (IsWhole(state->record)) {
@@ -223,12 +272,36 @@ class Scrubber {
     if (position_.states_cut && state_key > position_.states_end) {
       return CheckState(tenant, entry->state);
     }
+    const absl::StatusOr<bool> stale = IsStale(snapshot_, Family::kTimeline, key);
+    if (!stale.ok() || !*stale) return;
     const absl::StatusOr<StoredState> state = ReadState(snapshot_, tenant, entry->state);
     if (absl::IsNotFound(state.status())) {
-      Damaged(tenant, "state", entry->state,
-              absl::DataLossError("its record is gone, an index still names it"),
-              {std::string(entry->state)});
+      return Damaged(tenant, "state", entry->state,
+                     absl::DataLossError("its record is gone, an index still names it"),
+                     {std::string(entry->state)});
     }
+    CheckStale(Family::kTimeline, key, tenant, entry->state);
+  }
+
+  // T . what it is an entry of
+  void CheckEntry(absl::string_view key) {
+    ++step_.records_checked;
+    const auto [tenant, rest] = SplitTenant(key);
+    const Family family = FamilyOf(position_.phase);
+    const absl::string_view name =
+        family == Family::kLog ? SplitTenant(rest).first : absl::string_view();
+    CheckStale(family, key, tenant, name);
+  }
+
+  // Only what leads nowhere for sure: what it leads to may be damaged, and is named there.
+  void CheckStale(Family family, absl::string_view key, absl::string_view tenant,
+                  absl::string_view name) {
+    const absl::StatusOr<bool> stale = IsStale(snapshot_, family, key);
+    if (!stale.ok() || !*stale) return;
+    Damaged(tenant, "index", name.empty() ? absl::string_view(FamilyName(family)) : name,
+            absl::DataLossError(absl::StrCat("an entry in the family ", FamilyName(family),
+                                             " leads nowhere: ", absl::CHexEscape(key))));
+    step_.damaged.back().stale.push_back({family, std::string(key)});
   }
 
   // T . kind used . user
@@ -239,22 +312,9 @@ class Scrubber {
     if (rest.size() < 2 || end == absl::string_view::npos) {
       return Damaged(tenant, "index", "edges", absl::DataLossError("an entry is malformed"));
     }
-    const Edge edge = static_cast<Edge>(rest[0]);
-    const absl::string_view used = rest.substr(1, end - 1), user = rest.substr(end + 1);
-    if (edge == Edge::kBlob) return CheckBlob(tenant, used);
-    CheckUser(tenant, edge, used, user);
-  }
-
-  void CheckUser(absl::string_view tenant, Edge edge, absl::string_view used,
-                 absl::string_view user) {
-    const Family family = edge == Edge::kRef       ? Family::kRefs
-                          : edge == Edge::kSession ? Family::kSessions
-                                                   : Family::kStates;
-    const auto there = snapshot_.Get(family, NamedKey(tenant, user));
-    // What is damaged itself is named where it is.
-    if (!there.ok() || there->has_value()) return;
-    Damaged(tenant, "index", used,
-            absl::DataLossError(absl::StrCat(user, " is said to need it, and does not exist")));
+    const absl::string_view used = rest.substr(1, end - 1);
+    CheckStale(Family::kEdges, key, tenant, used);
+    if (static_cast<Edge>(rest[0]) == Edge::kBlob) CheckBlob(tenant, used);
   }
 
   void CheckBlob(absl::string_view tenant, absl::string_view hash) {
@@ -326,6 +386,7 @@ class Scrubber {
   const Snapshot snapshot_;
   const PrefixHasher& hasher_;
   Position position_;
+  PayloadGaps gaps_;
   const uint64_t max_bytes_;
   ScrubStep step_;
 };

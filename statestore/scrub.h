@@ -1,10 +1,11 @@
 // Reads all that a library holds, step by step, and names what is damaged. Each step works on a
 // snapshot of its own, so that a scrub of any length holds nothing up.
 //
-// States come in the order of their keys: record, payload, entries in the indexes. Then the indexes
-// (which also find states whose records are gone), every blob once, refs, sessions with their logs,
-// and answers; at last every file whole, for what no read comes by. One damaged table does not hide
-// the rest: what it held is named one by one through the other families.
+// States come in the order of their keys: record, payload, entries in the indexes, and values of
+// payloads that no record names. Then the indexes (which also find states whose records are gone,
+// and entries that lead nowhere), every blob once, refs, sessions with their logs, and answers; at
+// last every file whole, for what no read comes by. One damaged table does not hide the rest: what
+// it held is named one by one through the other families.
 #pragma once
 
 #include <cstdint>
@@ -12,6 +13,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "statestore/mutation.h"
 #include "statestore/records.h"
 
 namespace anabranch {
@@ -21,10 +23,13 @@ class PrefixHasher;
 
 struct DamagedPart {
   std::string tenant;
-  std::string kind;  // "state", "block", "ref", "session", "answer", "index" or "file"
+  // "state", "block", "ref", "session", "answer", "index", "payload" (that no record names) or
+  // "file".
+  std::string kind;
   std::string name;
   std::vector<std::string> states;  // that cannot be read because of it, at most 100
   std::string problem;
+  std::vector<DropStaleKey> stale = {};  // what leads nowhere: a commit of these repairs it
 };
 
 struct ScrubStep {

@@ -47,7 +47,8 @@ struct StateUse {
 
 // Told of every commit group once it is durable and before its commits are answered, on a thread of
 // the store; must not block. `states`, perhaps repeatedly: those that came, changed, went or are
-// needed otherwise than before; all, once a group that a full disk refused turns out to be there.
+// needed otherwise than before; also of a group before that a full disk refused, once it turns out
+// to be there.
 using ChangeObserver =
     std::function<void(uint64_t commit_seq, const std::vector<StateName>& states)>;
 

@@ -40,6 +40,8 @@ void PrintReport(const v1::GarbageReport& report, std::ostream& out) {
                               dry ? " keys lead nowhere" : " keys removed")},
        {"orphans", absl::StrCat(HumanCount(report.orphaned_blocks()), " blocks, ",
                                 HumanBytes(report.orphaned_bytes()))},
+       {"unnamed", absl::StrCat(HumanCount(report.orphaned_payloads()), " payloads or parts, ",
+                                HumanBytes(report.orphaned_payload_bytes()))},
        {"dead", dry ? absl::StrCat(HumanBytes(report.dead_bytes_before()), " in files of contents")
                     : absl::StrCat(HumanBytes(report.dead_bytes_before()), " before, ",
                                    HumanBytes(report.dead_bytes_after()), " now")},

@@ -35,8 +35,11 @@ void PrintStates(Cli& cli, const std::vector<v1::State>& states) {
   table.Print(cli.streams.out);
 }
 
-absl::Status List(Cli& cli, int64_t limit) {
-  ANABRANCH_ASSIGN_OR_RETURN(std::vector<v1::State> states, cli.client().ListStates({}, limit));
+absl::Status List(Cli& cli, const std::string& model, int64_t limit) {
+  v1::ListStatesRequest request;
+  request.set_model_fingerprint(model);
+  ANABRANCH_ASSIGN_OR_RETURN(std::vector<v1::State> states,
+                             cli.client().ListStates(request, limit));
   PrintStates(cli, states);
   return absl::OkStatus();
 }
@@ -139,7 +142,11 @@ void AddStateCommands(CLI::App& app, Cli& cli) {
   CLI::App* list = group->add_subcommand("ls", "List states, oldest first");
   list->add_option("-n,--limit", *limit, "At most this many")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 40).description(""));
-  list->callback([&cli, limit] { cli.command = [limit](Cli& c) { return List(c, *limit); }; });
+  auto model = std::make_shared<std::string>();
+  list->add_option("--model", *model, "Only of this model")->type_name("NAME|FINGERPRINT");
+  list->callback([&cli, model, limit] {
+    cli.command = [model, limit](Cli& c) { return List(c, *model, *limit); };
+  });
 
   CLI::App* show = group->add_subcommand("show", "Show one state");
   show->add_option("STATE", *id, "State or ref")->required();

@@ -96,6 +96,7 @@ class CrashPointTest : public testing::Test {
       const auto garbage = (*store)->CollectGarbage({.dry_run = true});
       ASSERT_TRUE(garbage.ok()) << garbage.status();
       EXPECT_LE(garbage->stale_keys, planted_);
+      EXPECT_EQ(garbage->orphaned_payloads, 0);
     }
     ASSERT_NO_FATAL_FAILURE(CheckBooks(options));
     ASSERT_EQ(CheckPayloadKeys(options), absl::OkStatus());

@@ -140,6 +140,41 @@ TEST_F(ModelsTest, WhatGoesOnFromAStateRunsOnTheStatesModel) {
   EXPECT_EQ(forgot.state().model_fingerprint(), Served()["bamba"]);
 }
 
+TEST_F(ModelsTest, StatesAreListedByTheirModelsNameOrFingerprint) {
+  Serve({mamba2_, bamba_});
+  const std::string fingerprint = Served()["bamba"];
+  Read("a", "mamba2", 1);
+  Read("b", "bamba", 2);
+  const auto list = [&](const std::string& model, v1::ListStatesResponse* listed) {
+    v1::ListStatesRequest request;
+    request.set_model_fingerprint(model);
+    return client_->states().ListStates(TestClient::Context().get(), request, listed);
+  };
+  for (const std::string& model : {std::string("bamba"), fingerprint}) {
+    v1::ListStatesResponse listed;
+    ASSERT_TRUE(list(model, &listed).ok());
+    ASSERT_FALSE(listed.states().empty());
+    for (const v1::State& state : listed.states()) {
+      EXPECT_EQ(state.model_fingerprint(), fingerprint);
+    }
+    const CliRun shown = RunCli(*server_, {"state", "ls", "--model", model});
+    EXPECT_EQ(shown.code, 0);
+    EXPECT_THAT(shown.out, HasSubstr(Session("b").head_state_id()));
+    EXPECT_THAT(shown.out, testing::Not(HasSubstr(Session("a").head_state_id())));
+  }
+  v1::ListStatesResponse none;
+  const grpc::Status unknown = list("bambi", &none);
+  EXPECT_EQ(unknown.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(unknown.error_message(), HasSubstr("model_fingerprint"));
+  EXPECT_THAT(unknown.error_message(), HasSubstr("mamba2, bamba"));
+  // What a model left that is served no more is found by its fingerprint alone.
+  Serve({mamba2_});
+  v1::ListStatesResponse left;
+  ASSERT_TRUE(list(fingerprint, &left).ok());
+  EXPECT_FALSE(left.states().empty());
+  EXPECT_EQ(list("bamba", &none).error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+}
+
 TEST_F(ModelsTest, StatesOfOneModelMergeAndThoseOfTwoDoNot) {
   Serve({mamba2_, bamba_});
   const std::string a = Read("a", "mamba2", 1);

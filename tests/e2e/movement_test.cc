@@ -428,6 +428,36 @@ TEST_F(DamageTest, WhatCannotBeReadAgainSaysSoAndABundleHealsIt) {
   EXPECT_EQ(here.Run({"admin", "verify"}), 0) << here.out << here.err;
 }
 
+TEST_F(DamageTest, WhatLeadsNowhereIsNamedAndGoesWithARepair) {
+  {
+    Place here(GoldenModel("mamba2"), Path("here"));
+    here.Read("ada", 2, 257);
+  }
+  const std::string nobody = "st-" + std::string(40, '7');
+  WithClosedLibrary(Path("here/rocksdb"), [&](rocksdb::DB& db, const auto& handles) {
+    const auto put = [&](Family family, const std::string& key, const std::string& value) {
+      ASSERT_TRUE(db.Put({}, handles[static_cast<int>(family)], key, value).ok());
+    };
+    put(Family::kPayloads, PayloadPartKey(kTenant, nobody, 0), std::string(3000, 'x'));
+    put(Family::kPayloads, PayloadPartKey(kTenant, nobody, 1), std::string(1000, 'x'));
+    put(Family::kEdges, EdgeKey(kTenant, Edge::kChild, nobody, nobody), "");
+  });
+  const CommandResult offline = RunAnabranchd({"library", "verify", Path("here")});
+  EXPECT_EQ(offline.exit_status, 2);
+  EXPECT_THAT(offline.output,
+              HasSubstr("payload " + nobody + ": no record names 2 values of 4000 "));
+
+  Place here(GoldenModel("mamba2"), Path("here"));
+  EXPECT_EQ(here.Run({"admin", "verify"}), 1);
+  EXPECT_THAT(here.out, HasSubstr("DAMAGED payload " + nobody));
+  EXPECT_THAT(here.out, HasSubstr("DAMAGED index " + nobody));
+  ASSERT_EQ(here.Run({"admin", "gc", "--dry-run"}), 0) << here.err;
+  EXPECT_THAT(here.out, HasSubstr("2 payloads or parts, 3.9 KiB"));
+  EXPECT_EQ(here.Run({"admin", "verify", "--repair"}), 0) << here.out;
+  EXPECT_EQ(here.Run({"admin", "verify"}), 0) << here.out;
+  EXPECT_EQ(here.client->GetLineage("ada")->size(), 2u);
+}
+
 TEST_F(MovementTest, TheCommandsSayWhatTheyDid) {
   Place here(GoldenModel("mamba2"), Path("here")), there(GoldenModel("mamba2"), Path("there"));
   const std::string id = here.Read("ada", 2, 257);

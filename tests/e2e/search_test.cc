@@ -1,4 +1,5 @@
 // Search over a real socket: the states that know are found, and only those that may be.
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -6,6 +7,8 @@
 #include <thread>
 
 #include "absl/time/clock.h"
+#include "statestore/search_index.h"
+#include "tests/e2e/cli_run.h"
 #include "tests/e2e/test_client.h"
 #include "tests/e2e/test_server.h"
 
@@ -246,6 +249,30 @@ TEST_F(SearchTest, AnIndexThatIsBehindCatchesUp) {
   std::filesystem::rename(copy, index);
   Start(RecallModel());
   EXPECT_EQ(Names(For("anchor")).size(), 2u);
+}
+
+TEST_F(SearchTest, AnEntryWhoseStateIsGoneIsNamedByVerifyAndGoesWithARepair) {
+  Tell("kept", "The ferry leaves at noon.");
+  EXPECT_EQ(RunCli(*server_, {"admin", "verify"}).code, 0);
+  Stop();
+  IndexedState gone;
+  gone.record.tenant = "default";
+  gone.record.id = "st-" + std::string(40, '7');
+  gone.record.etag = 1;
+  gone.text = "The ferry that was";
+  {
+    auto index = SearchIndex::Open(dir_.path() + "/search");
+    ASSERT_TRUE(index.ok() && (*index)->Apply({gone}, {}, (*index)->watermark()).ok());
+  }
+  Start(RecallModel());
+  EXPECT_EQ(Names(For("ferry")), List{"kept"});
+  const CliRun found = RunCli(*server_, {"admin", "verify"});
+  EXPECT_EQ(found.code, 1);
+  EXPECT_THAT(found.out, testing::HasSubstr("DAMAGED index " + gone.record.id));
+  EXPECT_EQ(RunCli(*server_, {"admin", "verify", "--repair"}).code, 0);
+  const CliRun after = RunCli(*server_, {"admin", "verify"});
+  EXPECT_EQ(after.code, 0) << after.out;
+  EXPECT_EQ(Names(For("ferry")), List{"kept"});
 }
 
 TEST_F(SearchTest, StatesLikeAStateAreFound) {

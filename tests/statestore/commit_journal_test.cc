@@ -53,9 +53,9 @@ class CommitJournalTest : public LibraryTest {
     }
   }
   // The disk gets full between a group's bytes and their sync; the next group finds space again.
-  void RefuseAGroupThatSurvives() {
+  void RefuseAGroupThatSurvives(Operation refused = Put(MakeState({2}), "refused")) {
     system_->FillAtSync(1u << 30);  // it claims to have space
-    EXPECT_THAT(Commit(Put(MakeState({2}), "refused")),
+    EXPECT_THAT(Commit(std::move(refused)),
                 FailsWith(absl::StatusCode::kResourceExhausted, "full"));
     system_->SetFull(false);
     for (int i = 0; i < 400 && !Commit(Put(MakeState({3}), "later")).ok(); ++i) {
@@ -286,6 +286,22 @@ TEST_F(CommitJournalTest, GroupThatTheDiskHadNoRoomForIsToldToTheObserverIfItIsT
   for (const StateName& state : told[0]) first.insert(state.id);
   EXPECT_EQ(first.size(), 2u) << "what was refused and what came then";
   EXPECT_EQ(told[1].size(), 1u) << "told once";
+}
+
+// Or a search would go on finding it.
+TEST_F(CommitJournalTest, StateThatARefusedGroupDeletedAfterAllIsToldToTheObserver) {
+  options_.journal_bytes = 0;
+  Reopen();
+  const StateRecord stays = MakeState({0}), goes = MakeState({1});
+  ASSERT_EQ(Commit(Put(stays), Put(goes)), absl::OkStatus());
+  std::set<std::string> told;
+  store_->SetObserver([&](uint64_t, const std::vector<StateName>& states) {
+    for (const StateName& state : states) told.insert(state.id);
+  });
+  RefuseAGroupThatSurvives(DeleteState{kTenant, goes.id});
+  store_->SetObserver(nullptr);
+  ASSERT_FALSE(store_->GetState(kTenant, goes.id).ok()) << "the test means a group that survived";
+  EXPECT_THAT(told, testing::UnorderedElementsAre(goes.id, MakeState({3}).id));
 }
 
 TEST_F(CommitJournalTest, LibraryOfTheFormerFormatGetsAJournal) {

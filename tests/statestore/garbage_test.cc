@@ -9,6 +9,7 @@
 #include "statestore/key_schema.h"
 #include "tests/statestore/closed_library.h"
 #include "tests/statestore/library_fixture.h"
+#include "tests/statestore/payload_keys.h"
 
 namespace anabranch {
 namespace {
@@ -46,13 +47,18 @@ class GarbageTest : public LibraryTest {
       EXPECT_EQ(*store_->GetPayload(kTenant, states_[i].id), PayloadOf(static_cast<int>(i)));
     }
   }
-  // Adds a key under the library's feet.
-  void Plant(Family family, const std::string& key, const std::string& value) {
+  // Adds keys under the library's feet.
+  void PlantAll(Family family, const std::vector<std::string>& keys, const std::string& value) {
     Close();
     WithClosedLibrary(options_.directory + "/rocksdb", [&](rocksdb::DB& db, const auto& handles) {
-      ASSERT_TRUE(db.Put({}, handles[static_cast<int>(family)], key, value).ok());
+      for (const std::string& key : keys) {
+        ASSERT_TRUE(db.Put({}, handles[static_cast<int>(family)], key, value).ok());
+      }
     });
     Reopen();
+  }
+  void Plant(Family family, const std::string& key, const std::string& value) {
+    PlantAll(family, {key}, value);
   }
 
   std::vector<StateRecord> states_;
@@ -138,6 +144,68 @@ TEST_F(GarbageTest, EntriesThatLeadNowhereGoAndWithThemTheirBlobs) {
             absl::OkStatus());
 }
 
+// 50,000 bytes are four parts of 16 KiB and less.
+TEST_F(GarbageTest, PayloadsAndPartsThatNoRecordNamesGoAndAllOthersStay) {
+  PutMany(5);
+  const StateRecord small = MakeState({100}), archived = MakeState({101});
+  ASSERT_EQ(Commit(Put(small, "small"), Put(archived, PayloadOf(101))), absl::OkStatus());
+  ASSERT_EQ(Commit(ArchiveState{kTenant, archived.id, {}}), absl::OkStatus());
+  EXPECT_EQ(Collect().orphaned_payloads, 0);
+  const std::string nobody = MakeState({7}).id;
+  std::vector<std::string> planted = {
+      NamedKey(kTenant, nobody),                  // whole, and in parts, without a record
+      PayloadPartKey(kTenant, nobody, 0),         //
+      PayloadPartKey(kTenant, nobody, 1),         //
+      PayloadPartKey(kTenant, archived.id, 2),    // of what the record gave up
+      PayloadPartKey(kTenant, small.id, 0),       // of another form of what is one value
+      PayloadPartKey(kTenant, states_[3].id, 4),  // behind the last part
+      NamedKey(kTenant, states_[4].id),           // one value of what is in parts
+      NamedKey("aaa", nobody),                    // before and behind all that is there
+      NamedKey("zzz", nobody)};
+  PlantAll(Family::kPayloads, planted, std::string(100, 'x'));
+  const GarbageReport found = Collect({.dry_run = true});
+  EXPECT_EQ(found.orphaned_payloads, 9);
+  EXPECT_EQ(found.orphaned_payload_bytes, 900);
+  const GarbageReport gone = Collect();
+  EXPECT_EQ(gone.orphaned_payloads, 9);
+  EXPECT_EQ(gone.orphaned_payload_bytes, 900);
+  EXPECT_EQ(gone.stale_keys, 0);
+  EXPECT_EQ(Collect().orphaned_payloads, 0);
+  for (int i = 0; i < 5; ++i) {
+    EXPECT_EQ(*store_->GetPayload(kTenant, states_[i].id), PayloadOf(i));
+  }
+  EXPECT_EQ(*store_->GetPayload(kTenant, small.id), "small");
+  Close();
+  EXPECT_EQ(CheckPayloadKeys(options_), absl::OkStatus());
+}
+
+// The record may be damaged only for now: a copy of the file may bring it back.
+TEST_F(GarbageTest, ThePayloadOfADamagedRecordStays) {
+  PutMany(3);
+  Plant(Family::kStates, NamedKey(kTenant, states_[1].id), "damaged");
+  EXPECT_EQ(Collect().orphaned_payloads, 0);
+  ASSERT_EQ(Commit(Put(states_[1], PayloadOf(1))), absl::OkStatus());
+  EXPECT_EQ(*store_->GetPayload(kTenant, states_[1].id), PayloadOf(1));
+}
+
+// What is found may be named by a commit that comes before it is dropped.
+TEST_F(GarbageTest, APayloadThatACommitNamesMeanwhileStays) {
+  PutMany(1);
+  const StateRecord late = MakeState({7});
+  PlantAll(Family::kPayloads, {NamedKey(kTenant, late.id), PayloadPartKey(kTenant, late.id, 1)},
+           "left over");
+  ASSERT_EQ(Collect({.dry_run = true}).orphaned_payloads, 2);
+  const std::string payload = PayloadOf(7);
+  ASSERT_EQ(Commit(Put(late, payload),
+                   DropStaleKey{Family::kPayloads, PayloadPartKey(kTenant, late.id, 1), 9},
+                   DropStaleKey{Family::kPayloads, NamedKey(kTenant, late.id), 9}),
+            absl::OkStatus());
+  EXPECT_EQ(*store_->GetPayload(kTenant, late.id), payload);
+  EXPECT_EQ(Collect().orphaned_payloads, 0);
+  Close();
+  EXPECT_EQ(CheckPayloadKeys(options_), absl::OkStatus());
+}
+
 TEST_F(GarbageTest, ReadersAndWritersGoOnMeanwhileAndLoseNothing) {
   PutMany(100);
   DeleteEverySecond();
@@ -158,7 +226,9 @@ TEST_F(GarbageTest, ReadersAndWritersGoOnMeanwhileAndLoseNothing) {
     }
   });
   while (reads < 5 || writes < 2) std::this_thread::yield();
-  EXPECT_EQ(Collect({.full = true}).stale_keys, 0);
+  const GarbageReport report = Collect({.full = true});
+  EXPECT_EQ(report.stale_keys, 0);
+  EXPECT_EQ(report.orphaned_payloads, 0);
   stop = true;
   reader.join();
   writer.join();

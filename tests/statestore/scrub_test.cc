@@ -6,6 +6,7 @@
 #include <random>
 
 #include "statestore/key_schema.h"
+#include "statestore/prefix_index.h"
 #include "statestore/stopped_library.h"
 #include "tests/statestore/closed_library.h"
 #include "tests/statestore/library_fixture.h"
@@ -47,6 +48,15 @@ class ScrubTest : public LibraryTest {
  protected:
   WholeScrub Scrub(uint64_t step_bytes = 1 << 20) {
     return ScrubAll([&](const std::string& from) { return store_->Scrub(from, step_bytes); });
+  }
+  // As a repair does.
+  void DropAllStale() {
+    for (const DamagedPart& part : Scrub().damaged) {
+      Mutation mutation;
+      mutation.operations.assign(part.stale.begin(), part.stale.end());
+      EXPECT_FALSE(mutation.operations.empty()) << part.problem;
+      EXPECT_EQ(store_->CommitAndWait(std::move(mutation)), absl::OkStatus());
+    }
   }
   // Under the library's feet; it is closed meanwhile.
   template <typename Edit>
@@ -226,7 +236,8 @@ TEST_F(ScrubTest, EveryKindOfDamageIsNamed) {
   for (const DamagedPart& part : Scrub().damaged) found[part.kind].push_back(part.name);
   EXPECT_THAT(found["state"], IsEmpty());
   EXPECT_THAT(found["block"], IsEmpty());
-  EXPECT_THAT(found["index"], IsEmpty());
+  // The time at which it was created was lost with the record, and has left its entry.
+  EXPECT_THAT(found["index"], ElementsAre(other.id));
 }
 
 TEST_F(ScrubTest, DamagedAndMissingPartsOfPayloadsAreNamed) {
@@ -247,6 +258,69 @@ TEST_F(ScrubTest, DamagedAndMissingPartsOfPayloadsAreNamed) {
   ASSERT_TRUE(
       Commit(Put(states[0], std::string(4500, 'a')), DeleteState{kTenant, states[2].id}).ok());
   EXPECT_THAT(Scrub().damaged, IsEmpty());
+}
+
+TEST_F(ScrubTest, PayloadsThatNoRecordNamesAreToldWithTheirBytesAndCanBeDropped) {
+  options_.payload_part_bytes = 1000;
+  Reopen();
+  std::vector<StateRecord> states;
+  for (int i = 0; i < 5; ++i) {
+    states.push_back(MakeState({i}));
+    ASSERT_TRUE(Commit(Put(states[i], std::string(2500, static_cast<char>('a' + i)))).ok());
+  }
+  const std::string nobody = MakeState({7}).id;
+  WithRocks([&](rocksdb::DB& db, const auto& handles) {
+    auto* family = handles[static_cast<int>(Family::kPayloads)];
+    for (const std::string& key :
+         {PayloadPartKey(kTenant, nobody, 0), PayloadPartKey(kTenant, nobody, 1),
+          PayloadPartKey(kTenant, states[2].id, 3)}) {
+      ASSERT_TRUE(db.Put({}, family, key, std::string(700, 'x')).ok());
+    }
+  });
+  for (const uint64_t step_bytes : {1, 1 << 20}) {
+    std::map<std::string, std::string> found;
+    for (const DamagedPart& part : Scrub(step_bytes).damaged) {
+      EXPECT_EQ(part.kind, "payload");
+      found[part.name] = part.problem;
+    }
+    EXPECT_THAT(found, SizeIs(2));
+    EXPECT_THAT(found[nobody], HasSubstr("2 values of 1400 bytes"));
+    EXPECT_THAT(found[states[2].id], HasSubstr("1 values of 700 bytes"));
+  }
+  DropAllStale();
+  EXPECT_THAT(Scrub().damaged, IsEmpty());
+  for (const StateRecord& state : states) {
+    EXPECT_TRUE(store_->GetPayload(kTenant, state.id).ok());
+  }
+}
+
+TEST_F(ScrubTest, EntriesThatLeadNowhereAreNamedAndCanBeDropped) {
+  const StateRecord root = MakeState({1, 2}), gone = MakeState({3});
+  ASSERT_TRUE(Commit(Put(root), SetRef{kTenant, "main", root.id, {}}).ok());
+  const PrefixHasher hasher(std::string(192, 'k'));
+  const std::string scope = hasher.Scope(gone.fingerprint, gone.numerics_profile);
+  const std::pair<Family, std::string> planted[] = {
+      {Family::kEdges, EdgeKey(kTenant, Edge::kChild, root.id, gone.id)},
+      {Family::kEdges, EdgeKey(kTenant, Edge::kRef, root.id, "none")},
+      {Family::kPrefixes, PrefixEntryKey(PrefixScopeKey(kTenant, scope), 1, scope, gone.id)},
+      {Family::kLog, LogChunkKey(kTenant, "nobody", 0)},
+      {Family::kTimeline, TimelineKey(kTenant, 5, root.id)}};
+  WithRocks([&](rocksdb::DB& db, const auto& handles) {
+    for (const auto& [family, key] : planted) {
+      ASSERT_TRUE(db.Put({}, handles[static_cast<int>(family)], key, "").ok());
+    }
+  });
+  std::vector<std::string> names;
+  for (const DamagedPart& part : Scrub().damaged) {
+    EXPECT_EQ(part.kind, "index");
+    EXPECT_THAT(part.problem, HasSubstr("leads nowhere"));
+    names.push_back(part.name);
+  }
+  EXPECT_THAT(names,
+              testing::UnorderedElementsAre(root.id, root.id, "prefixes", "nobody", root.id));
+  DropAllStale();
+  EXPECT_THAT(Scrub().damaged, IsEmpty());
+  EXPECT_TRUE(store_->GetRef(kTenant, "main").ok());
 }
 
 TEST_F(ScrubTest, AStateWhoseRecordIsGoneIsNamedByTheIndexes) {

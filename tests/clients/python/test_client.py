@@ -209,6 +209,19 @@ def test_a_session_runs_on_the_model_that_it_asks_for(server):
             client.open_session("ada", model="other")
 
 
+def test_states_are_listed_by_the_name_of_their_model(server):
+    with Client(server.addr) as client:
+        ada = client.open_session("ada")
+        ada.append("some text to remember")
+        state = ada.commit().state
+        served = client.status().model
+        for model in served.name, served.fingerprint, "":
+            assert [s.id for s in client.states(model=model)] == [state.id]
+        assert list(client.states(model="0" * 64)) == []
+        with pytest.raises(InvalidArgument, match="'other' is no model that is served"):
+            list(client.states(model="other"))
+
+
 async def test_the_asyncio_client_does_the_same(server):
     async with AsyncClient(server.addr) as client:
         ada = await client.open_session("ada")

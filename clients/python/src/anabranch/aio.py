@@ -243,9 +243,10 @@ class AsyncClient(AsyncMaintenance):
                                               states_pb2.GetStateRequest(id=state_id),
                                               p.resources.State))
 
-    async def states(self, *, labels: Mapping[str, str] | None = None,
+    async def states(self, *, labels: Mapping[str, str] | None = None, model: str = "",
                      descendant_of: str = "") -> AsyncIterator[StateInfo]:
-        request = states_pb2.ListStatesRequest(labels=dict(labels or {}), descendant_of=descendant_of)
+        request = states_pb2.ListStatesRequest(labels=dict(labels or {}), model_fingerprint=model,
+                                               descendant_of=descendant_of)
         async for page in self._pages("States", "ListStates", request,
                                       states_pb2.ListStatesResponse):
             for state in page.states:

@@ -270,9 +270,11 @@ class Client(Maintenance):
         return p.state_info(self._unary("States", "GetState", states_pb2.GetStateRequest(id=state_id),
                                         p.resources.State))
 
-    def states(self, *, labels: Mapping[str, str] | None = None,
+    def states(self, *, labels: Mapping[str, str] | None = None, model: str = "",
                descendant_of: str = "") -> Iterator[StateInfo]:
-        request = states_pb2.ListStatesRequest(labels=dict(labels or {}), descendant_of=descendant_of)
+        """Oldest first. model: only those of the one with this name or fingerprint."""
+        request = states_pb2.ListStatesRequest(labels=dict(labels or {}), model_fingerprint=model,
+                                               descendant_of=descendant_of)
         for page in self._pages("States", "ListStates", request, states_pb2.ListStatesResponse):
             yield from map(p.state_info, page.states)
 
