@@ -8,10 +8,9 @@
 // of the scale stays as it is. A group that holds a NaN or more than 2^100 becomes NaN as a whole.
 #pragma once
 
+#include <algorithm>
 #include <bit>
-#include <cmath>
 #include <cstdint>
-#include <limits>
 
 #include "kernels/activations.h"
 #include "kernels/state_rounding.h"
@@ -47,34 +46,32 @@ inline constexpr float kInt8Magic = 0x1p23f + 0x1p15f;
 
 // `noise`: one byte. 128 rounds to nearest.
 inline int8_t RoundToInt8(float value, float inverse, uint32_t noise) {
-  const auto bits = std::bit_cast<uint32_t>(std::fma(value, inverse, kInt8Magic));
+  const auto bits = std::bit_cast<uint32_t>(value * inverse + kInt8Magic);
   return static_cast<int8_t>(static_cast<int32_t>(((bits & 0xffffu) + noise) >> 8) - 128);
 }
 
-// A group from its codes and back. `index` is that of its first element in the sequence's tensor.
+// A group from its codes and back.
 inline void Int8ToFloats(const int8_t* codes, uint16_t scale, float* out) {
   const float value = Int8ScaleValue(scale);
   for (int i = 0; i < kInt8Group; ++i) out[i] = static_cast<float>(codes[i]) * value;
 }
-// Returns the scale. `noise(quad)` gives four bytes, for the elements 4 quad to 4 quad + 3.
+// Returns the scale. `noise(quad)` gives four bytes, for the elements 4 quad to 4 quad + 3, the
+// lowest for the first.
 template <class Noise>
 uint16_t FloatsToInt8(const float* values, const Noise& noise, int8_t* codes) {
-  float most = 0;
-  bool numbers = true;
+  // Magnitudes are ordered as their bits are, with infinity and NaN above all others.
+  uint32_t most = 0;
   for (int i = 0; i < kInt8Group; ++i) {
-    const float magnitude = std::fabs(values[i]);
-    most = magnitude > most ? magnitude : most;
-    numbers = numbers && magnitude <= kInt8Largest;
+    most = std::max(most, std::bit_cast<uint32_t>(values[i]) & 0x7fffffffu);
   }
-  const uint16_t scale = Int8Scale(numbers ? most : std::numeric_limits<float>::infinity());
-  const float inverse = numbers ? Int8Inverse(scale) : 0.0f;
-  for (int quad = 0; quad < kInt8Group / 4; ++quad) {
-    const uint32_t bytes = noise(static_cast<uint32_t>(quad));
-    for (int i = 0; i < 4; ++i) {
-      const float value = numbers ? values[4 * quad + i] : 0.0f;
-      codes[4 * quad + i] = RoundToInt8(value, inverse, bytes >> 8 * i & 0xffu);
-    }
+  const uint16_t scale = Int8Scale(std::bit_cast<float>(most));
+  const float inverse = Int8Inverse(scale);
+  uint8_t bytes[kInt8Group];
+  for (uint32_t quad = 0; quad < kInt8Group / 4; ++quad) {
+    const uint32_t four = noise(quad);
+    for (int i = 0; i < 4; ++i) bytes[4 * quad + i] = static_cast<uint8_t>(four >> 8 * i);
   }
+  for (int i = 0; i < kInt8Group; ++i) codes[i] = RoundToInt8(values[i], inverse, bytes[i]);
   return scale;
 }
 

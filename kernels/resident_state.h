@@ -58,6 +58,8 @@ class ResidentState {
   }
 
  private:
+  // Where this part of a slot in int8 has its codes, a byte an element, and its scales, one for
+  // each group.
   int8_t* CodesOf(const Acts& state, int64_t slot) const {
     return static_cast<int8_t*>(state.data) + slot + offset_;
   }
@@ -65,6 +67,8 @@ class ResidentState {
     return reinterpret_cast<uint16_t*>(static_cast<char*>(state.data) + slot + scales_) +
            offset_ / kInt8Group;
   }
+  // A group's noise is that of its place in the sequence's tensor, so that how items are cut does
+  // not show.
   void KeepInt8(const Acts& to, int64_t slot, uint32_t key) const {
     int8_t* codes = CodesOf(to, slot);
     uint16_t* scales = ScalesOf(to, slot);
@@ -77,7 +81,8 @@ class ResidentState {
 
   const Acts state_;
   const int64_t scales_, cells_;
-  std::vector<float> copy_;
+  std::vector<float> copy_;  // empty: the state is float32
+  // What is open: the slot's own elements or the copy, and where they are in the array.
   float* floats_ = nullptr;
   int64_t slot_ = 0, offset_ = 0;
 };

@@ -3,6 +3,8 @@
 // place. Only .cu files include it.
 #pragma once
 
+#ifndef ANABRANCH_EMULATED
+
 #include <cuda_runtime.h>
 
 #include <cstdint>
@@ -100,3 +102,5 @@ __device__ inline void WaitForCopies() {
 }
 
 }  // namespace anabranch::kernels::cuda
+
+#endif  // ANABRANCH_EMULATED

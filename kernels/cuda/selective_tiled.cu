@@ -14,6 +14,7 @@
 #include "kernels/cuda/selective_tiled.h"
 #include "kernels/cuda/start.h"
 #include "kernels/cuda/state_io.h"
+#include "kernels/cuda/state_vector.h"
 
 namespace anabranch::kernels::cuda {
 namespace {

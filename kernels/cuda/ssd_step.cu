@@ -10,7 +10,6 @@
 #include "kernels/cuda/scan_math.h"
 #include "kernels/cuda/ssd_step.h"
 #include "kernels/cuda/start.h"
-#include "kernels/cuda/state_io.h"
 #include "kernels/ssd_scan.h"
 
 namespace anabranch::kernels::cuda {

@@ -5,6 +5,7 @@
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/scan_math.h"
 #include "kernels/cuda/state_io.h"
+#include "kernels/cuda/state_vector.h"
 #include "kernels/ssd_scan.h"
 
 namespace anabranch::kernels::cuda {

@@ -1,6 +1,5 @@
 // What nvcc gives device code, for a compiler of the host: keywords, built-in variables and the
-// intrinsic functions that the kernels use. Forced into every emulated source before its first
-// line.
+// intrinsic functions that the kernels use.
 #pragma once
 
 #define __host__

@@ -317,6 +317,7 @@ std::vector<char> Encoded(const Scan& s, const float* values, cudaStream_t strea
 TEST_F(SsdScanCudaTest, PackedCheckpointsAreWhatTheCodecMakesOfPlainOnes) {
   const Plan plan = {{{0, 0, 700}, {1, 0, 5}, {2, 0, 300}}};
   for (const int32_t heads : {3, 80}) {
+    if (SmallShapes() && heads > 3) continue;
     Scan s({heads, 64, 128, 1}, {700, 5, 300}, DType::kBFloat16, 53);
     const auto at_slot = static_cast<size_t>(Packing::SlotOf(2) * s.slot_stride);
     s.state0[at_slot + 2 * 64 * 128 + 77] = 1e38f;  // too large for the codec

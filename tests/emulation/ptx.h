@@ -1,5 +1,8 @@
-// Stands in for kernels/cuda/ptx.h, which says what each function is, in emulated sources.
+// Stands in for kernels/cuda/ptx.h, which says what each function is. Forced into every emulated
+// source before its first line.
 #pragma once
+
+#define ANABRANCH_EMULATED
 
 #include <cmath>
 #include <cstdint>
@@ -7,7 +10,6 @@
 #include <tuple>
 #include <type_traits>
 
-#include "kernels/cuda/context.h"
 #include "tests/emulation/device_builtins.h"
 
 namespace anabranch::kernels::cuda {
