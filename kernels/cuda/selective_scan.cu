@@ -98,12 +98,7 @@ __global__ void __launch_bounds__(kThreads) Walk(SelectiveScanParams p, int32_t 
   const auto keep = [&](const Acts& to, int64_t at, int64_t after) {
     const uint32_t key = RoundingKeyOf(p, seq, after - begin);
     if constexpr (kInt8) {
-#pragma unroll
-      for (int i = 0; i < kStates; i += 4) {  // four lanes have a group
-        const int n = 4 * (lane + kLanes * (i / 4));
-        const float four[4] = {h[i], h[i + 1], h[i + 2], h[i + 3]};
-        StoreInt8<4, 4>(p, to, at, at_state + n, key, live && n < p.state_dim, four);
-      }
+      StoreInt8Row<kLanes>(p, to, at, at_state, lane, key, live, h);
       return;
     }
     if (!live) return;

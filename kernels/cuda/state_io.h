@@ -92,6 +92,20 @@ __device__ inline void StoreInt8(const Params& p, const Acts& to, int64_t slot, 
   if (index % kInt8Group == 0) Int8Scales(to, slot, p.state_scales)[index / kInt8Group] = scale;
 }
 
+// A row that kLanes lanes hold in fours: lane l the elements 4 (l + kLanes q) to + 3 for all q.
+// Four lanes have a group.
+template <int kLanes, int kStates, class Params>
+__device__ inline void StoreInt8Row(const Params& p, const Acts& to, int64_t slot, int64_t row,
+                                    int lane, uint32_t key, bool live,
+                                    const float (&values)[kStates]) {
+#pragma unroll
+  for (int i = 0; i < kStates; i += 4) {
+    const int n = 4 * (lane + kLanes * (i / 4));
+    const float four[4] = {values[i], values[i + 1], values[i + 2], values[i + 3]};
+    StoreInt8<4, 4>(p, to, slot, row + n, key, live && n < p.state_dim, four);
+  }
+}
+
 // For host code that checks parameters.
 template <class Params>
 bool KnowsPositions(const Params& p) {
