@@ -58,7 +58,6 @@ struct Fiber {
 struct Emulator {
   std::vector<Fiber> fibers;
   jmp_buf scheduler;
-  ucontext_t main;
   Fiber* running = nullptr;
   unsigned thread = 0;  // its number in the block
   const absl::FunctionRef<void()>* body = nullptr;
@@ -153,6 +152,7 @@ void RunGrid(dim3 grid, dim3 block, size_t shared, absl::FunctionRef<void()> bod
       }
     }
   }
+  e.body = nullptr;
 }
 
 void* SharedMemory() { return shared_memory; }
