@@ -112,7 +112,7 @@ TEST_F(CommitTest, TheNextBatchIsWrittenWhileAMarkIsMoved) {
 TEST_F(CommitTest, NoGroupIsAcknowledgedAfterAMarkThatFailed) {
   options_.journal_bytes = 0;
   Reopen();
-  system_->FailSync(2);  // of the log, then of the mark
+  system_->FailSync(1, "high-water-mark");
   const absl::Status first = Commit(NewSession("first"));
   EXPECT_TRUE(absl::IsUnavailable(first)) << first;
   EXPECT_TRUE(absl::IsUnavailable(Commit(NewSession("second"))));

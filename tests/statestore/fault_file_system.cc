@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <utility>
 
 namespace anabranch {
 namespace {
@@ -44,7 +45,7 @@ class FaultyWritableFile : public rocksdb::FSWritableFileOwnerWrapper {
     return truncated;
   }
   IOStatus Sync(const IOOptions& options, IODebugContext* debug) override {
-    const IOStatus allowed = system_.Before(FaultFileSystem::Change::kSync);
+    const IOStatus allowed = system_.Before(FaultFileSystem::Change::kSync, path_);
     if (!allowed.ok()) {
       system_.SyncFailed(path_);
       return allowed;
@@ -79,7 +80,7 @@ class FaultyRandomRWFile : public rocksdb::FSRandomRWFileOwnerWrapper {
     return FSRandomRWFileOwnerWrapper::Write(offset, data, options, debug);
   }
   IOStatus Sync(const IOOptions&, IODebugContext*) override {
-    const IOStatus allowed = system_.Before(FaultFileSystem::Change::kSync);
+    const IOStatus allowed = system_.Before(FaultFileSystem::Change::kSync, path_);
     allowed.ok() ? system_.Synced(path_) : system_.SyncFailed(path_);
     return allowed;
   }
@@ -99,7 +100,7 @@ class FaultyDirectory : public rocksdb::FSDirectoryWrapper {
       : FSDirectoryWrapper(std::move(directory)), path_(std::move(path)), system_(system) {}
 
   IOStatus Fsync(const IOOptions&, IODebugContext*) override {
-    const IOStatus allowed = system_.Before(FaultFileSystem::Change::kSync);
+    const IOStatus allowed = system_.Before(FaultFileSystem::Change::kSync, path_);
     if (allowed.ok()) system_.DirectorySynced(path_);
     return allowed;
   }
@@ -123,9 +124,10 @@ void FaultFileSystem::FailChange(int64_t n) {
   failed_ = failed_removal_ = false;
 }
 
-void FaultFileSystem::FailSync(int64_t n) {
+void FaultFileSystem::FailSync(int64_t n, std::string of) {
   std::lock_guard<std::mutex> lock(mutex_);
   syncs_until_failure_ = n;
+  failing_sync_of_ = std::move(of);
   failed_ = failed_removal_ = false;
 }
 
@@ -183,11 +185,12 @@ int64_t FaultFileSystem::syncs() const {
   return syncs_;
 }
 
-IOStatus FaultFileSystem::Before(Change change) {
+IOStatus FaultFileSystem::Before(Change change, const std::string& path) {
   std::lock_guard<std::mutex> lock(mutex_);
   if (changes_until_crash_ > 0 && --changes_until_crash_ == 0) crashed_ = true;
   if (crashed_) return IOStatus::IOError("power is gone");
-  if (change == Change::kSync && syncs_until_failure_ > 0 && --syncs_until_failure_ == 0) {
+  const bool counts = change == Change::kSync && path.ends_with(failing_sync_of_);
+  if (counts && syncs_until_failure_ > 0 && --syncs_until_failure_ == 0) {
     failed_ = true;
     return IOStatus::IOError("injected failure");
   }

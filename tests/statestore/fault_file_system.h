@@ -28,8 +28,9 @@ class FaultFileSystem : public rocksdb::FileSystemWrapper {
   // append may leave half of its bytes; after a failed sync, the bytes it was for never get
   // durable.
   void FailChange(int64_t n);
-  // The n-th sync from now fails in the same way; nothing else does.
-  void FailSync(int64_t n);
+  // The n-th sync from now fails in the same way; nothing else does. `of`: counts only files whose
+  // paths end so; RocksDB syncs others in the background whenever it likes.
+  void FailSync(int64_t n, std::string of = "");
   // The machine is gone at the n-th change from now.
   void CrashAtChange(int64_t n);
   bool failed() const;
@@ -72,7 +73,7 @@ class FaultFileSystem : public rocksdb::FileSystemWrapper {
 
   // For the files it hands out.
   enum class Change { kEntry, kRemoval, kAppend, kSync };
-  rocksdb::IOStatus Before(Change change);
+  rocksdb::IOStatus Before(Change change, const std::string& path = "");  // path: of a sync
   void Appended(const std::string& path, uint64_t bytes);
   void Synced(const std::string& path);
   void SyncFailed(const std::string& path);
@@ -106,6 +107,7 @@ class FaultFileSystem : public rocksdb::FileSystemWrapper {
   std::map<std::string, File> files_;
   std::vector<Entry> entries_;
   int64_t changes_until_failure_ = -1, syncs_until_failure_ = -1, changes_until_crash_ = -1;
+  std::string failing_sync_of_;
   int64_t syncs_ = 0;
   uint64_t free_bytes_ = kPlenty;
   bool failed_ = false, failed_removal_ = false, full_ = false, fills_at_sync_ = false,
