@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "gtest/gtest.h"
+#include "runtime/random_model.h"
 #include "runtime/state_algebra.h"
 #include "runtime/state_diff.h"
 #include "runtime/state_merge.h"
@@ -154,6 +155,20 @@ TEST_P(StateDType, StatisticsAreThoseOfFloat32) {
       EXPECT_NEAR(got[i].norms[n], want[i].norms[n], 0.05 * want[i].norms[n] + 1e-3);
     }
   }
+}
+
+// Scales are of 16 neighbours in a row.
+TEST(StateDTypeTest, AModelWhoseRowsAreNoWholeGroupsIsRefusedInInt8) {
+  LoadOptions options;
+  options.state_dtype = kernels::DType::kInt8;
+  options.num_threads = 1;
+  const auto model = MakeRandomModel(
+      R"({"model_type": "mamba2", "vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 1,
+          "num_heads": 4, "head_dim": 16, "state_size": 24, "n_groups": 1, "expand": 2,
+          "conv_kernel": 4, "tie_word_embeddings": true})",
+      options);
+  EXPECT_EQ(model.status().code(), absl::StatusCode::kInvalidArgument) << model.status();
+  EXPECT_NE(model.status().message().find("state_dim of 24"), std::string::npos) << model.status();
 }
 
 std::vector<Kept> Cases() {
