@@ -160,9 +160,8 @@ absl::Status ScanAs(const SearchParams& p, int32_t first, int32_t queries, uint6
   const size_t shared = static_cast<size_t>(kQueries * p.width) * sizeof(float);
   const int64_t blocks = std::min<int64_t>(CeilDiv(p.count, kWarps * kRows),
                                            int64_t{16} * launch.cuda->multiprocessors());
-  StartOn(launch.cuda->stream(), ScanKernel<T>, static_cast<unsigned>(blocks), kThreads, shared, p,
-          first, queries, keys);
-  return LaunchStatus("Search, scan");
+  return Start(launch, "Search, scan", ScanKernel<T>, static_cast<unsigned>(blocks), kThreads,
+               shared, p, first, queries, keys);
 }
 
 absl::Status Scan(const SearchParams& p, int32_t first, int32_t queries, uint64_t* keys,

@@ -50,6 +50,7 @@ absl::Status StartWith(How how, const Launch& launch, const char* what, void (*k
 }
 
 // On any stream: kernel<<<grid, block, shared, stream>>>(args...). LaunchStatus tells its errors.
+// At most 48 KB of dynamic shared memory.
 template <class... Params>
 void StartOn(cudaStream_t stream, void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared,
              std::type_identity_t<Params>... args) {

@@ -4,14 +4,24 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <memory>
+#include <utility>
 
 #include "kernels/cuda/context.h"
 #include "kernels/cuda/gemm_plans.h"
+#include "tests/emulation/emulator.h"
 
 namespace {
 
 constexpr int kSharedMemory = 227 * 1024, kMultiprocessors = 132;  // as an H200
+
+// By kernel: bytes of dynamic shared memory that were asked for.
+std::map<const void*, size_t>& Allowed() {
+  static auto* const allowed = new std::map<const void*, size_t>;
+  return *allowed;
+}
+cudaError_t last_error = cudaSuccess;
 
 size_t Rounded(size_t bytes) { return (bytes + 255) / 256 * 256; }
 
@@ -45,12 +55,24 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
   *value = attribute == cudaDevAttrMaxSharedMemoryPerBlockOptin ? kSharedMemory : 0;
   return cudaSuccess;
 }
-cudaError_t cudaFuncSetAttribute(const void*, cudaFuncAttribute, int) { return cudaSuccess; }
+cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value) {
+  if (attribute == cudaFuncAttributeMaxDynamicSharedMemorySize) {
+    Allowed()[kernel] = static_cast<size_t>(value);
+  }
+  return cudaSuccess;
+}
 cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
 cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
-cudaError_t cudaGetLastError() { return cudaSuccess; }
+cudaError_t cudaGetLastError() { return std::exchange(last_error, cudaSuccess); }
 
 }  // extern "C"
+
+cudaError_t anabranch::emulation::CheckStart(const void* kernel, size_t shared) {
+  constexpr size_t kAlwaysAllowed = 48 * 1024;
+  const auto asked = Allowed().find(kernel);
+  const size_t allowed = asked == Allowed().end() ? kAlwaysAllowed : asked->second;
+  return shared <= allowed ? cudaSuccess : last_error = cudaErrorInvalidValue;
+}
 
 namespace anabranch::kernels {
 

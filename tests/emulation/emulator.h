@@ -32,6 +32,10 @@ void* SharedMemory();
 void WaitForBlock();
 void WaitForWarp();
 
+// As the CUDA runtime: an error, which cudaGetLastError tells too, for a kernel that takes more
+// than 48 KB of dynamic shared memory and was not allowed to by cudaFuncSetAttribute.
+cudaError_t CheckStart(const void* kernel, size_t shared);
+
 // What lane `lane` of the warp passes, whose threads all call this.
 inline constexpr size_t kMostBytes = 64;
 char* LaneBuffer(int lane);

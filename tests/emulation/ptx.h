@@ -7,7 +7,6 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <tuple>
 #include <type_traits>
 
 #include "tests/emulation/device_builtins.h"
@@ -21,6 +20,9 @@ inline void WaitForInputs() {}
 template <class... Params>
 cudaError_t StartKernel(const cudaLaunchConfig_t& config, void (*kernel)(Params...),
                         std::type_identity_t<Params>... args) {
+  const auto* function = reinterpret_cast<const void*>(kernel);
+  const cudaError_t refused = emulation::CheckStart(function, config.dynamicSmemBytes);
+  if (refused != cudaSuccess) return refused;
   emulation::RunGrid(config.gridDim, config.blockDim, config.dynamicSmemBytes,
                      [&] { kernel(args...); });
   return cudaSuccess;

@@ -91,6 +91,22 @@ TEST_F(SearchCudaTest, FindsTheBestInOrder) {
   }
 }
 
+// Their queries take more shared memory than a kernel has unasked.
+TEST_F(SearchCudaTest, FindsWideEmbeddings) {
+  constexpr int64_t kWidth = 4096;
+  Memory memory(Memory::Where::kDevice);
+  Floats embeddings(3 * kWidth, 1);
+  std::fill_n(embeddings.begin() + kWidth, kWidth, 2.0f);
+  SearchParams p;
+  p.queries = memory.Put(Floats(kWidth, 1)), p.num_queries = 1;
+  p.embeddings = memory.Put(embeddings), p.count = 3, p.width = p.row_stride = kWidth, p.limit = 3;
+  p.scores = memory.Put(Floats(3)), p.index = memory.Put(std::vector<int64_t>(3));
+  const absl::Status s = Search(p, launch_);
+  ASSERT_TRUE(s.ok()) << s;
+  EXPECT_EQ(memory.Get(p.index, 3), (std::vector<int64_t>{1, 0, 2}));
+  EXPECT_EQ(memory.Get(p.scores, 3), (Floats{2 * kWidth, kWidth, kWidth}));
+}
+
 TEST_F(SearchCudaTest, NeverFindsNan) {
   Memory memory(Memory::Where::kDevice);
   Floats embeddings(3 * 8, 1);
