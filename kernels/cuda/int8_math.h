@@ -17,19 +17,26 @@ __device__ inline uint16_t* Int8Scales(const Acts& state, int64_t slot, int64_t 
   return reinterpret_cast<uint16_t*>(static_cast<char*>(state.data) + slot + scales);
 }
 
-// MaxMagnitude over the lanes of each aligned kLanes. All lanes of the warp call it.
-template <int kLanes>
-__device__ inline float MaxOfLanes(float most) {
+// What a group is rounded with.
+struct Int8Scaling {
+  uint16_t scale;
+  // Int8Inverse to 2 units in the last place: whole multiples of the scale still round to
+  // themselves.
+  float inverse;
+};
+// Of a group that each aligned kLanes lanes have together. All lanes of the warp call it.
+template <int kLanes, int kCount>
+__device__ inline Int8Scaling Int8ScalingOf(const float (&values)[kCount]) {
+  static_assert(kCount * kLanes == kInt8Group);
+  float most = 0;
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) most = MaxMagnitude(most, values[i]);
 #pragma unroll
   for (int step = kLanes / 2; step > 0; step /= 2) {
     most = MaxMagnitude(most, __shfl_xor_sync(kAllLanes, most, step));
   }
-  return most;
-}
-
-// Int8Inverse to 2 units in the last place: whole multiples of the scale still round to themselves.
-__device__ inline float FastInt8Inverse(uint16_t scale) {
-  return scale == 0 ? 0.0f : __fdividef(256.0f, Int8ScaleValue(scale));
+  const uint16_t scale = Int8Scale(most);
+  return {scale, scale == 0 ? 0.0f : __fdividef(256.0f, Int8ScaleValue(scale))};
 }
 
 // An element's bits before its noise is added: see RoundToInt8.

@@ -1,6 +1,5 @@
 // Tensor core products of 16 x 8 x 16 in bfloat16 with sums in float32 (Mma of ptx.h), and what
-// stands around them.
-// Only .cu files include it.
+// stands around them. Only .cu files include it.
 //
 // Of a product lane l has, with g = l / 4 and t = l % 4: of A [16, 16] rows g and g + 8, columns
 // 2t, 2t + 1 (a0, a1) and 2t + 8, 2t + 9 (a2, a3); of B [16, 8] column g, the same k (b0, b1); of C

@@ -243,20 +243,16 @@ struct Tiles {
     auto* codes = static_cast<int8_t*>(state.data) + at + at_head;
     uint16_t* scales = Int8Scales(state, at, p.state_scales) + at_head / kInt8Group;
     ForGroups([&](int i, const float(&four)[4]) {
-      float most = 0;
-#pragma unroll
-      for (int k = 0; k < 4; ++k) most = MaxMagnitude(most, four[k]);
-      const uint16_t scale = Int8Scale(MaxOfLanes<4>(most));
-      const float inverse = FastInt8Inverse(scale);
+      const Int8Scaling scaling = Int8ScalingOf<4>(four);
 #pragma unroll
       for (int k = 0; k < 4; k += 2) {
         const int of_pair = i + k / 2 * 8 + 2 * t;  // its bytes of noise are neighbours
         const uint32_t noise =
             RoundingBits(key, static_cast<uint32_t>((at_head + of_pair) / 4)) >> 8 * (of_pair % 4);
-        codes[of_pair] = RoundInt8One(four[k], inverse, noise & 0xffu);
-        codes[of_pair + 1] = RoundInt8One(four[k + 1], inverse, noise >> 8 & 0xffu);
+        codes[of_pair] = RoundInt8One(four[k], scaling.inverse, noise & 0xffu);
+        codes[of_pair + 1] = RoundInt8One(four[k + 1], scaling.inverse, noise >> 8 & 0xffu);
       }
-      if (t == 0) scales[i / kInt8Group] = scale;
+      if (t == 0) scales[i / kInt8Group] = scaling.scale;
     });
   }
   // Rows [k, k + 16) of x, as operands a.

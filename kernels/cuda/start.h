@@ -20,6 +20,15 @@ namespace anabranch::kernels::cuda {
 // once every block has come there; it takes what room there is and waits for its inputs. Soonest is
 // best. WaitForInputs: until the kernels ahead have ended and what they wrote can be seen.
 
+inline cudaLaunchConfig_t ConfigOf(dim3 grid, dim3 block, size_t shared, cudaStream_t stream) {
+  cudaLaunchConfig_t config = {};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.dynamicSmemBytes = shared;
+  config.stream = stream;
+  return config;
+}
+
 enum class How { kInOrder, kEarly, kBeside };
 
 // An error names `what`. Nothing happens for an empty grid. More than 48 KB of dynamic shared
@@ -39,11 +48,8 @@ absl::Status StartWith(How how, const Launch& launch, const char* what, void (*k
   cudaLaunchAttribute overlap = {};
   overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   overlap.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config = {};
-  config.gridDim = grid;
-  config.blockDim = block;
-  config.dynamicSmemBytes = shared;
-  config.stream = how == How::kBeside ? launch.cuda->beside() : launch.cuda->stream();
+  cudaLaunchConfig_t config = ConfigOf(
+      grid, block, shared, how == How::kBeside ? launch.cuda->beside() : launch.cuda->stream());
   config.attrs = &overlap;
   config.numAttrs = how == How::kEarly && launch.cuda->starts_early() ? 1 : 0;
   return CudaStatus(StartKernel(config, kernel, args...), what);
@@ -54,12 +60,7 @@ absl::Status StartWith(How how, const Launch& launch, const char* what, void (*k
 template <class... Params>
 void StartOn(cudaStream_t stream, void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared,
              std::type_identity_t<Params>... args) {
-  cudaLaunchConfig_t config = {};
-  config.gridDim = grid;
-  config.blockDim = block;
-  config.dynamicSmemBytes = shared;
-  config.stream = stream;
-  (void)StartKernel(config, kernel, args...);
+  (void)StartKernel(ConfigOf(grid, block, shared, stream), kernel, args...);
 }
 
 // For kernels that know nothing of each other: each begins when the one before has ended.

@@ -75,21 +75,18 @@ __device__ inline float LoadStateOne(const Params& p, int64_t slot, int64_t inde
 template <int kCount, int kLanes, class Params>
 __device__ inline void StoreInt8(const Params& p, const Acts& to, int64_t slot, int64_t index,
                                  uint32_t key, bool live, const float (&values)[kCount]) {
-  static_assert(kCount * kLanes == kInt8Group && 4 % kCount == 0);
-  float most = 0;
-#pragma unroll
-  for (int i = 0; i < kCount; ++i) most = MaxMagnitude(most, values[i]);
-  const uint16_t scale = Int8Scale(MaxOfLanes<kLanes>(most));
+  static_assert(4 % kCount == 0);  // so that one hash has the noise of all
+  const Int8Scaling scaling = Int8ScalingOf<kLanes>(values);
   if (!live) return;
-  const float inverse = FastInt8Inverse(scale);
   auto* const codes = static_cast<int8_t*>(to.data) + slot + index;
   const uint32_t noise = RoundingBits(key, static_cast<uint32_t>(index / 4));
 #pragma unroll
   for (int i = 0; i < kCount; ++i) {
     const auto shift = static_cast<int>(8 * ((index + i) % 4));
-    codes[i] = RoundInt8One(values[i], inverse, noise >> shift & 0xffu);
+    codes[i] = RoundInt8One(values[i], scaling.inverse, noise >> shift & 0xffu);
   }
-  if (index % kInt8Group == 0) Int8Scales(to, slot, p.state_scales)[index / kInt8Group] = scale;
+  if (index % kInt8Group != 0) return;
+  Int8Scales(to, slot, p.state_scales)[index / kInt8Group] = scaling.scale;
 }
 
 // A row that kLanes lanes hold in fours: lane l the elements 4 (l + kLanes q) to + 3 for all q.

@@ -106,15 +106,11 @@ __device__ inline StateVector<Bf16> PackState(const float (&v)[8], uint32_t key,
 }
 __device__ inline StateVector<int8_t> PackState(const float (&v)[16], uint32_t key, uint32_t index,
                                                 float) {
-  float most = 0;
-#pragma unroll
-  for (int i = 0; i < kInt8Group; ++i) most = MaxMagnitude(most, v[i]);
-  const uint16_t scale = Int8Scale(most);
-  const float inverse = FastInt8Inverse(scale);
+  const Int8Scaling scaling = Int8ScalingOf<1>(v);
   const auto four = [&](int quad) {
-    return RoundInt8Four(v + 4 * quad, inverse, RoundingBits(key, index / 4 + quad));
+    return RoundInt8Four(v + 4 * quad, scaling.inverse, RoundingBits(key, index / 4 + quad));
   };
-  return {make_uint4(four(0), four(1), four(2), four(3)), scale};
+  return {make_uint4(four(0), four(1), four(2), four(3)), scaling.scale};
 }
 
 }  // namespace anabranch::kernels::cuda

@@ -100,6 +100,18 @@ TEST(EmulatorTest, TensorCoresMultiply) {
   }
 }
 
+TEST(EmulatorTest, AKernelHasToAskForMoreThan48KbOfSharedMemory) {
+  cudaLaunchConfig_t config = Config(1, 32);
+  config.dynamicSmemBytes = 48 * 1024 + 1;
+  std::vector<int> out(32 * kShuffles);
+  EXPECT_EQ(StartKernel(config, Shuffles, out.data()), cudaErrorInvalidValue);
+  EXPECT_EQ(cudaGetLastError(), cudaErrorInvalidValue);
+  EXPECT_EQ(cudaGetLastError(), cudaSuccess);
+  const auto* kernel = reinterpret_cast<const void*>(&Shuffles);
+  cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, 50 * 1024);
+  EXPECT_EQ(StartKernel(config, Shuffles, out.data()), cudaSuccess);
+}
+
 void Disagree() { threadIdx.x == 0 ? __syncthreads() : __syncwarp(); }
 
 TEST(EmulatorDeathTest, ThreadsThatWaitForEachOtherAreTold) {
